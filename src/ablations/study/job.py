@@ -1,0 +1,132 @@
+"""The one way a job starts: ``python -m MODULE --spec SPEC.json --out RESULT``."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from pydantic import Field, ValidationError
+
+from ablations.study.contracts.base import Contract
+from ablations.study.errors import UserError
+
+Spec = TypeVar("Spec", bound=Contract)
+
+
+class JobFile(Contract, Generic[Spec]):
+    """All that a job sees of the study: its spec, where its inputs lie, and what determines it."""
+
+    digest: str
+    """Digest of everything below; the name of the spec file and of the result."""
+    module: str
+    """Module that runs the job."""
+    spec: Spec
+    """What to do."""
+    inputs: dict[str, str] = Field(default={})
+    """Path of each input artefact, relative to the working directory."""
+    input_digests: dict[str, str] = Field(default={})
+    """Digest of each input artefact."""
+    spec_digest: str
+    """Digest of the spec."""
+    code_digest: str
+    """Digest of the meaning of the code in the module's import closure."""
+    pins: dict[str, str] = Field(default={})
+    """Pinned versions of what the job computes with."""
+
+    def path(self, name: str) -> Path:
+        """Path of input artefact `name`.
+
+        Raises:
+            UserError: the artefact is not part of this job or was not built yet.
+        """
+        if name not in self.inputs:
+            raise UserError(f"spec {self.digest}: no input named '{name}' (has {sorted(self.inputs)})")
+        path = Path(self.inputs[name])
+        if not path.exists():
+            raise UserError(f"{path}: input '{name}' is missing; let snakemake build it first")
+        return path
+
+
+class Run(Generic[Spec]):
+    """One running job: its file, where its result goes, its label, and its clock."""
+
+    def __init__(self, job: JobFile[Spec], out: Path, label: str | None) -> None:
+        self.job = job
+        self.spec: Spec = job.spec
+        self.out = out
+        self.label = label
+        self.measured_at = datetime.now(UTC).isoformat(timespec="seconds")
+        self._start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the job started."""
+        return time.perf_counter() - self._start
+
+
+def one_line(error: ValidationError) -> str:
+    """First problem of a pydantic error as ``key: message``."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "(top level)"
+    more = error.error_count() - 1
+    return f"{where}: {first['msg']}" + (f" (and {more} more)" if more else "")
+
+
+def read_job(path: Path, spec_type: type[Spec]) -> JobFile[Spec]:
+    """Read a spec file.
+
+    Raises:
+        UserError: the file is missing or not a spec of this kind.
+    """
+    try:
+        return JobFile[spec_type].model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such spec; `snakemake -n` writes the specs of a study") from None
+    except ValidationError as error:
+        raise UserError(f"{path}: not a spec of this job: {one_line(error)}") from None
+
+
+def main(module: str, spec_type: type[Spec], work: Callable[[Run[Spec]], None], about: str) -> None:
+    """Parse the command line of a job, run `work`, and turn its errors into one line.
+
+    Args:
+        module: Module name, as ``python -m`` takes it.
+        spec_type: Contract of the spec.
+        work: Does the job and writes `run.out` atomically.
+        about: What the job does, for ``--help``.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=about,
+        epilog=f"example: python -m {module} --spec results/spec/DIGEST.json --out RESULT",
+    )
+    parser.add_argument("--spec", type=Path, required=True, help="spec file written for the study")
+    parser.add_argument("--out", type=Path, required=True, help="result to write, atomically")
+    parser.add_argument("--label", help="id of the experiment, kept in its record")
+    arguments = parser.parse_args()
+    try:
+        run = Run(read_job(arguments.spec, spec_type), arguments.out, arguments.label)
+        work(run)
+    except UserError as error:
+        fail(str(error))
+    except ValidationError as error:
+        fail(f"{arguments.out}: the result breaks its contract: {one_line(error)}")
+    except OSError as error:
+        fail(f"{error.filename or arguments.out}: {error.strerror or error}")
+    except Exception as error:
+        # torch's out-of-memory error is recognised by name: this package never imports torch.
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            fail("out of memory; lower the token or document budgets in config.yaml, or use a larger machine")
+        raise
+
+
+def fail(message: str) -> None:
+    """Print a one-line error and exit with 1."""
+    sys.stdout.flush()
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    # A job may hold threads of native libraries; nothing of it is worth waiting for.
+    os._exit(1)

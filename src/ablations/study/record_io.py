@@ -1,0 +1,101 @@
+"""Reading and writing records, checked against their contract both times."""
+
+import subprocess
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from platform import machine, node, python_version, system
+
+from pydantic import ValidationError
+
+from ablations.study.contracts.base import Contract
+from ablations.study.contracts.record import Digests, Environment, Record, SideFile
+from ablations.study.errors import UserError
+from ablations.study.files import canonical_json, sha256_file, sha256_text, write_text
+from ablations.study.job import Run, one_line
+
+
+def digests_of(run: Run) -> Digests:
+    """The digests that name the result of `run`."""
+    job = run.job
+    return Digests(
+        job=job.digest,
+        spec=job.spec_digest,
+        code=job.code_digest,
+        inputs=job.input_digests,
+        pins=job.pins,
+    )
+
+
+def environment_of(run: Run, device: str, device_type: str, threads: int, dtype: str) -> Environment:
+    """The environment of `run`, for a job that computed on `device`."""
+    commit = _git("rev-parse", "HEAD")
+    status = _git("status", "--porcelain", "--untracked-files=no")
+    return Environment(
+        measured_at=run.measured_at,
+        seconds=run.seconds,
+        host=sha256_text(node())[:8],
+        device=device,
+        device_type=device_type,
+        threads=threads,
+        dtype=dtype,
+        platform=f"{system()} {machine()}",
+        versions={"python": python_version(), **_versions(run.job.pins)},
+        git_commit=commit,
+        git_dirty=None if status is None else bool(status),
+    )
+
+
+def write_record(path: Path, record: Record, side_rows: list[dict] | None = None) -> None:
+    """Write `record` atomically; `side_rows` go to a file beside it first, named in the record.
+
+    Raises:
+        pydantic.ValidationError: the record breaks its contract (a NaN, say); nothing is written.
+    """
+    if side_rows is not None:
+        side = path.with_suffix(".rows.jsonl")
+        write_text(side, "".join(canonical_json(row) + "\n" for row in side_rows))
+        record = record.model_copy(update={"side": SideFile(file=side.name, sha256=sha256_file(side))})
+    checked = type(record).model_validate(record.model_dump())
+    write_text(path, checked.model_dump_json(indent=1) + "\n")
+
+
+def read_record(path: Path, record_type: type[Record]) -> Record:
+    """Read a record and check it.
+
+    Raises:
+        UserError: missing, not JSON, or against its contract.
+    """
+    return read_contract(path, record_type)
+
+
+def read_contract(path: Path, contract: type[Contract]) -> Contract:
+    """Read any contract from a JSON file and check it.
+
+    Raises:
+        UserError: missing, not JSON, or against its contract.
+    """
+    try:
+        return contract.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run snakemake to build it") from None
+    except ValidationError as error:
+        raise UserError(f"{path}: damaged ({one_line(error)}); delete it and run snakemake again") from None
+
+
+def _versions(names: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
