@@ -168,5 +168,7 @@ class DecodeTotals(Contract):
 
     tie_margin: NonNegativeFloat
     """Top-2 logit margin within which a departure counts as a tie; 0 in float32."""
+    weight_layout: str
+    """How the weights lie in memory for both arms (`stock`, or the prepacking used)."""
     peak_memory_bytes: NonNegativeInt
     """Peak memory of the process (CPU) or of the device's allocator (CUDA)."""

@@ -144,9 +144,7 @@ class DatasetText(Contract):
     """Put every document into this split; null splits by document."""
 
 
-TextSource = Annotated[
-    PythonText | WheelText | LocalText | DatasetText, Field(discriminator="source")
-]
+TextSource = Annotated[PythonText | WheelText | LocalText | DatasetText, Field(discriminator="source")]
 
 
 class PrepareModelSpec(Contract):

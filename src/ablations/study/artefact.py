@@ -1,0 +1,84 @@
+"""Artefacts: folders whose manifest, written last, names every file with its SHA-256."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, JsonValue
+
+from ablations.study.contracts.base import Contract
+from ablations.study.contracts.record import Digests
+from ablations.study.errors import UserError
+from ablations.study.files import sha256_file, write_text
+from ablations.study.job import Run
+from ablations.study.record_io import digests_of, read_contract
+
+
+class Manifest(Contract):
+    """What an artefact folder holds, and what determined it."""
+
+    module: str
+    """Module that made it."""
+    spec: dict[str, JsonValue]
+    """Spec it was made from."""
+    files: dict[str, str]
+    """SHA-256 of each file, by name."""
+    facts: dict[str, JsonValue] = Field(default={})
+    """What is worth knowing about it without opening it."""
+    seconds: float
+    """Wall-clock duration of the job that made it."""
+    digests: Digests
+    """What determined it."""
+
+
+@contextmanager
+def new_artefact(run: Run, facts: dict[str, Any]) -> Iterator[Path]:
+    """Yield an empty folder to fill; when the block ends well, it becomes the artefact of `run`.
+
+    `run.out` is the path of the manifest; the files come to lie beside it. Whatever the block puts
+    into `facts` is kept in the manifest.
+    """
+    folder = run.out.parent
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        filling = Path(temporary) / folder.name
+        filling.mkdir()
+        yield filling
+        names = sorted(str(path.relative_to(filling)) for path in filling.rglob("*") if path.is_file())
+        manifest = Manifest(
+            module=run.job.module,
+            spec=run.spec.model_dump(mode="json"),
+            files={name: sha256_file(filling / name) for name in names},
+            facts=facts,
+            seconds=run.seconds,
+            digests=digests_of(run),
+        )
+        # The manifest goes first and comes last: without one, a folder is no artefact.
+        run.out.unlink(missing_ok=True)
+        if folder.exists():
+            shutil.rmtree(folder)
+        filling.replace(folder)
+        write_text(run.out, manifest.model_dump_json(indent=1) + "\n")
+
+
+def open_artefact(manifest_path: Path) -> tuple[Path, Manifest]:
+    """Check an artefact's files against its manifest; return its folder and the manifest.
+
+    Raises:
+        UserError: the manifest or a file is missing, or a file's bytes are not those that were written.
+    """
+    manifest = read_contract(manifest_path, Manifest)
+    folder = manifest_path.parent
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{path}: missing; delete {manifest_path} and run snakemake again")
+        if sha256_file(path) != expected:
+            raise UserError(
+                f"{path}: its SHA-256 is not the one in {manifest_path.name} (corrupt or edited);"
+                f" delete {manifest_path} and run snakemake again"
+            )
+    return folder, manifest
