@@ -1,0 +1,55 @@
+"""Loading a prepared checkpoint and its tokenizer."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging
+
+from ablations.lm.layered import LayeredLM
+from ablations.study.artefact import open_artefact
+from ablations.study.contracts.lm import Compute
+from ablations.study.errors import UserError
+
+
+def load_model(manifest: Path, compute: Compute, device: torch.device) -> LayeredLM:
+    """Load the checkpoint that `ablations.lm.prepare_model` made, frozen and in evaluation mode.
+
+    Args:
+        manifest: Manifest of the checkpoint.
+        compute: Its `dtype` becomes that of weights and activations.
+        device: Where the weights go.
+
+    Raises:
+        UserError: a file is missing or corrupt, the architecture is not supported, or the checkpoint has
+            another number of layers than its manifest says.
+    """
+    folder, facts = _open(manifest)
+    logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=getattr(torch, compute.dtype), attn_implementation="sdpa", local_files_only=True
+    )
+    lm = LayeredLM(model.to(device).eval().requires_grad_(False))
+    if lm.num_layers != facts["layers"]:
+        raise UserError(
+            f"{manifest}: 'layers' is {facts['layers']} but the checkpoint has {lm.num_layers};"
+            " delete it and run snakemake again"
+        )
+    return lm
+
+
+def load_tokenizer(manifest: Path) -> PreTrainedTokenizerFast:
+    """Load the tokenizer saved beside a prepared checkpoint, exactly as its ``tokenizer.json`` describes it.
+
+    Raises:
+        UserError: a file is missing or corrupt.
+    """
+    folder, _ = _open(manifest)
+    # Not AutoTokenizer: it may rebuild the pre-tokenizer from the model type instead of reading it.
+    return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+
+
+def _open(manifest_path: Path) -> tuple[Path, dict]:
+    logging.set_verbosity_error()
+    folder, manifest = open_artefact(manifest_path)
+    return folder, manifest.facts
