@@ -1,8 +1,6 @@
 """The one way a job starts: ``python -m MODULE --spec SPEC.json --out RESULT``."""
 
 import argparse
-import os
-import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,6 +9,7 @@ from typing import Generic, TypeVar
 
 from pydantic import Field, ValidationError
 
+from ablations.study.cli import one_line, one_line_errors
 from ablations.study.contracts.base import Contract
 from ablations.study.errors import UserError
 
@@ -68,14 +67,6 @@ class Run(Generic[Spec]):
         return time.perf_counter() - self._start
 
 
-def one_line(error: ValidationError) -> str:
-    """First problem of a pydantic error as ``key: message``."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "(top level)"
-    more = error.error_count() - 1
-    return f"{where}: {first['msg']}" + (f" (and {more} more)" if more else "")
-
-
 def read_job(path: Path, spec_type: type[Spec]) -> JobFile[Spec]:
     """Read a spec file.
 
@@ -108,25 +99,5 @@ def main(module: str, spec_type: type[Spec], work: Callable[[Run[Spec]], None], 
     parser.add_argument("--out", type=Path, required=True, help="result to write, atomically")
     parser.add_argument("--label", help="id of the experiment, kept in its record")
     arguments = parser.parse_args()
-    try:
-        run = Run(read_job(arguments.spec, spec_type), arguments.out, arguments.label)
-        work(run)
-    except UserError as error:
-        fail(str(error))
-    except ValidationError as error:
-        fail(f"{arguments.out}: the result breaks its contract: {one_line(error)}")
-    except OSError as error:
-        fail(f"{error.filename or arguments.out}: {error.strerror or error}")
-    except Exception as error:
-        # torch's out-of-memory error is recognised by name: this package never imports torch.
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-            fail("out of memory; lower the token or document budgets in config.yaml, or use a larger machine")
-        raise
-
-
-def fail(message: str) -> None:
-    """Print a one-line error and exit with 1."""
-    sys.stdout.flush()
-    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
-    # A job may hold threads of native libraries; nothing of it is worth waiting for.
-    os._exit(1)
+    with one_line_errors(arguments.out):
+        work(Run(read_job(arguments.spec, spec_type), arguments.out, arguments.label))

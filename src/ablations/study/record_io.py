@@ -8,11 +8,12 @@ from platform import machine, node, python_version, system
 
 from pydantic import ValidationError
 
+from ablations.study.cli import one_line
 from ablations.study.contracts.base import Contract
 from ablations.study.contracts.record import Digests, Environment, Record, SideFile
 from ablations.study.errors import UserError
 from ablations.study.files import canonical_json, sha256_file, sha256_text, write_text
-from ablations.study.job import Run, one_line
+from ablations.study.job import Run
 
 
 def digests_of(run: Run) -> Digests:

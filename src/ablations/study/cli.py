@@ -1,0 +1,48 @@
+"""Command lines that end well or with one line saying what to do."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ablations.study.errors import UserError
+
+
+@contextmanager
+def one_line_errors(out: Path) -> Iterator[None]:
+    """Run a block that makes `out`; turn its errors into one line on stderr and exit code 1.
+
+    What is a mistake of the program rather than of the user keeps its traceback.
+    """
+    try:
+        yield
+    except UserError as error:
+        fail(str(error))
+    except ValidationError as error:
+        fail(f"{out}: the result breaks its contract: {one_line(error)}")
+    except OSError as error:
+        fail(f"{error.filename or out}: {error.strerror or error}")
+    except Exception as error:
+        # torch's out-of-memory error is recognised by name: this package never imports torch.
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            fail("out of memory; lower the token or document budgets in config.yaml, or use a larger machine")
+        raise
+
+
+def one_line(error: ValidationError) -> str:
+    """First problem of a pydantic error as ``key: message``."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "(top level)"
+    more = error.error_count() - 1
+    return f"{where}: {first['msg']}" + (f" (and {more} more)" if more else "")
+
+
+def fail(message: str) -> None:
+    """Print a one-line error and exit with 1."""
+    sys.stdout.flush()
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    # A job may hold threads of native libraries; nothing of it is worth waiting for.
+    os._exit(1)
