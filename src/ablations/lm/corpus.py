@@ -9,25 +9,10 @@ from pydantic import TypeAdapter
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ablations.lm.document import DOCUMENTS, Document
 from ablations.study.artefact import open_artefact
-from ablations.study.contracts.base import Contract
 from ablations.study.contracts.lm import Split
 from ablations.study.errors import UserError
-
-DOCUMENTS = "documents.jsonl"
-
-
-class Document(Contract):
-    """One document of a corpus, a line of its ``documents.jsonl``."""
-
-    id: str
-    """Identifier, unique within the corpus."""
-    kind: str
-    """What sort of document it is (`topic`, `module`, `file`, `record`, `row`)."""
-    split: Split
-    """Split it belongs to."""
-    text: str
-    """The text."""
 
 
 @dataclass(frozen=True)

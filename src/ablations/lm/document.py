@@ -1,0 +1,19 @@
+"""Documents of a prepared text and the file they are kept in."""
+
+from ablations.study.contracts.base import Contract
+from ablations.study.contracts.lm import Split
+
+DOCUMENTS = "documents.jsonl"
+
+
+class Document(Contract):
+    """One document of a corpus, a line of its ``documents.jsonl``."""
+
+    id: str
+    """Identifier, unique within the corpus."""
+    kind: str
+    """What sort of document it is (`topic`, `module`, `file`, `record`, `row`)."""
+    split: Split
+    """Split it belongs to."""
+    text: str
+    """The text."""

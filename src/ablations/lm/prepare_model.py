@@ -1,0 +1,54 @@
+"""Job: make one checkpoint folder (safetensors, configuration, tokenizer) with its manifest."""
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from ablations.lm.models.pretrained import load_pretrained_model
+from ablations.lm.models.random import make_random_model
+from ablations.lm.models.wheel import load_wheel_model
+from ablations.study.artefact import new_artefact
+from ablations.study.contracts.lm import ModelSource, PrepareModelSpec, PretrainedModel, WheelModel
+from ablations.study.errors import UserError
+from ablations.study.job import Run, main
+
+
+def prepare_model(run: Run[PrepareModelSpec]) -> None:
+    """Load the checkpoint once, check it and save it with its tokenizer.
+
+    Raises:
+        UserError: it cannot be had, or is not what the configuration says.
+    """
+    logging.set_verbosity_error()
+    source = run.spec.model
+    model, tokenizer = _load(source)
+    layers = model.config.num_hidden_layers
+    if layers != source.layers:
+        raise UserError(
+            f"'layers' is {source.layers} but the checkpoint has {layers} layers; correct the model's key"
+        )
+    if not tokenizer.is_fast:
+        raise UserError(f"the tokenizer of '{source.description}' has no fast form (tokenizer.json); add one")
+    facts = {
+        "layers": layers,
+        "hidden_size": model.config.hidden_size,
+        "parameters": model.num_parameters(),
+        "vocabulary": model.config.vocab_size,
+        "description": source.description,
+    }
+    with new_artefact(run, facts) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def _load(source: ModelSource) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    match source:
+        case WheelModel():
+            return load_wheel_model(source)
+        case PretrainedModel():
+            return load_pretrained_model(source)
+        case _:
+            return make_random_model(source)
+
+
+if __name__ == "__main__":
+    main("ablations.lm.prepare_model", PrepareModelSpec, prepare_model, "Make one checkpoint folder.")
