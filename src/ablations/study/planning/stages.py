@@ -1,0 +1,37 @@
+"""The stages of a study: which module runs each, and where its results lie."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+RESULTS = Path("results")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One rule of the workflow whose results are named by digests."""
+
+    rule: str
+    module: str
+    result: str
+    """Path of a result, with ``{digest}``; the job's `--out`."""
+
+    def path(self, digest: str) -> Path:
+        """Path of the result named `digest`."""
+        return Path(self.result.format(digest=digest))
+
+
+def _artefact(kind: str) -> str:
+    return f"{RESULTS}/{kind}/{{digest}}/manifest.json"
+
+
+RECORD = f"{RESULTS}/record/{{digest}}.json"
+SPEC = f"{RESULTS}/spec/{{digest}}.json"
+
+PREPARE_MODEL = Stage("prepare_model", "ablations.lm.prepare_model", _artefact("model"))
+PREPARE_TEXT = Stage("prepare_text", "ablations.lm.prepare_text", _artefact("text"))
+SALIENCY = Stage("saliency", "ablations.sdtp.saliency", _artefact("saliency"))
+TRAIN_PRUNER = Stage("train_pruner", "ablations.sdtp.train", _artefact("pruner"))
+REFERENCE = Stage("reference", "ablations.sdtp.reference", _artefact("reference"))
+EVALUATE_SDTP = Stage("evaluate_sdtp", "ablations.sdtp.evaluate", RECORD)
+FIT_NGRAM = Stage("fit_ngram", "ablations.dynatree.fit_ngram", _artefact("ngram"))
+DECODE = Stage("decode", "ablations.dynatree.decode", RECORD)

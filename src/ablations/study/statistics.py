@@ -1,0 +1,225 @@
+"""Statistics of paired measurements; the unit is the document (or prompt), never the token or the repeat.
+
+Speed is handled on the log scale throughout: a *log speed-up* is the logarithm of reference seconds over
+arm seconds, so that effects are differences and their exponentials are ratios of speed-ups.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Literal, Protocol
+
+import numpy as np
+import pandas as pd
+from pydantic import NonNegativeFloat, NonNegativeInt
+from scipy import stats
+
+from ablations.study.contracts.base import Contract
+from ablations.study.contracts.paper import Identifier
+
+POWER = 0.8
+"""Power of the minimum detectable effect."""
+
+Measure = Literal["quality", "speed"]
+
+
+class Pair(Protocol):
+    """An interleaved measurement of arm and reference, seconds."""
+
+    arm: float
+    reference: float
+
+
+class Resampling(Contract):
+    """How intervals and p-values are resampled."""
+
+    alpha: float
+    """Intervals cover 1 - alpha."""
+    resamples: int
+    """Bootstrap resamples, and sign flips of a test."""
+    seed: int
+    """Seed; the same for every quantity, so that no result depends on the order of computation."""
+
+
+class Estimate(Contract):
+    """A mean over documents with its interval."""
+
+    value: float
+    """Mean over documents: nats per token (quality) or log ratio (speed)."""
+    low: float | None
+    """Lower end of the interval; null where the data define none."""
+    high: float | None
+    """Upper end of the interval; null where the data define none."""
+    n: NonNegativeInt
+    """Documents."""
+    sd: NonNegativeFloat | None
+    """Standard deviation over documents; null for a single one."""
+
+
+class Comparison(Contract):
+    """An arm's paired results minus those of another arm, on the documents that both have."""
+
+    arm: Identifier
+    """Experiment."""
+    versus: Identifier | None
+    """Experiment it is compared with; null is the reference measured beside the arm."""
+    measure: Measure
+    """`quality`: difference of NLL, nats per token; `speed`: difference of log speed-ups."""
+    estimate: Estimate
+    """The effect."""
+    unpaired: NonNegativeInt
+    """Documents that only one of the two arms has; they are left out."""
+    p: float
+    """Two-sided sign-flip p-value."""
+    p_adjusted: float
+    """The same after Holm's step-down over the family."""
+    mde: NonNegativeFloat | None
+    """Smallest true effect that this n and spread detect with 80 % power; null for a single document."""
+    log_spread: Estimate | None
+    """Log ratio of the arm's standard deviation over documents to the other arm's; null where undefined."""
+
+
+def log_speedup(pairs: Iterable[Pair]) -> float:
+    """Mean over repeats of log(reference seconds / arm seconds): the log of their geometric mean."""
+    return float(np.mean([math.log(pair.reference / pair.arm) for pair in pairs]))
+
+
+def estimate(values: pd.Series, resampling: Resampling) -> Estimate:
+    """Mean and BCa bootstrap interval (Efron 1987) of one value per document.
+
+    Where every document has the same value the bootstrap distribution is a point, and so is the interval.
+    A single document, or data whose acceleration is undefined, has no interval.
+
+    Args:
+        values: One value per document, shape (n,), n >= 1.
+        resampling: Coverage, resamples and seed.
+    """
+    data = values.to_numpy(dtype=float)
+    mean = float(data.mean())
+    if len(data) < 2:
+        return Estimate(value=mean, low=None, high=None, n=len(data), sd=None)
+    deviation = float(data.std(ddof=1))
+    if _constant(data):
+        return Estimate(value=mean, low=mean, high=mean, n=len(data), sd=0.0)
+    low, high = _bca((data,), _mean, resampling)
+    return Estimate(value=mean, low=low, high=high, n=len(data), sd=deviation)
+
+
+def compare(
+    arm: pd.Series,
+    versus: pd.Series | None,
+    resampling: Resampling,
+    *,
+    names: tuple[str, str | None],
+    measure: Measure,
+) -> Comparison | None:
+    """Compare two arms on the documents they share; None where they share none.
+
+    Args:
+        arm: The arm's paired result per document (index: document), shape (n,).
+        versus: The other arm's; None compares with the reference itself.
+        resampling: Coverage, resamples and seed.
+        names: Ids of the two arms.
+        measure: What the values are.
+    """
+    versus_values = pd.Series(0.0, index=arm.index) if versus is None else versus
+    paired = pd.concat({"arm": arm, "versus": versus_values}, axis=1, join="inner").sort_index()
+    if paired.empty:
+        return None
+    effect = estimate(paired["arm"] - paired["versus"], resampling)
+    p = sign_flip_p(paired["arm"] - paired["versus"], resampling)
+    return Comparison(
+        arm=names[0],
+        versus=names[1],
+        measure=measure,
+        estimate=effect,
+        unpaired=len(arm.index.symmetric_difference(versus_values.index)),
+        p=p,
+        p_adjusted=p,
+        mde=None if effect.sd is None else minimum_detectable_effect(effect.sd, effect.n, resampling.alpha),
+        log_spread=_log_spread(paired, resampling),
+    )
+
+
+def sign_flip_p(differences: pd.Series, resampling: Resampling) -> float:
+    """Two-sided p-value of a zero mean: the randomisation test that flips signs of paired differences.
+
+    Exact where there are no more sign patterns than resamples, else seeded.
+    """
+    data = differences.to_numpy(dtype=float)
+    if not data.any():
+        return 1.0
+    if len(data) == 1:
+        return 1.0
+    result = stats.permutation_test(
+        (data,),
+        _mean,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=resampling.resamples,
+        rng=np.random.default_rng(resampling.seed),
+    )
+    return float(min(1.0, result.pvalue))
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Holm's step-down adjustment (Holm 1979) of a family of p-values, by name."""
+    adjusted: dict[str, float] = {}
+    running = 0.0
+    for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+        running = max(running, min(1.0, (len(p_values) - rank) * p))
+        adjusted[name] = running
+    return {name: adjusted[name] for name in p_values}
+
+
+def minimum_detectable_effect(deviation: float, n: int, alpha: float) -> float:
+    """Smallest mean difference that a two-sided paired t test at `alpha` finds with 80 % power.
+
+    Args:
+        deviation: Standard deviation of the paired differences.
+        n: Documents, >= 2.
+        alpha: Level of the test, before any adjustment for multiplicity.
+    """
+    freedom = n - 1
+    quantiles = stats.t.ppf(1 - alpha / 2, freedom) + stats.t.ppf(POWER, freedom)
+    return float(quantiles * deviation / math.sqrt(n))
+
+
+def _mean(data: np.ndarray, axis: int = -1) -> np.ndarray:
+    return np.mean(data, axis=axis)
+
+
+def _constant(data: np.ndarray) -> bool:
+    """Whether all values are equal but for rounding."""
+    return bool(np.ptp(data) <= 1e-12 * max(1.0, float(np.abs(data).max())))
+
+
+def _bca(
+    data: tuple[np.ndarray, ...], statistic, resampling: Resampling
+) -> tuple[float | None, float | None]:
+    with np.errstate(all="ignore"):
+        interval = stats.bootstrap(
+            data,
+            statistic,
+            paired=len(data) > 1,
+            vectorized=True,
+            confidence_level=1 - resampling.alpha,
+            n_resamples=resampling.resamples,
+            method="BCa",
+            rng=np.random.default_rng(resampling.seed),
+        ).confidence_interval
+    low, high = float(interval.low), float(interval.high)
+    return (low, high) if math.isfinite(low) and math.isfinite(high) else (None, None)
+
+
+def _log_spread(paired: pd.DataFrame, resampling: Resampling) -> Estimate | None:
+    """Paired bootstrap of the log ratio of standard deviations; columns `arm` and `versus`."""
+    arm, versus = (paired[name].to_numpy(dtype=float) for name in ("arm", "versus"))
+    # Three documents are the fewest whose leave-one-out samples still have a spread.
+    if len(paired) < 3 or _constant(arm) or _constant(versus):
+        return None
+
+    def statistic(first: np.ndarray, second: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.log(np.std(first, axis=axis, ddof=1)) - np.log(np.std(second, axis=axis, ddof=1))
+
+    low, high = _bca((arm, versus), statistic, resampling)
+    return Estimate(value=float(statistic(arm, versus)), low=low, high=high, n=len(paired), sd=None)

@@ -1,0 +1,179 @@
+"""From the raw configuration to a checked one; each problem is one line that names the key."""
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from ablations.study.config import Ablation, StudyConfig
+from ablations.study.contracts.base import Contract
+from ablations.study.errors import UserError
+
+Baseline = TypeVar("Baseline", bound=Contract)
+
+BASELINE = "baseline"
+
+
+def load_study(raw: Mapping[str, Any]) -> StudyConfig:
+    """Check a raw configuration, cross-references included.
+
+    Raises:
+        UserError: the first problem found, naming its key.
+    """
+    config = _validate(StudyConfig, raw, "")
+    _known("sdtp.model", [config.sdtp.model], config.models, "models")
+    _known("sdtp.text", [config.sdtp.text], config.texts, "texts")
+    _known("dynatree.target", [config.dynatree.target], config.models, "models")
+    for name, prompts in config.dynatree.prompts.items():
+        _known(f"dynatree.prompts.{name}.text", [prompts.text], config.texts, "texts")
+    for name, drafter in config.dynatree.drafters.items():
+        if drafter.kind == "ngram":
+            _known(f"dynatree.drafters.{name}.text", [drafter.text], config.texts, "texts")
+        else:
+            _known(f"dynatree.drafters.{name}.model", [drafter.model], config.models, "models")
+    if BASELINE in config.sdtp.ablations:
+        raise UserError(f"sdtp.ablations.{BASELINE}: this id is the baseline's own; choose another")
+    _check_references("sdtp", config.sdtp.ablations, config.sdtp.only, [BASELINE])
+    _check_references("dynatree", config.dynatree.ablations, config.dynatree.only, [])
+    shared = set(config.sdtp.ablations) & set(config.dynatree.ablations)
+    if shared:
+        raise UserError(
+            f"dynatree.ablations.{min(shared)}: this id is also in sdtp.ablations; ids are unique"
+        )
+    decoding = config.dynatree.ablations
+    _known("paper.main", config.paper.main, [*config.sdtp.ablations, BASELINE, *decoding], "the ablations")
+    _known("paper.forward", config.paper.forward, decoding, "dynatree.ablations")
+    _known("paper.backward", config.paper.backward, decoding, "dynatree.ablations")
+    _known("paper.full_method", [config.paper.full_method], decoding, "dynatree.ablations")
+    return config
+
+
+def selected(ablations: Mapping[str, Ablation], only: Iterable[str] | None) -> dict[str, Ablation]:
+    """The ablations to run, in the order of the configuration."""
+    wanted = set(ablations if only is None else only)
+    return {name: ablation for name, ablation in ablations.items() if name in wanted}
+
+
+def changed(baseline: Baseline, ablation: Ablation, key: str) -> Baseline:
+    """The baseline with an ablation's change applied.
+
+    Args:
+        baseline: Component groups of the baseline.
+        ablation: What to change.
+        key: Key of the ablation in the configuration, for errors.
+
+    Raises:
+        UserError: an unknown or impossible value, or two component groups without `compound`.
+    """
+    groups = list(ablation.change)
+    _known(f"{key}.change", groups, type(baseline).model_fields, "the component groups")
+    if len(groups) > 1 and not ablation.compound:
+        raise UserError(
+            f"{key}.change: touches {len(groups)} component groups ({', '.join(groups)});"
+            " isolate one, or say compound: true"
+        )
+    merged = _merge(baseline.model_dump(), ablation.change)
+    return _validate(type(baseline), merged, f"{key}.change")
+
+
+def _merge(base: Any, change: Any) -> Any:
+    if not isinstance(base, dict) or not isinstance(change, dict):
+        return change
+    return {**base, **{key: _merge(base.get(key), value) for key, value in change.items()}}
+
+
+def _validate(model: type[Baseline], raw: Any, prefix: str) -> Baseline:
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(_first_problem(error, model, raw, prefix)) from None
+
+
+def _first_problem(error: ValidationError, model: type[BaseModel], raw: Any, prefix: str) -> str:
+    """First problem as ``key: what is wrong``, with the nearest allowed key for a typo."""
+    # A typo shows up twice, as an unknown key and as a missing one: the unknown one says more.
+    problem = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+    path = _keys_in(raw, problem["loc"])
+    key = ".".join([prefix, *path] if prefix else path) or "config"
+    if problem["type"] == "extra_forbidden":
+        return f"{key}: unknown key{_suggestion(path[-1], _allowed(model, raw, path[:-1]))}"
+    if problem["type"] == "missing":
+        return f"{key}: missing; this key is required"
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    value = problem["input"]
+    shown = f" (got {value!r})" if isinstance(value, str | int | float | bool | None) else ""
+    return f"{key}: {message}{shown}"
+
+
+def _keys_in(raw: Any, location: tuple[int | str, ...]) -> list[str]:
+    """The parts of a pydantic location that are keys of the document (union tags are not)."""
+    keys: list[str] = []
+    for index, part in enumerate(location):
+        known = part in raw if isinstance(raw, Mapping) else isinstance(part, int)
+        # The last part of a location may name a key that is missing.
+        missing = isinstance(raw, Mapping) and index == len(location) - 1
+        if known or missing:
+            keys.append(str(part))
+        if known:
+            raw = raw[part]
+    return keys
+
+
+def _allowed(model: Any, raw: Any, path: list[str]) -> list[str]:
+    """Keys allowed at `path`, following the contract's annotations."""
+    options = _models_in(model)
+    for key in path:
+        raw = raw.get(key) if isinstance(raw, Mapping) else None
+        options = [
+            inner
+            for option in options
+            for inner in (
+                _models_in(option.model_fields[key].annotation)
+                if key in option.model_fields
+                else ([option] if _is_entry(option, key) else [])
+            )
+        ]
+    names = [name for option in options for name in option.model_fields]
+    return list(dict.fromkeys(names))
+
+
+def _is_entry(option: type[BaseModel], key: str) -> bool:
+    """Whether `key` names an entry of a map of `option`s rather than one of its fields."""
+    return key not in option.model_fields
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
+
+
+def _suggestion(key: str, allowed: Iterable[str]) -> str:
+    names = list(allowed)
+    close = get_close_matches(key, names, n=1)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; allowed: {', '.join(names)}" if names else ""
+
+
+def _known(key: str, names: Iterable[str], allowed: Iterable[str], where: str) -> None:
+    allowed = list(allowed)
+    for name in names:
+        if name not in allowed:
+            raise UserError(f"{key}: '{name}' is not in {where}{_suggestion(name, allowed)}")
+
+
+def _check_references(
+    method: str, ablations: Mapping[str, Ablation], only: Iterable[str] | None, extra: list[str]
+) -> None:
+    _known(f"{method}.only", only or [], ablations, f"{method}.ablations")
+    running = [*selected(ablations, only), *extra]
+    for name, ablation in selected(ablations, only).items():
+        key = f"{method}.ablations.{name}"
+        where = f"{method}.ablations" if only is None else f"{method}.only"
+        if ablation.versus is not None:
+            _known(f"{key}.versus", [ablation.versus], running, where)
+        for relation in ("above", "below", "about"):
+            _known(f"{key}.expect.{relation}", getattr(ablation.expect, relation), running, where)
