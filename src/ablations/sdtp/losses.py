@@ -1,0 +1,79 @@
+"""The three training losses (arXiv 2504.04514, eq. 4 to 8)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ablations.study.errors import UserError
+
+
+def standardise(values: Tensor, living: Tensor) -> Tensor:
+    """Zero mean and unit variance over the living tokens of each stage.
+
+    Args:
+        values: ``[stages, tokens]`` float32.
+        living: ``[stages, tokens]`` bool.
+
+    Returns:
+        ``[stages, tokens]`` float32, zero where not living.
+    """
+    weight = living.float()
+    number = weight.sum(-1, keepdim=True).clamp(min=1)
+    centred = (values - (values * weight).sum(-1, keepdim=True) / number) * weight
+    variance = centred.square().sum(-1, keepdim=True) / number
+    return centred / variance.sqrt().clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def regression_loss(scores: Tensor, targets: Tensor, living: Tensor) -> Tensor:
+    """Mean squared error between keep logits and targets over living tokens, a mean over stages (eq. 4).
+
+    Args:
+        scores: ``[stages, tokens]`` float32 keep logits.
+        targets: ``[stages, tokens]`` float32 standardised saliency.
+        living: ``[stages, tokens]`` bool.
+    """
+    weight = living.float()
+    errors = ((scores - targets).square() * weight).sum(-1) / weight.sum(-1)
+    return errors.mean()
+
+
+def ranking_loss(scores: Tensor, targets: Tensor, living: Tensor) -> Tensor:
+    """Pairwise logistic ranking loss (eq. 5 and 6), a mean over pairs and over stages.
+
+    ``log(1 + exp(-(score_i - score_j) * sign(target_i - target_j)))`` over pairs i < j of living tokens.
+    The paper sums; a mean keeps the weight independent of the length of the window.
+
+    Args:
+        scores: ``[stages, tokens]`` float32 keep logits.
+        targets: ``[stages, tokens]`` float32 saliency; only its order matters.
+        living: ``[stages, tokens]`` bool.
+    """
+    order = torch.sign(targets.unsqueeze(-1) - targets.unsqueeze(-2))
+    margins = (scores.unsqueeze(-1) - scores.unsqueeze(-2)) * order
+    pairs = (living.unsqueeze(-1) & living.unsqueeze(-2)).triu(diagonal=1)
+    losses = F.softplus(-margins) * pairs
+    return (losses.sum((-2, -1)) / pairs.sum((-2, -1)).clamp(min=1)).mean()
+
+
+def lm_loss(logits: Tensor, ids: Tensor) -> Tensor:
+    """Next-token cross-entropy in nats, computed in float32 (eq. 7).
+
+    Args:
+        logits: ``[rows, vocabulary]``, any float dtype.
+        ids: ``[rows]`` int64, the token that follows each row.
+    """
+    return F.cross_entropy(logits.float(), ids)
+
+
+def require_finite(losses: dict[str, float], step: int) -> None:
+    """Stop a training that diverged.
+
+    Raises:
+        UserError: a loss is NaN or infinite.
+    """
+    for name, value in losses.items():
+        if not -float("inf") < value < float("inf"):
+            raise UserError(
+                f"training diverged at step {step}: loss '{name}' is {value};"
+                " lower sdtp.training.learning_rate or use compute.dtype float32"
+            )

@@ -1,0 +1,76 @@
+"""The pruning module: one small token scorer per pruning layer (arXiv 2504.04514, eq. 1)."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ablations.study.contracts.sdtp import PrunerSpec
+from ablations.study.errors import UserError
+
+
+class TokenScorer(nn.Module):
+    """A two-layer MLP with GELU; two outputs per token, keep and drop.
+
+    The state is RMS-normalised first (no parameters): residual streams grow by orders of magnitude with
+    depth, and a few tokens (the first above all) are far larger still. The MLP runs in float32.
+    """
+
+    def __init__(self, hidden_size: int, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(hidden_size, width)
+        self.outer = nn.Linear(width, 2)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Score tokens.
+
+        Args:
+            states: ``[..., hidden]`` hidden states, any float dtype.
+
+        Returns:
+            ``[...]`` float32: the keep logit, that is the log-odds of keeping (keep minus drop output).
+            Regression, ranking, masks and selection all use this one number.
+        """
+        normalised = F.rms_norm(states.float(), states.shape[-1:])
+        keep, drop = self.outer(F.gelu(self.inner(normalised))).unbind(-1)
+        return keep - drop
+
+
+class Pruner(nn.Module):
+    """The scorers of all stages."""
+
+    def __init__(self, hidden_size: int, width: int, stages: int) -> None:
+        super().__init__()
+        self.scorers = nn.ModuleList(TokenScorer(hidden_size, width) for _ in range(stages))
+
+    def forward(self, stage: int, states: Tensor) -> Tensor:
+        """Keep logits ``[...]`` of ``[..., hidden]`` states at the input of stage `stage`'s layer."""
+        return self.scorers[stage](states)
+
+
+def save_pruner(path: Path, pruner: Pruner, spec: PrunerSpec) -> None:
+    """Write the scorers' weights, with the spec they were trained from in the file's metadata."""
+    weights = {name: tensor.contiguous().cpu() for name, tensor in pruner.state_dict().items()}
+    save_file(weights, path, metadata={"spec": spec.model_dump_json()})
+
+
+def load_pruner(path: Path, device: torch.device) -> tuple[Pruner, PrunerSpec]:
+    """Read what `save_pruner` wrote; the pruner comes frozen.
+
+    Raises:
+        UserError: the file is no pruner.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            spec = PrunerSpec.model_validate(json.loads((file.metadata() or {})["spec"]))
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        width, hidden_size = weights["scorers.0.inner.weight"].shape
+        pruner = Pruner(hidden_size, width, len(spec.layers))
+        pruner.load_state_dict(weights)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: not a pruner ({error}); delete it and run snakemake again") from None
+    return pruner.to(device).eval().requires_grad_(False), spec

@@ -1,0 +1,67 @@
+"""How many tokens a pruning stage keeps, and which."""
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from ablations.study.contracts.sdtp import Preserve
+
+
+def stage_counts(tokens: int, keep_ratios: Iterable[float], preserve: Preserve) -> tuple[int, ...]:
+    """Tokens that are left after each stage: ``max(protected, ceil(ratio * living))``.
+
+    They depend on lengths alone, so that a prefill never waits for the device to learn a shape.
+
+    Args:
+        tokens: Tokens of the prompt.
+        keep_ratios: Share of the living tokens that each stage keeps, protected ones included.
+        preserve: Tokens that no stage drops.
+    """
+    protected = min(tokens, preserve.head + preserve.tail)
+    counts = []
+    living = tokens
+    for ratio in keep_ratios:
+        # The decimal that was written, not its binary neighbour: 0.55 of 100 is 55, not 56.
+        living = max(protected, ceil(Fraction(str(ratio)) * living))
+        counts.append(living)
+    return tuple(counts)
+
+
+def living_per_layer(
+    num_layers: int, tokens: int, layers: Sequence[int], counts: Sequence[int]
+) -> tuple[int, ...]:
+    """Tokens that enter each decoder layer, given the stages' layers and what each stage leaves."""
+    left = dict(zip(layers, counts, strict=True))
+    living = []
+    for layer in range(num_layers):
+        tokens = left.get(layer, tokens)
+        living.append(tokens)
+    return tuple(living)
+
+
+def select(scores: Tensor, keep: int, preserve: Preserve) -> Tensor:
+    """Rows to keep: the protected ones and, of the others, those of the highest scores.
+
+    Protected rows survive every stage and rows stay in order, so they are always the first `head` and
+    the last `tail` rows. Ties go to the earlier row. Nothing here waits for the device.
+
+    Args:
+        scores: ``[rows]``, float.
+        keep: How many rows to keep, at least head + tail.
+        preserve: Rows that are kept whatever their score.
+
+    Returns:
+        ``[keep]``, int64, ascending.
+    """
+    rows = scores.shape[0]
+    everything = torch.arange(rows, device=scores.device)
+    end = rows - preserve.tail
+    if preserve.head >= end:
+        return everything
+    free = keep - preserve.head - preserve.tail
+    order = scores[preserve.head : end].argsort(descending=True, stable=True)
+    chosen = order[:free].sort().values + preserve.head
+    return torch.cat([everything[: preserve.head], chosen, everything[end:]])
