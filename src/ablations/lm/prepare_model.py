@@ -27,13 +27,14 @@ def prepare_model(run: Run[PrepareModelSpec]) -> None:
             f"'layers' is {source.layers} but the checkpoint has {layers} layers; correct the model's key"
         )
     if not tokenizer.is_fast:
-        raise UserError(f"the tokenizer of '{source.description}' has no fast form (tokenizer.json); add one")
+        raise UserError(
+            "the checkpoint's tokenizer has no fast form (tokenizer.json); choose a checkpoint that has one"
+        )
     facts = {
         "layers": layers,
         "hidden_size": model.config.hidden_size,
         "parameters": model.num_parameters(),
         "vocabulary": model.config.vocab_size,
-        "description": source.description,
     }
     with new_artefact(run, facts) as folder:
         model.save_pretrained(folder)

@@ -116,6 +116,8 @@ class LocalText(Source):
     """Where the text comes from."""
     path: str
     """File or folder, relative to the working directory."""
+    window: PositiveInt = 24_000
+    """Longest document in characters; a longer text file becomes several documents, cut at line ends."""
     text: str = "text"
     """Field that holds the text of a JSON lines record."""
     split: Split | None = None

@@ -1,0 +1,83 @@
+"""Job: make one corpus, deduplicated and split by document, with its manifest."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from tqdm import tqdm
+
+from ablations.lm.document import DOCUMENTS
+from ablations.lm.texts.dataset import dataset_documents
+from ablations.lm.texts.local import local_documents
+from ablations.lm.texts.python import python_documents
+from ablations.lm.texts.raw import RawDocument
+from ablations.lm.texts.split import in_stable_order, without_repeats
+from ablations.lm.texts.wheel import wheel_documents
+from ablations.study.artefact import new_artefact
+from ablations.study.contracts.lm import LocalText, PrepareTextSpec, PythonText, TextSource, WheelText
+from ablations.study.errors import UserError
+from ablations.study.files import sha256_text
+from ablations.study.job import Run, main
+
+
+def prepare_text(run: Run[PrepareTextSpec]) -> None:
+    """Read the source, drop repeated paragraphs, split by document, write ``documents.jsonl``.
+
+    A source that goes into one split as a whole keeps its documents as they are: its records are
+    prompts that share lines by design, and no other split can leak into them.
+
+    Raises:
+        UserError: the source cannot be read, holds no text, or names two documents alike.
+    """
+    source = run.spec.text
+    name, raw = _open(source)
+    read = _unique(tqdm(raw, desc="read documents", unit="", mininterval=2), name)
+    deduplicated = read if source.split else without_repeats(read)
+    documents = in_stable_order(
+        (document for document in deduplicated if document.text.strip()), run.spec.seed, source.split
+    )
+    if not documents:
+        raise UserError(f"{name}: no text in it; name a text that is not empty")
+    lines = "".join(document.model_dump_json() + "\n" for document in documents)
+    characters: Counter[str] = Counter()
+    for document in documents:
+        characters[document.split] += len(document.text)
+    facts = {
+        "documents": dict(Counter(document.split for document in documents)),
+        "characters": dict(characters),
+        "characters_read": sum(len(document.text) for document in read),
+        "blank_documents": len(read) - len(documents),
+        "sha256": sha256_text(lines),
+    }
+    with new_artefact(run, facts) as folder:
+        (folder / DOCUMENTS).write_bytes(lines.encode())
+
+
+def _open(source: TextSource) -> tuple[str, Iterable[RawDocument]]:
+    match source:
+        case PythonText():
+            return "the standard library of Python", python_documents(source)
+        case WheelText():
+            return f"{source.package}=={source.version}: {source.file}", wheel_documents(source)
+        case LocalText():
+            return source.path, local_documents(source)
+        case _:
+            return f"data set '{source.name}'", dataset_documents(source)
+
+
+def _unique(documents: Iterable[RawDocument], name: str) -> list[RawDocument]:
+    found: dict[str, RawDocument] = {}
+    for document in documents:
+        if document.id in found:
+            raise UserError(f"{name}: two documents are called '{document.id}'; give each its own name")
+        try:
+            (document.id + document.text).encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{name}: document {document.id!a} is not valid Unicode ({error.reason})"
+            ) from None
+        found[document.id] = document
+    return list(found.values())
+
+
+if __name__ == "__main__":
+    main("ablations.lm.prepare_text", PrepareTextSpec, prepare_text, "Make one corpus, split by document.")

@@ -1,0 +1,42 @@
+"""JSON lines: one record per line, the text in one field."""
+
+import json
+from collections.abc import Iterable, Iterator
+
+from ablations.lm.texts.raw import RawDocument
+from ablations.study.errors import UserError
+
+
+def jsonl_documents(
+    lines: Iterable[bytes], name: str, text_field: str, id_field: str | None = None
+) -> Iterator[RawDocument]:
+    """One document per record; blank lines are skipped.
+
+    Args:
+        lines: Lines of the file.
+        name: Name of the file, for ids and errors.
+        text_field: Field that holds the text.
+        id_field: Field that names the record; None numbers the lines, from 1.
+
+    Raises:
+        UserError: a line is no JSON object in UTF-8, or lacks a field.
+    """
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{name}: line {number} is not JSON in UTF-8 ({error}); mend the file") from None
+        if not isinstance(record, dict):
+            raise UserError(f"{name}: line {number} is not a JSON object; mend the file")
+        text = record.get(text_field)
+        if not isinstance(text, str):
+            raise UserError(
+                f"{name}: line {number} has no text in field '{text_field}' (fields: {sorted(record)});"
+                " correct the key 'text'"
+            )
+        if id_field is not None and id_field not in record:
+            raise UserError(f"{name}: line {number} has no field '{id_field}'; correct the key 'id'")
+        identifier = f"{name}:{number}" if id_field is None else str(record[id_field])
+        yield RawDocument(identifier, "record", text)

@@ -1,0 +1,51 @@
+"""What ships with every CPython: the language reference's topics and the library's own modules."""
+
+import platform
+import sys
+import sysconfig
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+from pydoc_data.topics import topics
+
+from ablations.lm.texts.raw import RawDocument, cut_at_lines
+from ablations.study.contracts.lm import PythonText
+from ablations.study.errors import UserError
+
+# The topics again (as one literal), and character tables, which are no text.
+LEFT_OUT = frozenset({"pydoc_data", "encodings"})
+TEST_FOLDERS = frozenset({"test", "tests", "idle_test"})
+
+
+def python_documents(source: PythonText) -> Iterator[RawDocument]:
+    """One document per topic of `pydoc_data.topics` and per module of the standard library.
+
+    Tests are left out. Modules longer than the source's window are cut at a line end.
+
+    Raises:
+        UserError: this is not the CPython version that the study was planned for, or a module is unreadable.
+    """
+    running = platform.python_version()
+    if source.python not in (None, running):
+        raise UserError(
+            f"the study was planned for the text of CPython {source.python}, but this is {running};"
+            " run snakemake again with this Python"
+        )
+    for name, text in sorted(topics.items()):
+        yield RawDocument(f"topic:{name}", "topic", text)
+    names = sys.stdlib_module_names - LEFT_OUT
+    library = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(library.rglob("*.py")):
+        parts = path.relative_to(library).with_suffix("").parts
+        if parts[0] not in names or TEST_FOLDERS.intersection(parts):
+            continue
+        name = ".".join(parts).removesuffix(".__init__")
+        yield RawDocument(f"module:{name}", "module", next(cut_at_lines(_source(path), source.window)))
+
+
+def _source(path: Path) -> str:
+    try:
+        with tokenize.open(path) as file:
+            return file.read()
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: unreadable encoding ({error}); repair this Python installation") from None
