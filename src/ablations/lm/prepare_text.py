@@ -29,11 +29,12 @@ def prepare_text(run: Run[PrepareTextSpec]) -> None:
         UserError: the source cannot be read, holds no text, or names two documents alike.
     """
     source = run.spec.text
+    split = None if isinstance(source, PythonText) else source.split
     name, raw = _open(source)
     read = _unique(tqdm(raw, desc="read documents", unit="", mininterval=2), name)
-    deduplicated = read if source.split else without_repeats(read)
+    deduplicated = read if split else without_repeats(read)
     documents = in_stable_order(
-        (document for document in deduplicated if document.text.strip()), run.spec.seed, source.split
+        (document for document in deduplicated if document.text.strip()), run.spec.seed, split
     )
     if not documents:
         raise UserError(f"{name}: no text in it; name a text that is not empty")
