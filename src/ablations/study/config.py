@@ -159,7 +159,7 @@ class DynatreeBaseline(Contract):
     shape: Shape = Shape()
     """Shape of a draft."""
     pruning: Pruning = Pruning()
-    """What keeps the tree small."""
+    """Which drafted paths are given up."""
 
     @model_validator(mode="after")
     def _linear_is_one_unpruned_path(self) -> Self:

@@ -111,6 +111,7 @@ class DecodeSpec(Contract):
     warmup: NonNegativeInt = 1
     """Untimed pairs before the first timed one."""
     compute: Compute
+    """How the job computes."""
 
 
 class DecodePair(Contract):

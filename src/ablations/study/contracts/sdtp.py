@@ -47,6 +47,7 @@ class SaliencySpec(Contract):
     tokens: PositiveInt
     """Tokens of one window."""
     compute: Compute
+    """How the job computes."""
 
 
 class PrunerSpec(Contract):
@@ -73,6 +74,7 @@ class PrunerSpec(Contract):
     seed: int
     """Seed of initialisation, order and Gumbel noise."""
     compute: Compute
+    """How the job computes."""
 
 
 class Windows(Contract):
@@ -103,6 +105,7 @@ class ReferenceSpec(Contract):
     windows: Windows
     """Which windows."""
     compute: Compute
+    """How the job computes."""
 
 
 class ReferenceRow(Contract):
@@ -147,6 +150,7 @@ class EvaluateSpec(Contract):
     seed: int
     """Seed of random scores."""
     compute: Compute
+    """How the job computes."""
 
 
 class TimedPair(Contract):

@@ -35,8 +35,11 @@ class Pins:
             try:
                 requirement = Requirement(text)
                 (specifier,) = requirement.specifier
+                exact = specifier.operator == "=="
             except (InvalidRequirement, ValueError):
-                raise UserError(f"{path}:{number}: '{text}' is not an exact pin (name==version)") from None
+                exact = False
+            if not exact:
+                raise UserError(f"{path}:{number}: '{text}' is not an exact pin (name==version)")
             versions[canonicalize_name(requirement.name)] = specifier.version
         return cls(versions)
 

@@ -65,6 +65,11 @@ class Plan:
         """Id of the first experiment that a record belongs to."""
         return next(row.experiment.id for row in self.rows if row.job.digest == digest)
 
+    def threads(self, digest: str) -> int:
+        """CPU threads that a job's spec asks for."""
+        compute = getattr(self.jobs[digest].spec, "compute", None)
+        return compute.threads if compute else 1
+
     def row(self, name: str) -> Row:
         """The row of experiment `name`.
 

@@ -35,3 +35,12 @@ REFERENCE = Stage("reference", "ablations.sdtp.reference", _artefact("reference"
 EVALUATE_SDTP = Stage("evaluate_sdtp", "ablations.sdtp.evaluate", RECORD)
 FIT_NGRAM = Stage("fit_ngram", "ablations.dynatree.fit_ngram", _artefact("ngram"))
 DECODE = Stage("decode", "ablations.dynatree.decode", RECORD)
+
+SUMMARY = f"{RESULTS}/summary.json"
+STAMP = f"{RESULTS}/stamp/{{rule}}.json"
+COLLECT_STAMP = STAMP.format(rule="collect")
+TABLES_STAMP = STAMP.format(rule="tables")
+FIGURES_STAMP = STAMP.format(rule="figures")
+SECTION_STAMP = STAMP.format(rule="ablation_section")
+TABLES = ("sdtp_matrix", "decoding", "decoding_backward")
+FIGURES = ("keep_ratio", "forward")

@@ -1,0 +1,47 @@
+# `make paper` and `make test` create what they need and do the rest.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: paper test test-full test-long lint format pdf clean help
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+# The pinned versions, then the package itself; rebuilt when either changes.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,slurm]'
+	touch $@
+
+paper: $(READY) ## measure what is stale and write paper/ablation.tex
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakemake --cores 1 paper/ablation.tex
+
+pdf: $(READY) ## the same, compiled to paper/ablation.pdf (needs latexmk)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakemake --cores 1 paper/ablation.pdf
+
+test: $(READY) ## units, properties and the tiny study through Snakemake (under 10 minutes)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -m 'not full and not long'
+
+test-full: $(READY) ## what CI runs: `test` plus TeX
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -m 'not long'
+
+test-long: $(READY) ## hours; run by hand
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest
+
+lint: $(READY) ## ruff, snakefmt, snakemake --lint, import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakemake --lint
+	$(BIN)/lint-imports
+
+format: $(READY) ## rewrite in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow/rules
+
+clean: ## remove everything that was built, results included
+	rm -rf $(VENV) results logs benchmarks .snakemake paper/ablation.tex paper/ablation.pdf paper/tables paper/figures

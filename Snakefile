@@ -1,0 +1,32 @@
+# Reproducible ablation studies of LLM inference: the table of contents.
+#
+#   snakemake --cores 1 paper/ablation.tex       the section, its tables and figures
+#   snakemake --cores 1 records                  the measurements alone
+#   snakemake --cores 1 paper/ablation.pdf       the compiled section (needs latexmk)
+
+
+configfile: "config.yaml"
+
+
+# Checks the configuration, plans its jobs, and writes their immutable specs and the paper's stamps.
+include: "workflow/rules/plan.smk"
+include: "workflow/rules/prepare.smk"
+include: "workflow/rules/sdtp.smk"
+include: "workflow/rules/dynatree.smk"
+include: "workflow/rules/paper.smk"
+
+
+localrules:
+    all,
+    records,
+
+
+rule all:
+    default_target: True
+    input:
+        "paper/ablation.tex",
+
+
+rule records:
+    input:
+        plan.records,

@@ -1,0 +1,80 @@
+"""Questions about a study, answered from its configuration: ``python -m ablations.study --help``."""
+
+import argparse
+import json
+from pathlib import Path
+
+import yaml
+from snakemake.utils import update_config
+
+from ablations.study.cli import one_line_errors
+from ablations.study.errors import UserError
+from ablations.study.planning.plan import Plan
+from ablations.study.schemas import export
+
+CONFIG = Path("config.yaml")
+SCHEMA_FOLDER = Path("workflow/schemas")
+
+
+def main() -> None:
+    """Run one subcommand in the root of a study (where `config.yaml` lies)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ablations.study",
+        description="Questions about the study in the working directory.",
+        epilog="example: python -m ablations.study show A7",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    show = commands.add_parser("show", help="what an experiment is: its paths, what it reads, its spec")
+    show.add_argument("id", nargs="?", help="experiment; all experiments if left out")
+    show.add_argument(
+        "--configfile", type=Path, nargs="+", default=[], help="overlays, as snakemake takes them"
+    )
+    show.set_defaults(run=_show)
+    schema = commands.add_parser("schema", help=f"export the JSON schemas to {SCHEMA_FOLDER}")
+    schema.set_defaults(run=_schema)
+    arguments = parser.parse_args()
+    with one_line_errors(CONFIG):
+        arguments.run(arguments)
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    plan = Plan(_configuration(arguments.configfile), Path())
+    if arguments.id is None:
+        for row in plan.rows:
+            state = "measured" if row.job.path.exists() else "not measured"
+            print(f"{row.experiment.id:10} {row.job.path}  {state:12}  {row.experiment.title}")
+        return
+    row = plan.row(arguments.id)
+    job = row.job
+    print(f"{row.experiment.id}: {row.experiment.title}")
+    print(f"record  {job.path}  ({'exists' if job.path.exists() else 'missing'})")
+    print(f"spec    {job.spec_path}")
+    print(f"log     logs/{job.stage.rule}/{job.digest}.log")
+    for name, needed in job.inputs.items():
+        print(f"input   {name}: {needed.path}  ({'exists' if needed.path.exists() else 'missing'})")
+    print(f"change  {json.dumps(row.experiment.change)}")
+    print(f"run     python -m {job.stage.module} --spec {job.spec_path} --out {job.path}")
+    print(job.spec.model_dump_json(indent=1))
+
+
+def _schema(_: argparse.Namespace) -> None:
+    for path in export(SCHEMA_FOLDER):
+        print(f"wrote {path}")
+
+
+def _configuration(overlays: list[Path]) -> dict:
+    """`config.yaml` with overlays merged as `snakemake --configfile` merges them."""
+    config: dict = {}
+    for path in (CONFIG, *overlays):
+        try:
+            part = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise UserError(f"{path}: not YAML: {error}") from None
+        if not isinstance(part, dict):
+            raise UserError(f"{path}: a study's configuration is a map of keys")
+        update_config(config, part)
+    return config
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Digests change when what they stand for changes, and only then."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ablations.study.planning.code import meaning
+from ablations.study.planning.plan import Plan
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def raw():
+    return yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def stale(raw, mutate):
+    """Rules and labels of the jobs that a change of the configuration makes new."""
+    before = Plan(copy.deepcopy(raw), ROOT)
+    changed = copy.deepcopy(raw)
+    mutate(changed)
+    after = Plan(changed, ROOT)
+    return sorted(
+        f"{job.stage.rule}:{after.label(digest)}" if "record" in job.stage.result else job.stage.rule
+        for digest, job in after.jobs.items()
+        if digest not in before.jobs
+    )
+
+
+def test_a_keep_ratio_reruns_its_own_evaluation_alone(raw):
+    def mutate(config):
+        config["sdtp"]["ablations"]["A7"]["change"]["schedule"]["keep_ratio"] = 0.55
+
+    assert stale(raw, mutate) == ["evaluate_sdtp:A7"]
+
+
+def test_wording_reruns_no_experiment(raw):
+    def mutate(config):
+        ablation = config["sdtp"]["ablations"]["A7"]
+        ablation["title"] = ablation["hypothesis"] = ablation["section"] = "other"
+        ablation["expect"] = {"quality": "up"}
+        config["models"]["smollm2"]["description"] = "another name"
+        config["texts"]["python"]["description"] = "another name"
+        config["paper"]["thresholds"] = {"quality_same": 0.5}
+        config["resources"] = {"gpu": 3}
+
+    assert stale(raw, mutate) == []
+
+
+def test_renaming_an_experiment_reruns_nothing(raw):
+    def mutate(config):
+        ablations = config["sdtp"]["ablations"]
+        ablations["Seven"] = ablations.pop("A7")
+        config["paper"]["main"] = []
+
+    assert stale(raw, mutate) == []
+
+
+def test_a_loss_weight_reruns_training_and_evaluation(raw):
+    def mutate(config):
+        config["sdtp"]["ablations"]["A5"]["change"]["losses"]["ranking"] = 0.5
+
+    assert stale(raw, mutate) == ["evaluate_sdtp:A5", "train_pruner"]
+
+
+def test_a_shared_budget_reruns_its_users(raw):
+    def mutate(config):
+        config["dynatree"]["decoding"]["new_tokens"] = 32
+
+    labels = ["D1", "F1", "F2", "F2b", "F3", "F4", "K3"]
+    assert stale(raw, mutate) == [f"decode:{label}" for label in labels]
+
+
+def test_a_changed_torch_pin_makes_every_model_job_stale_and_a_seaborn_pin_none(raw, tmp_path):
+    constraints = (ROOT / "constraints.txt").read_text()
+
+    def digests(text):
+        (tmp_path / "constraints.txt").write_text(text)
+        return {job.digest: job.stage.rule for job in Plan(raw, tmp_path).jobs.values()}
+
+    before = digests(constraints)
+    assert digests(constraints.replace("seaborn==", "seaborn==9.")) == before
+    fresh = {
+        rule
+        for digest, rule in digests(constraints.replace("torch==", "torch==9.")).items()
+        if digest in before
+    }
+    assert fresh <= {"prepare_text"}
+
+
+def test_user_texts_are_known_by_their_bytes(raw, tmp_path, monkeypatch):
+    (tmp_path / "constraints.txt").write_text((ROOT / "constraints.txt").read_text())
+    monkeypatch.chdir(tmp_path)
+    text = tmp_path / "mine.txt"
+    text.write_text("one")
+    raw["texts"]["mine"] = {"source": "local", "path": "mine.txt"}
+    raw["dynatree"]["prompts"]["documentation"]["text"] = "mine"
+
+    def digest():
+        return Plan(raw, tmp_path).row("F1").job.digest
+
+    first = digest()
+    text.write_text("two")
+    assert digest() != first
+    text.write_text("one")
+    assert digest() == first
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        'import b\nimport a\n\n\ndef f(x):\n    """Other."""\n    # why\n    return (x\n        + 1)\n',
+        "import a\nimport b\ndef f(x):\n    return x + 1\n",
+    ],
+)
+def test_comments_docstrings_layout_and_import_order_mean_nothing(same):
+    assert meaning(same) == meaning('import a\nimport b\n\ndef f(x):\n    """Doc."""\n    return x + 1\n')
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "import a\nimport b\ndef f(x):\n    return x + 2\n",
+        "import a\nimport c\ndef f(x):\n    return x + 1\n",
+        "import a\nimport b\ndef f(x, y):\n    return x + 1\n",
+        "import a\nimport b\ndef f(x):\n    return x - 1\n",
+        "import a\nimport b\ndef g(x):\n    return x + 1\n",
+        "import a\nimport b\ndef f(x):\n    return x + True\n",
+        "import a\nimport b\ndef f(x):\n    return 'x' + 1\n",
+    ],
+)
+def test_logic_means_something(other):
+    assert meaning(other) != meaning("import a\nimport b\ndef f(x):\n    return x + 1\n")
+
+
+def test_a_job_sees_the_code_it_imports_and_no_other(raw):
+    plan = Plan(raw, ROOT)
+    evaluate = plan.sources.code.closure("ablations.sdtp.evaluate")
+    assert "ablations.lm.layered" in evaluate
+    assert not [name for name in evaluate if name.startswith(("ablations.dynatree", "ablations.paper"))]
+    assert "ablations.sdtp.losses" not in evaluate
+    assert "ablations.study.statistics" not in evaluate
+    assert "ablations.study.config" not in evaluate
+    assert "ablations.sdtp.losses" in plan.sources.code.closure("ablations.sdtp.train")

@@ -1,0 +1,172 @@
+"""Every mistake in a configuration is one line that names its key."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ablations.study.errors import UserError
+from ablations.study.planning.plan import Plan
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def raw():
+    return yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def problem(raw, *path, **changes):
+    """The error after setting keys of the map at `path`."""
+    broken = copy.deepcopy(raw)
+    place = broken
+    for key in path:
+        place = place[key]
+    place.update(changes)
+    with pytest.raises(UserError) as caught:
+        Plan(broken, ROOT)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_the_default_study_is_valid_and_shares_records(raw):
+    plan = Plan(raw, ROOT)
+    assert plan.row("K2").job.digest == plan.row("F3").job.digest
+    assert plan.row("K4").job.digest == plan.row("F1").job.digest
+    assert plan.row("A7").job.digest != plan.row("baseline").job.digest
+
+
+@pytest.mark.parametrize(
+    ("path", "changes", "expected"),
+    [
+        ((), {"modles": {}}, "modles: unknown key; did you mean 'models'?"),
+        (("sdtp",), {"basline": {}}, "sdtp.basline: unknown key; did you mean 'baseline'?"),
+        (
+            ("sdtp", "ablations", "A7", "change", "schedule"),
+            {"keep_ration": 0.5},
+            "sdtp.ablations.A7.change.schedule.keep_ration: unknown key; did you mean 'keep_ratio'?",
+        ),
+        (("models", "smollm2"), {"layrs": 3}, "models.smollm2.layrs: unknown key; did you mean 'layers'?"),
+        (
+            ("dynatree", "drafters", "ngram"),
+            {"ordr": 3},
+            "dynatree.drafters.ngram.ordr: unknown key; did you mean 'order'?",
+        ),
+        (("sdtp", "evaluation", "timing"), {"repeat": 3}, "sdtp.evaluation.timing.repeat: unknown key"),
+        (("dynatree", "prompts", "code"), {"cuont": 3}, "dynatree.prompts.code.cuont: unknown key"),
+        (("paper",), {"headings": "x"}, "paper.headings: unknown key; did you mean 'heading'?"),
+    ],
+)
+def test_unknown_keys_are_named_at_every_level(raw, path, changes, expected):
+    assert problem(raw, *path, **changes).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("path", "changes", "expected"),
+    [
+        (
+            ("sdtp", "ablations", "A2", "change"),
+            {"importance": "randm"},
+            "A2.change.importance: input should",
+        ),
+        (("models", "smollm2"), {"source": "whel"}, "models.smollm2: "),
+        (
+            ("models", "smollm2"),
+            {"layers": 0},
+            "smollm2.layers: input should be greater than 0 (got 0)",
+        ),
+        (
+            ("sdtp", "ablations", "A7", "change", "schedule"),
+            {"keep_ratio": 0},
+            "sdtp.ablations.A7.change.schedule.keep_ratio: input should be greater than 0 (got 0)",
+        ),
+        (
+            ("sdtp", "ablations", "A7", "change", "schedule"),
+            {"keep_ratio": 1.5},
+            "sdtp.ablations.A7.change.schedule.keep_ratio: input should be less than or equal to 1 (got 1.5)",
+        ),
+        (
+            ("sdtp", "baseline", "schedule"),
+            {"stages": 27},
+            "schedule.stages: 27 stages from layer 4",
+        ),
+        (("sdtp", "baseline", "schedule"), {"layers": [4, 30]}, "schedule.layers: layer 30 is out of range"),
+        (
+            ("sdtp", "evaluation"),
+            {"prompt_tokens": 20},
+            "evaluation.prompt_tokens: a prompt of 20",
+        ),
+        (("sdtp", "evaluation", "timing"), {"documents": 99}, "sdtp.evaluation.timing.documents: 99 timed"),
+        (("sdtp", "ablations", "A7", "expect"), {"quality": "worse"}, "sdtp.ablations.A7.expect.quality: "),
+        (("dynatree", "baseline", "pruning"), {"tau": 1.0}, "dynatree.baseline.pruning.tau: "),
+        (
+            ("dynatree", "ablations", "D1", "change", "shape"),
+            {"method": "linear"},
+            "D1.change: a linear",
+        ),
+        (
+            ("dynatree", "ablations", "F1", "change"),
+            {"drafter": "nope"},
+            "F1.change.drafter: 'nope' is",
+        ),
+        (("dynatree", "ablations", "F2"), {"versus": "F9"}, "dynatree.ablations.F2.versus: 'F9' is not in"),
+        (("dynatree", "prompts", "code"), {"text": "pyton"}, "did you mean 'python'?"),
+        (("paper",), {"main": ["A77"]}, "paper.main: 'A77' is not in the ablations; did you mean 'A7'?"),
+        (("sdtp",), {"only": ["A66"]}, "sdtp.only: 'A66' is not in sdtp.ablations"),
+        (("sdtp",), {"model": "gpt"}, "sdtp.model: 'gpt' is not in models; allowed: smollm2"),
+        (("sdtp", "ablations"), {"A7": None}, "sdtp.ablations.A7: "),
+        ((), {"texts": None}, "texts: "),
+    ],
+)
+def test_impossible_values_are_named(raw, path, changes, expected):
+    assert expected in problem(raw, *path, **changes)
+
+
+def test_a_missing_key_is_named(raw):
+    del raw["sdtp"]["saliency"]
+    assert problem(raw) == "sdtp.saliency: missing; this key is required"
+
+
+def test_two_component_groups_need_compound(raw):
+    message = problem(raw, "sdtp", "ablations", "A7", "change", importance="random")
+    assert message == (
+        "sdtp.ablations.A7.change: touches 2 component groups (schedule, importance);"
+        " isolate one, or say compound: true"
+    )
+    raw["sdtp"]["ablations"]["A7"]["change"]["importance"] = "random"
+    raw["sdtp"]["ablations"]["A7"]["compound"] = True
+    assert Plan(raw, ROOT).row("A7").job.spec.importance == "random"
+
+
+def test_an_id_names_one_experiment(raw):
+    raw["sdtp"]["ablations"]["F1"] = raw["sdtp"]["ablations"]["A7"]
+    assert problem(raw).startswith("dynatree.ablations.F1: this id is also in sdtp.ablations")
+
+
+def test_only_switches_on_a_subset(raw):
+    raw["sdtp"]["only"] = ["A7"]
+    plan = Plan(raw, ROOT)
+    assert [row.experiment.id for row in plan.rows if row.experiment.method == "sdtp"] == ["baseline", "A7"]
+    assert plan.paper_plan("x").settings.main == ("baseline", "A7")
+
+
+def test_layers_are_evenly_spaced_to_the_last(raw):
+    spec = Plan(raw, ROOT).row("baseline").job.spec
+    assert spec.layers == (4, 7, 10, 12, 15, 18, 21, 23, 26, 29)
+    assert spec.keep_ratios == (0.7,) * 10
+
+
+def test_total_scope_spreads_the_ratio_over_the_stages(raw):
+    raw["sdtp"]["baseline"]["schedule"] = {
+        "stages": 10,
+        "first_layer": 4,
+        "keep_ratio": 0.5,
+        "scope": "total",
+    }
+    ratios = Plan(raw, ROOT).row("baseline").job.spec.keep_ratios
+    product = 1.0
+    for ratio in ratios:
+        product *= ratio
+    assert product == pytest.approx(0.5)

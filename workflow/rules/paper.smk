@@ -1,0 +1,96 @@
+# The section: records -> summary -> tables, figures, text. Stamps carry all else that decides the paper.
+
+
+rule collect:
+    input:
+        plan=stages.COLLECT_STAMP,
+        records=plan.records,
+    output:
+        stages.SUMMARY,
+    log:
+        "logs/collect.log",
+    benchmark:
+        "benchmarks/collect.tsv"
+    conda:
+        "../../envs/paper.yaml"
+    message:
+        "Collecting the records into {output}"
+    shell:
+        "python -m ablations.paper.collect --plan {input.plan} --out {output} > {log} 2>&1"
+
+
+rule tables:
+    input:
+        stamp=stages.TABLES_STAMP,
+        summary=stages.SUMMARY,
+    output:
+        expand("paper/tables/{name}.tex", name=stages.TABLES),
+    log:
+        "logs/tables.log",
+    benchmark:
+        "benchmarks/tables.tsv"
+    conda:
+        "../../envs/paper.yaml"
+    message:
+        "Writing tables"
+    shell:
+        "python -m ablations.paper.tables --summary {input.summary} --templates paper/templates"
+        " --out paper/tables > {log} 2>&1"
+
+
+rule figures:
+    input:
+        stamp=stages.FIGURES_STAMP,
+        summary=stages.SUMMARY,
+    output:
+        expand("paper/figures/{name}.{kind}", name=stages.FIGURES, kind=["pdf", "png"]),
+    log:
+        "logs/figures.log",
+    benchmark:
+        "benchmarks/figures.tsv"
+    conda:
+        "../../envs/paper.yaml"
+    message:
+        "Drawing figures"
+    shell:
+        "python -m ablations.paper.figures --summary {input.summary} --out paper/figures > {log} 2>&1"
+
+
+rule ablation_section:
+    input:
+        stamp=stages.SECTION_STAMP,
+        summary=stages.SUMMARY,
+        tables=rules.tables.output,
+        figures=rules.figures.output,
+    output:
+        "paper/ablation.tex",
+    log:
+        "logs/ablation_section.log",
+    benchmark:
+        "benchmarks/ablation_section.tsv"
+    conda:
+        "../../envs/paper.yaml"
+    message:
+        "Writing paper/ablation.tex"
+    shell:
+        "python -m ablations.paper.section --summary {input.summary} --templates paper/templates"
+        " --out {output} > {log} 2>&1"
+
+
+rule ablation_pdf:
+    input:
+        section="paper/ablation.tex",
+        main="paper/main.tex",
+        references="paper/references.bib",
+    output:
+        "paper/ablation.pdf",
+    log:
+        "logs/ablation_pdf.log",
+    benchmark:
+        "benchmarks/ablation_pdf.tsv"
+    conda:
+        "../../envs/paper.yaml"
+    message:
+        "Compiling paper/ablation.pdf"
+    shell:
+        "python -m ablations.paper.pdf --main {input.main} --out {output} > {log} 2>&1"

@@ -1,0 +1,49 @@
+# Shared by all rules. It turns the configuration into a plan, and answers what a digest needs.
+
+import os
+import sys
+from pathlib import Path
+
+# Jobs run the source of this checkout, in whichever environment: it is what their digests describe.
+SOURCE = str(Path(workflow.basedir, "src"))
+sys.path.insert(0, SOURCE)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SOURCE, os.environ.get("PYTHONPATH")]))
+
+from ablations.study.errors import UserError
+from ablations.study.planning import stages
+from ablations.study.planning.plan import Plan
+from ablations.study.planning.stamps import write_stamps
+
+try:
+    plan = Plan(config, Path(workflow.basedir))
+    plan.write_specs()
+    write_stamps(plan, Path(workflow.basedir))
+except UserError as error:
+    sys.exit(f"error: {error}")
+
+
+def job_inputs(wildcards):
+    """Spec and input artefacts of a job; their names say what they hold, so their times are ignored."""
+    job = plan.job(wildcards.digest)
+    paths = {name: str(needed.path) for name, needed in job.inputs.items()}
+    return {
+        name: ancient(path)
+        for name, path in {"spec": str(job.spec_path), **paths}.items()
+    }
+
+
+def job_threads(wildcards):
+    """CPU threads that a job's spec asks for."""
+    return plan.threads(wildcards.digest)
+
+
+def job_label(wildcards):
+    """Id of the experiment that a record belongs to."""
+    return plan.label(wildcards.digest)
+
+
+model_resources = {
+    "gpu": plan.config.resources.gpu,
+    "mem_mb": plan.config.resources.mem_mb,
+    "runtime": plan.config.resources.runtime,
+}

@@ -1,0 +1,44 @@
+# Checkpoints and corpora, fetched or converted once and checked by SHA-256 whenever they are read.
+
+
+rule prepare_model:
+    input:
+        unpack(job_inputs),
+    output:
+        stages.PREPARE_MODEL.result,
+    log:
+        "logs/prepare_model/{digest}.log",
+    benchmark:
+        "benchmarks/prepare_model/{digest}.tsv"
+    wildcard_constraints:
+        digest=plan.pattern(stages.PREPARE_MODEL),
+    conda:
+        "../../envs/measure.yaml"
+    resources:
+        mem_mb=model_resources["mem_mb"],
+        runtime=model_resources["runtime"],
+    message:
+        "Preparing checkpoint {wildcards.digest}"
+    shell:
+        "python -m ablations.lm.prepare_model --spec {input.spec} --out {output} > {log} 2>&1"
+
+
+rule prepare_text:
+    input:
+        unpack(job_inputs),
+    output:
+        stages.PREPARE_TEXT.result,
+    log:
+        "logs/prepare_text/{digest}.log",
+    benchmark:
+        "benchmarks/prepare_text/{digest}.tsv"
+    wildcard_constraints:
+        digest=plan.pattern(stages.PREPARE_TEXT),
+    conda:
+        "../../envs/measure.yaml"
+    resources:
+        runtime=model_resources["runtime"],
+    message:
+        "Preparing text {wildcards.digest}"
+    shell:
+        "python -m ablations.lm.prepare_text --spec {input.spec} --out {output} > {log} 2>&1"

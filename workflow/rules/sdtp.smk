@@ -1,0 +1,93 @@
+# SDTP: saliency -> pruner -> evaluation, each against the shared unpruned reference.
+
+
+rule saliency:
+    input:
+        unpack(job_inputs),
+    output:
+        stages.SALIENCY.result,
+    log:
+        "logs/saliency/{digest}.log",
+    benchmark:
+        "benchmarks/saliency/{digest}.tsv"
+    wildcard_constraints:
+        digest=plan.pattern(stages.SALIENCY),
+    conda:
+        "../../envs/measure.yaml"
+    threads: job_threads
+    resources:
+        **model_resources,
+    message:
+        "Extracting saliency {wildcards.digest}"
+    shell:
+        "python -m ablations.sdtp.saliency --spec {input.spec} --out {output} > {log} 2>&1"
+
+
+rule train_pruner:
+    input:
+        unpack(job_inputs),
+    output:
+        stages.TRAIN_PRUNER.result,
+    log:
+        "logs/train_pruner/{digest}.log",
+    benchmark:
+        "benchmarks/train_pruner/{digest}.tsv"
+    wildcard_constraints:
+        digest=plan.pattern(stages.TRAIN_PRUNER),
+    conda:
+        "../../envs/measure.yaml"
+    threads: job_threads
+    resources:
+        **model_resources,
+    message:
+        "Training pruner {wildcards.digest}"
+    shell:
+        "python -m ablations.sdtp.train --spec {input.spec} --out {output} > {log} 2>&1"
+
+
+rule reference:
+    input:
+        unpack(job_inputs),
+    output:
+        stages.REFERENCE.result,
+    log:
+        "logs/reference/{digest}.log",
+    benchmark:
+        "benchmarks/reference/{digest}.tsv"
+    wildcard_constraints:
+        digest=plan.pattern(stages.REFERENCE),
+    conda:
+        "../../envs/measure.yaml"
+    threads: job_threads
+    resources:
+        **model_resources,
+    message:
+        "Evaluating the unpruned model {wildcards.digest}"
+    shell:
+        "python -m ablations.sdtp.reference --spec {input.spec} --out {output} > {log} 2>&1"
+
+
+rule evaluate_sdtp:
+    input:
+        unpack(job_inputs),
+    output:
+        stages.EVALUATE_SDTP.result,
+    log:
+        "logs/evaluate_sdtp/{digest}.log",
+    benchmark:
+        "benchmarks/evaluate_sdtp/{digest}.tsv"
+    wildcard_constraints:
+        digest=plan.pattern(stages.EVALUATE_SDTP),
+    conda:
+        "../../envs/measure.yaml"
+    threads: job_threads
+    resources:
+        **model_resources,
+        timer=1,
+    params:
+        label=job_label,
+    message:
+        "Evaluating {params.label} (SDTP)"
+    shell:
+        "python -m ablations.sdtp.evaluate --spec {input.spec} --out {output}"
+        " --label {params.label:q} > {log} 2>&1"
