@@ -1,0 +1,44 @@
+"""The one interface of all drafters: next-token distributions for one level of a token tree."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from ablations.dynatree.tree import TokenTree
+
+
+class Drafter(Protocol):
+    """Guesses what the target will say; keeps its state across rounds.
+
+    Attributes:
+        forwards: Levels proposed since `prefill`; a neural drafter runs one forward for each.
+    """
+
+    forwards: int
+
+    def prefill(self, prompt: list[int]) -> None:
+        """Forget everything and read a prompt (without the token that the target emits after it)."""
+        ...
+
+    def propose(self, tree: TokenTree, level: slice, branching: int) -> tuple[Tensor, Tensor]:
+        """The most probable next tokens after each node of the newest level of `tree`.
+
+        Args:
+            tree: The tree so far; the first call of a round sees the root alone.
+            level: Rows of the newest level, n of them.
+            branching: Children per node, B.
+
+        Returns:
+            Distinct tokens ``[n, B]`` int64 and their probabilities ``[n, B]`` float64, the most
+            probable first, on the tree's device.
+        """
+        ...
+
+    def commit(self, tree: TokenTree, path: Tensor) -> None:
+        """End a round: only the nodes of `path` became text.
+
+        Args:
+            tree: The tree that was verified.
+            path: ``[accepted + 1]`` int64, ascending rows from the root to the last accepted node.
+        """
+        ...

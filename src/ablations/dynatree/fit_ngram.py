@@ -1,0 +1,99 @@
+"""Job: count the n-grams of a text's training split, as the target tokenises it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from tqdm import tqdm
+
+from ablations.dynatree.ngram import COUNTS_FILE, HASH_BASE, HASH_MASK
+from ablations.lm.checkpoint import load_tokenizer
+from ablations.lm.corpus import read_corpus
+from ablations.study.artefact import new_artefact
+from ablations.study.contracts.dynatree import NgramSpec
+from ablations.study.errors import UserError
+from ablations.study.job import Run, main
+
+# Longer lists of followers change the most probable few by nothing, and cost time at every node.
+MAX_FOLLOWERS = 64
+
+
+def count_ngrams(
+    documents: Sequence[Sequence[int]], order: int, vocabulary: int, max_followers: int = MAX_FOLLOWERS
+) -> dict[str, NDArray]:
+    """Count n-grams of all lengths up to `order`; none reaches across documents.
+
+    Args:
+        documents: Token ids of each document.
+        order: Longest n-gram.
+        vocabulary: Number of token ids.
+        max_followers: Most followers listed per context; totals and types count the others too.
+
+    Returns:
+        Arrays as `NgramCounts` takes them.
+    """
+    tokens = np.concatenate([np.asarray(document, dtype=np.int64) for document in documents])
+    age = np.concatenate([np.arange(len(document)) for document in documents])
+    arrays = {"unigrams": np.bincount(tokens, minlength=vocabulary).astype(np.int32)}
+    hashes = np.zeros_like(tokens)
+    power = 1
+    for length in range(1, min(order, len(tokens))):
+        # Of the context that ends before each token; int64 wraps, which keeps the value modulo 2^63.
+        hashes[length:] += (tokens[:-length] + 1) * np.int64(power)
+        power = (power * HASH_BASE) & HASH_MASK
+        known = age >= length
+        table = _followers(hashes[known] & HASH_MASK, tokens[known], max_followers)
+        arrays |= {f"{name}.{length}": array for name, array in table.items()}
+    return arrays
+
+
+def _followers(contexts: NDArray, tokens: NDArray, max_followers: int) -> dict[str, NDArray]:
+    order = np.lexsort((tokens, contexts))
+    contexts, tokens = contexts[order], tokens[order]
+    pairs = np.flatnonzero(_changes(contexts) | _changes(tokens))
+    counts = np.diff(np.append(pairs, len(tokens)))
+    pair_contexts, pair_tokens = contexts[pairs], tokens[pairs]
+
+    starts = np.flatnonzero(_changes(pair_contexts))
+    types = np.diff(np.append(starts, len(pairs)))
+    owner = np.repeat(np.arange(len(starts)), types)
+    frequent_first = np.lexsort((pair_tokens, -counts, owner))
+    rank = np.arange(len(pairs)) - starts[owner]
+    listed = frequent_first[rank < max_followers]
+    return {
+        "contexts": pair_contexts[starts],
+        "totals": np.bincount(owner, weights=counts, minlength=len(starts)).astype(np.int32),
+        "types": types.astype(np.int32),
+        "offsets": np.append(0, np.cumsum(np.minimum(types, max_followers))),
+        "followers": pair_tokens[listed].astype(np.int32),
+        "counts": counts[listed].astype(np.int32),
+    }
+
+
+def _changes(values: NDArray) -> NDArray:
+    return np.concatenate(([True], values[1:] != values[:-1]))[: len(values)]
+
+
+def run(job: Run[NgramSpec]) -> None:
+    """Count the training split of input `text` with the tokenizer of input `model`.
+
+    Raises:
+        UserError: an input is missing or corrupt, or the text has no training documents.
+    """
+    tokenizer = load_tokenizer(job.job.path("model"))
+    text = job.job.path("text")
+    training = [document.text for document in read_corpus(text) if document.split == "train"]
+    if not training:
+        raise UserError(f"{text}: no training documents to count n-grams of; use a larger text")
+    documents = [
+        tokenizer(document, add_special_tokens=False, verbose=False).input_ids
+        for document in tqdm(training, desc="tokenise", mininterval=2)
+    ]
+    facts = {"documents": len(documents), "tokens": sum(map(len, documents)), "order": job.spec.order}
+    with new_artefact(job, facts) as folder:
+        save_file(count_ngrams(documents, job.spec.order, len(tokenizer)), folder / COUNTS_FILE)
+
+
+if __name__ == "__main__":
+    main(__spec__.name, NgramSpec, run, __doc__)

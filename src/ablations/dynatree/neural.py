@@ -1,0 +1,69 @@
+"""A neural drafter: any causal LM that shares the target's vocabulary, one forward per tree level."""
+
+import torch
+from torch import Tensor
+
+from ablations.dynatree.tree import TokenTree
+from ablations.dynatree.verify import tree_mask
+from ablations.lm.layered import LayeredLM
+
+
+class NeuralDrafter:
+    """Drafts with a causal LM whose KV cache is kept across rounds and compacted by index.
+
+    The cache holds the committed text, then the tree's nodes in their own order. A leaf that was
+    accepted was never fed, so a round may begin with one committed token ahead of the root.
+
+    Args:
+        draft: The draft model.
+        vocabulary: Size of the target's output; draft logits beyond it (padding rows) are cut off.
+        capacity: Most rows of text and tree together.
+    """
+
+    def __init__(self, draft: LayeredLM, vocabulary: int, capacity: int) -> None:
+        self.forwards = 0
+        self._draft = draft
+        self._vocabulary = vocabulary
+        self._cache = draft.new_cache(capacity)
+        self._committed = 0
+        self._waiting: Tensor
+
+    def prefill(self, prompt: list[int]) -> None:
+        """Read a prompt; see `Drafter.prefill`."""
+        ids = torch.tensor([prompt], device=self._draft.device)
+        self.forwards = 0
+        self._cache.truncate(0)
+        self._draft.forward(ids, torch.arange(ids.shape[1], device=ids.device)[None], None, self._cache, True)
+        self._committed = ids.shape[1]
+        self._waiting = ids.new_empty(0)
+
+    def propose(self, tree: TokenTree, level: slice, branching: int) -> tuple[Tensor, Tensor]:
+        """One forward over the newest level; see `Drafter.propose`."""
+        if level.start == 0:
+            logits = self._forward_root(tree)
+        else:
+            mask = tree_mask(tree.ancestors[level], self._committed)
+            positions = self._committed + tree.depths[level]
+            logits = self._draft.forward(tree.tokens[None, level], positions[None], mask, self._cache)
+        self.forwards += 1
+        probabilities = logits[0, :, : self._vocabulary].double().softmax(dim=-1)
+        best = probabilities.topk(branching, dim=-1)
+        return best.indices, best.values
+
+    def commit(self, tree: TokenTree, path: Tensor) -> None:
+        """Keep the rows of the accepted path; see `Drafter.commit`."""
+        fed = self._cache.lengths[0] - self._committed
+        kept = path[path < fed]
+        self._cache.keep(self._committed, kept)
+        self._committed += len(kept)
+        self._waiting = tree.tokens[path[len(kept) :]].clone()
+
+    def _forward_root(self, tree: TokenTree) -> Tensor:
+        ids = torch.cat([self._waiting, tree.tokens[:1]])
+        start, rows = self._committed, len(ids)
+        positions = torch.arange(start, start + rows, device=ids.device)
+        causal = torch.ones(rows, rows, dtype=torch.bool, device=ids.device).tril()
+        mask = tree_mask(causal, start) if rows > 1 else None
+        logits = self._draft.forward(ids[None], positions[None], mask, self._cache, last_only=True)
+        self._committed += rows - 1
+        return logits

@@ -1,0 +1,223 @@
+"""An interpolated n-gram language model over training text and live context, as a drafter."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from heapq import nlargest
+from itertools import islice
+from operator import itemgetter
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.numpy import load_file
+from torch import Tensor
+
+from ablations.dynatree.tree import TokenTree
+from ablations.study.artefact import open_artefact
+from ablations.study.errors import UserError
+
+COUNTS_FILE = "counts.safetensors"
+# A context is named by a polynomial in its tokens modulo 2^63, which fits into a signed 64-bit integer.
+HASH_BASE = 0x5851F42D4C957F2D
+HASH_MASK = (1 << 63) - 1
+
+
+def suffix_hashes(context: Iterable[int]) -> list[int]:
+    """Hashes of the last token, the last two tokens, and so on, up to the whole context.
+
+    The hash of tokens ``t_1 ... t_k`` is the sum of ``(t_j + 1) * HASH_BASE ** (k - j)`` modulo 2^63.
+    """
+    hashes = []
+    value, power = 0, 1
+    for token in reversed(tuple(context)):
+        value = (value + (token + 1) * power) & HASH_MASK
+        power = (power * HASH_BASE) & HASH_MASK
+        hashes.append(value)
+    return hashes
+
+
+class Followers(NamedTuple):
+    """What followed one context in the training text.
+
+    Attributes:
+        tokens: The most frequent followers.
+        counts: Their counts.
+        total: Count of all followers.
+        spare: Mass for the shorter context: distinct followers, plus the counts of those not listed.
+        types: Distinct followers.
+    """
+
+    tokens: list[int]
+    counts: list[int]
+    total: int
+    types: int
+    spare: int
+
+
+NEVER = Followers([], [], 0, 0, 0)
+
+
+class NgramCounts:
+    """N-gram counts of a training text, in sorted arrays.
+
+    Args:
+        arrays: `unigrams` ``[vocabulary]`` and, for each context length k from 1 on, `contexts.k`
+            ``[contexts]`` int64 (sorted hashes), `totals.k` and `types.k` ``[contexts]``, `offsets.k`
+            ``[contexts + 1]``, and `followers.k` and `counts.k` ``[offsets.k[-1]]``, the most frequent
+            followers of a context first.
+        vocabulary: Output size of the target; tokens that the training text lacks have count 0.
+    """
+
+    def __init__(self, arrays: dict, vocabulary: int) -> None:
+        unigrams = arrays["unigrams"]
+        self.order = 1 + sum(name.startswith("contexts.") for name in arrays)
+        self.unigrams: list[int] = unigrams.tolist() + [0] * (vocabulary - len(unigrams))
+        self.by_frequency: list[int] = sorted(range(vocabulary), key=lambda token: -self.unigrams[token])
+        self.total = sum(self.unigrams)
+        self.types = sum(count > 0 for count in self.unigrams)
+        self._arrays = arrays
+
+    @classmethod
+    def load(cls, manifest: Path, vocabulary: int) -> "NgramCounts":
+        """Load what `ablations.dynatree.fit_ngram` made.
+
+        Raises:
+            UserError: a file is missing or corrupt, or the counts are of another vocabulary.
+        """
+        folder, _ = open_artefact(manifest)
+        arrays = load_file(folder / COUNTS_FILE)
+        if len(arrays["unigrams"]) > vocabulary:
+            raise UserError(
+                f"{manifest}: counts of {len(arrays['unigrams'])} tokens do not fit a target of"
+                f" {vocabulary} tokens; fit the n-gram model with the target's tokenizer"
+            )
+        return cls(arrays, vocabulary)
+
+    def followers(self, length: int, context: int) -> Followers:
+        """Followers of the context of `length` tokens whose hash is `context`; `NEVER` if unseen."""
+        arrays = self._arrays
+        hashes = arrays[f"contexts.{length}"]
+        row = int(hashes.searchsorted(context))
+        if row == len(hashes) or hashes[row] != context:
+            return NEVER
+        start, end = arrays[f"offsets.{length}"][row : row + 2].tolist()
+        counts = arrays[f"counts.{length}"][start:end].tolist()
+        total = int(arrays[f"totals.{length}"][row])
+        types = int(arrays[f"types.{length}"][row])
+        tokens = arrays[f"followers.{length}"][start:end].tolist()
+        return Followers(tokens, counts, total, types, types + total - sum(counts))
+
+
+class NgramDrafter:
+    """Drafts from n-gram counts of the training text and of the prompt and emitted tokens.
+
+    Interpolation after Witten and Bell (1991; Chen and Goodman 1999, section 2.5): with n(h, w) the
+    count of w after h in the training text plus `context_weight` times that in the live context, n(h)
+    its sum over w, and T(h) the distinct followers of h (those of both sources added),
+
+        P(w | h) = (n(h, w) + T(h) P(w | h without its oldest token)) / (n(h) + T(h)),
+
+    down to the unigram and the uniform distribution. Followers of a context that the artefact does not
+    list count for the shorter context instead, so the probabilities still sum to one. A node's path is
+    part of its context h, and is counted once it is text.
+
+    Args:
+        counts: Counts of the training text.
+        context_weight: Weight of one occurrence in the live context against one in the training text.
+        device: Where proposals go.
+    """
+
+    def __init__(self, counts: NgramCounts, context_weight: float, device: torch.device) -> None:
+        self.forwards = 0
+        self._counts = counts
+        self._weight = context_weight
+        self._device = device
+        self._span = counts.order - 1
+
+    def prefill(self, prompt: list[int]) -> None:
+        """Read a prompt; see `Drafter.prefill`."""
+        self.forwards = 0
+        self._tail: tuple[int, ...] = ()
+        self._live: defaultdict[int, dict[int, int]] = defaultdict(dict)
+        self._live_unigrams: dict[int, int] = {}
+        self._live_total = 0
+        self._trained: dict[int, Followers] = {}
+        self._read(prompt)
+
+    def propose(self, tree: TokenTree, level: slice, branching: int) -> tuple[Tensor, Tensor]:
+        """The most probable followers of every node of the level; see `Drafter.propose`."""
+        self.forwards += 1
+        tokens = tree.tokens[level].tolist()
+        if level.start == 0:
+            self._read(tokens)
+            self._contexts = [self._tail]
+            self._common = self._most_common(branching)
+        else:
+            parents = tree.parents[level].tolist()
+            for token, parent in zip(tokens, parents, strict=True):
+                self._contexts.append(self._shifted(self._contexts[parent], token))
+        best = [self._best(context, branching) for context in self._contexts[level]]
+        proposed = torch.tensor([[token for token, _ in row] for row in best], device=self._device)
+        probabilities = torch.tensor(
+            [[probability for _, probability in row] for row in best],
+            dtype=torch.float64,
+            device=self._device,
+        )
+        return proposed, probabilities
+
+    def commit(self, tree: TokenTree, path: Tensor) -> None:
+        """Count the accepted tokens; see `Drafter.commit`. The root was counted when it was proposed on."""
+        self._read(tree.tokens[path[1:]].tolist())
+
+    def _read(self, tokens: list[int]) -> None:
+        for token in tokens:
+            self._live_unigrams[token] = self._live_unigrams.get(token, 0) + 1
+            for context in suffix_hashes(self._tail):
+                seen = self._live[context]
+                seen[token] = seen.get(token, 0) + 1
+            self._tail = self._shifted(self._tail, token)
+        self._live_total += len(tokens)
+
+    def _shifted(self, context: tuple[int, ...], token: int) -> tuple[int, ...]:
+        return (*context, token)[-self._span :] if self._span else ()
+
+    def _best(self, context: tuple[int, ...], branching: int) -> list[tuple[int, float]]:
+        """Most probable tokens after `context`, exactly: any token that no context lists has the
+        probability of its unigram times a constant, so the most common unigrams stand for them all.
+        """
+        scores: dict[int, float] = {}
+        mass = 1.0
+        hashes = suffix_hashes(context)
+        for length in range(len(hashes), 0, -1):
+            trained = self._followers(length, hashes[length - 1])
+            live = self._live.get(hashes[length - 1], {})
+            if not trained.total and not live:
+                continue
+            types = trained.types + len(live)
+            unit = mass / (trained.total + self._weight * sum(live.values()) + types)
+            for token, count in zip(trained.tokens, trained.counts, strict=True):
+                scores[token] = scores.get(token, 0.0) + unit * count
+            for token, count in live.items():
+                scores[token] = scores.get(token, 0.0) + unit * self._weight * count
+            mass = unit * (trained.spare + len(live))
+        for token in self._common:
+            scores.setdefault(token, 0.0)
+        for token in scores:
+            scores[token] += mass * self._unigram(token)
+        return nlargest(branching, scores.items(), key=itemgetter(1))
+
+    def _followers(self, length: int, context: int) -> Followers:
+        if context not in self._trained:
+            self._trained[context] = self._counts.followers(length, context)
+        return self._trained[context]
+
+    def _unigram(self, token: int) -> float:
+        counts = self._counts
+        types = counts.types + len(self._live_unigrams)
+        count = counts.unigrams[token] + self._weight * self._live_unigrams.get(token, 0)
+        total = counts.total + self._weight * self._live_total
+        return (count + types / len(counts.unigrams)) / (total + types)
+
+    def _most_common(self, branching: int) -> list[int]:
+        unseen = (token for token in self._counts.by_frequency if token not in self._live_unigrams)
+        return nlargest(branching, [*self._live_unigrams, *islice(unseen, branching)], key=self._unigram)
