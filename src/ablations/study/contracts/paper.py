@@ -83,7 +83,7 @@ class PaperSettings(Contract):
     full_method: Identifier = "F4"
     """Decoding experiment that is the full method (bold in tables)."""
     thresholds: Thresholds = Thresholds()
-    """Where `same` ends and `strong` begins."""
+    """How large an effect must be to count."""
     resamples: PositiveInt = 9999
     """Bootstrap resamples of an interval."""
     seed: int = 0

@@ -1,0 +1,91 @@
+"""The tiny study, run once through real Snakemake in a copy of the repository."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = "workflow/studies/tiny.yaml"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished snakemake process."""
+
+    code: int
+    output: str
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A copy of the repository to run and edit."""
+
+    path: Path
+
+    def snakemake(self, *arguments: str, study: str = TINY) -> Finished:
+        """Run snakemake with one core on the tiny study."""
+        command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", study, "--", *arguments]
+        flags = [argument for argument in arguments if argument.startswith("-")]
+        targets = [argument for argument in arguments if not argument.startswith("-")]
+        command[-len(arguments) - 1 :] = [*flags, "--", *targets]
+        done = subprocess.run(
+            command, cwd=self.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+        return Finished(done.returncode, done.stdout)
+
+    def planned(self) -> list[str]:
+        """Messages of the jobs that snakemake would run now, sorted; experiments with their id."""
+        done = self.snakemake("-n", "paper/ablation.tex")
+        assert done.code == 0, done.output
+        lines = done.output.splitlines()
+        return sorted(line.split(": ", 1)[1] for line in lines if line.startswith("Job ") and ": " in line)
+
+    def replace(self, file: str, old: str, new: str) -> None:
+        """Replace text that must be there."""
+        path = self.path / file
+        text = path.read_text()
+        assert old in text, f"{file} does not contain {old!r}"
+        path.write_text(text.replace(old, new, 1))
+
+    def copy(self, path: Path) -> "Checkout":
+        """A copy of this checkout with everything that was built, times kept."""
+        shutil.copytree(self.path, path, symlinks=True)
+        return Checkout(path)
+
+
+def clone(path: Path) -> Checkout:
+    """A checkout of the files that git tracks or would track, without results."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in listed.stdout.splitlines():
+        source = ROOT / name
+        if not source.exists() and not source.is_symlink():
+            continue
+        target = path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, target, follow_symlinks=False)
+    return Checkout(path)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Checkout:
+    """The finished tiny study; tests that edit it take a copy."""
+    checkout = clone(tmp_path_factory.mktemp("tiny") / "study")
+    done = checkout.snakemake("paper/ablation.tex")
+    assert done.code == 0, done.output
+    return checkout
+
+
+@pytest.fixture
+def study(finished, tmp_path) -> Checkout:
+    """A copy of the finished tiny study, free to edit."""
+    return finished.copy(tmp_path / "study")

@@ -1,0 +1,137 @@
+"""The tiny study through real Snakemake: what it makes, and what an edit makes stale."""
+
+import json
+import subprocess
+import sys
+
+RENDERING = ["Collecting the records into results/summary.json", "Drawing figures", "Writing tables"]
+SECTION = "Writing paper/ablation.tex"
+ALL_RENDERING = sorted([*RENDERING, SECTION])
+
+
+def records(checkout):
+    return {path.name: path.read_bytes() for path in (checkout.path / "results/record").glob("*.json")}
+
+
+def test_the_section_its_tables_and_figures_are_made_of_records(finished):
+    section = (finished.path / "paper/ablation.tex").read_text()
+    assert r"\label{tab:ablation}" in (finished.path / "paper/tables/decoding.tex").read_text()
+    assert r"\section{" in section
+    for name in ("keep_ratio", "forward"):
+        assert (finished.path / f"paper/figures/{name}.pdf").read_bytes().startswith(b"%PDF")
+    outcomes = [json.loads(content)["outcome"]["status"] for content in records(finished).values()]
+    assert outcomes == ["ok"] * 14
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    assert "Nothing to be done" in finished.snakemake("paper/ablation.tex").output
+
+
+def test_an_arms_value_reruns_that_arm_and_the_paper(study):
+    study.replace("config.yaml", "schedule: {keep_ratio: 0.5}", "schedule: {keep_ratio: 0.6}")
+    assert study.planned() == sorted(["Evaluating A7 (SDTP)", *ALL_RENDERING])
+    study.replace("config.yaml", "schedule: {keep_ratio: 0.6}", "schedule: {keep_ratio: 0.5}")
+    assert not [job for job in study.planned() if "Evaluating" in job or "Decoding" in job]
+
+
+def test_wording_and_templates_rerun_rendering_alone(study):
+    study.replace("config.yaml", "Over-pruning costs quality", "Heavy pruning costs quality")
+    assert study.planned() == ALL_RENDERING
+    study.replace("config.yaml", "Heavy pruning costs quality", "Over-pruning costs quality")
+    template = next((study.path / "paper/templates").rglob("ablation.tex.j2"))
+    template.write_text(template.read_text() + "\n% a word\n")
+    assert set(study.planned()) <= set(ALL_RENDERING)
+    assert SECTION in study.planned()
+
+
+def test_loss_logic_reruns_training_and_no_decoding(study):
+    losses = "src/ablations/sdtp/losses.py"
+    source = (study.path / losses).read_text()
+    (study.path / losses).write_text(source + "\n# a comment changes nothing\n")
+    assert study.planned() == []
+    (study.path / losses).write_text(source + "\n\nOTHER = 1\n")
+    planned = study.planned()
+    assert sum(job.startswith("Training pruner") for job in planned) == 2
+    learned = ["A5", "A6", "A7", "A9", "baseline"]
+    assert [job for job in planned if job.startswith("Evaluating")] == [
+        f"Evaluating {name} (SDTP)" for name in learned
+    ]
+    assert not [job for job in planned if job.startswith(("Decoding", "Preparing", "Extracting"))]
+
+
+def test_a_new_ablation_needs_yaml_only_and_appears_in_the_table(study):
+    study.replace(
+        "config.yaml",
+        "    A7:\n",
+        "    X6:\n      title: Keep ratio 0.6\n      section: ratio\n"
+        "      change: {schedule: {keep_ratio: 0.6}}\n      expect: {quality: down}\n    A7:\n",
+    )
+    study.replace("config.yaml", "main: [baseline,", "main: [X6, baseline,")
+    before = records(study)
+    done = study.snakemake("paper/ablation.tex")
+    assert done.code == 0, done.output
+    assert "Evaluating X6 (SDTP)" in done.output
+    assert "X6" in (study.path / "paper/tables/sdtp_matrix.tex").read_text()
+    after = records(study)
+    assert len(after) == len(before) + 1
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_configuration_typo_is_one_line_and_leaves_results_alone(study):
+    before = records(study)
+    study.replace("config.yaml", "keep_ratio: 0.5", "keep_ration: 0.5")
+    done = study.snakemake("paper/ablation.tex")
+    assert done.code != 0
+    assert (
+        "error: sdtp.ablations.A7.change.schedule.keep_ration: unknown key; did you mean 'keep_ratio'?"
+        in done.output.splitlines()
+    )
+    assert "Traceback" not in done.output
+    assert records(study) == before
+
+
+def test_a_corrupt_model_is_named_and_finished_results_stay(study):
+    before = records(study)
+    # The target is the larger of the two models.
+    weights = max(
+        (study.path / "results/model").rglob("model.safetensors"), key=lambda path: path.stat().st_size
+    )
+    weights.write_bytes(weights.read_bytes()[:1000])
+    study.replace("config.yaml", "schedule: {keep_ratio: 0.5}", "schedule: {keep_ratio: 0.6}")
+    done = study.snakemake("paper/ablation.tex")
+    assert done.code != 0
+    assert "model.safetensors: its SHA-256 is not the one in manifest.json" in done.output
+    assert "Traceback" not in done.output
+    assert records(study) == before
+
+
+def test_an_empty_text_is_named_and_finished_results_stay(study):
+    before = records(study)
+    (study.path / "mine.txt").write_text("  \n")
+    study.replace("config.yaml", "  humaneval:\n", "  mine: {source: local, path: mine.txt}\n  humaneval:\n")
+    study.replace(
+        "config.yaml", "sdtp:\n  model: smollm2\n  text: python", "sdtp:\n  model: smollm2\n  text: mine"
+    )
+    done = study.snakemake("paper/ablation.tex")
+    assert done.code != 0
+    assert "mine.txt" in done.output
+    assert any(line.startswith("error: ") or "error: " in line for line in done.output.splitlines())
+    assert "Traceback" not in done.output
+    assert records(study) == before
+
+
+def test_one_experiment_runs_by_id_and_by_hand(study):
+    shown = subprocess.run(
+        [sys.executable, "-m", "ablations.study", "show", "A7", "--configfile", "workflow/studies/tiny.yaml"],
+        cwd=study.path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    record = next(line.split()[1] for line in shown.splitlines() if line.startswith("record"))
+    command = next(line.split("run     ")[1] for line in shown.splitlines() if line.startswith("run"))
+    old = json.loads((study.path / record).read_text())
+    (study.path / record).unlink()
+    subprocess.run([sys.executable, *command.split()[1:]], cwd=study.path, check=True, capture_output=True)
+    new = json.loads((study.path / record).read_text())
+    assert [row["nll"] for row in new["samples"]] == [row["nll"] for row in old["samples"]]
