@@ -17,25 +17,25 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 paper: $(READY) ## measure what is stale and write paper/ablation.tex
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakemake --cores 1 paper/ablation.tex
+	$(BIN)/snakemake --cores 1 paper/ablation.tex
 
 pdf: $(READY) ## the same, compiled to paper/ablation.pdf (needs latexmk)
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakemake --cores 1 paper/ablation.pdf
+	$(BIN)/snakemake --cores 1 paper/ablation.pdf
 
 test: $(READY) ## units, properties and the tiny study through Snakemake (under 10 minutes)
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -m 'not full and not long'
+	$(BIN)/python -m pytest -m 'not full and not long'
 
 test-full: $(READY) ## what CI runs: `test` plus TeX
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -m 'not long'
+	$(BIN)/python -m pytest -m 'not long'
 
 test-long: $(READY) ## hours; run by hand
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest
+	$(BIN)/python -m pytest
 
 lint: $(READY) ## ruff, snakefmt, snakemake --lint, import contract
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow/rules
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakemake --lint
+	$(BIN)/snakemake --lint
 	$(BIN)/lint-imports
 
 format: $(READY) ## rewrite in the house style

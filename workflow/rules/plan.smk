@@ -4,10 +4,17 @@ import os
 import sys
 from pathlib import Path
 
-# Jobs run the source of this checkout, in whichever environment: it is what their digests describe.
+# Jobs run this checkout's source (what their digests describe) with this interpreter, unless a rule's
+# conda environment, activated later, brings its own.
 SOURCE = str(Path(workflow.basedir, "src"))
 sys.path.insert(0, SOURCE)
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SOURCE, os.environ.get("PYTHONPATH")]))
+for variable, folder in (
+    ("PYTHONPATH", SOURCE),
+    ("PATH", str(Path(sys.executable).parent)),
+):
+    os.environ[variable] = os.pathsep.join(
+        filter(None, [folder, os.environ.get(variable)])
+    )
 
 from ablations.study.errors import UserError
 from ablations.study.planning import stages
