@@ -1,0 +1,255 @@
+"""The one place that turns values into LaTeX: decimals, units, signs, marks and escaping.
+
+Every function returns LaTeX. Speed comes in as a log ratio and goes out as a factor or as a percentage.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ablations.study.contracts.paper import Expectation
+from ablations.study.statistics import POWER, Comparison, Estimate
+
+NATS_DECIMALS = 3
+FACTOR_DECIMALS = 2
+PERCENT_DECIMALS = 1
+
+ABSENT = "---"
+"""What a cell without a value shows."""
+
+_ESCAPES = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+}
+
+# Letters with accents, dashes and quotes are LaTeX's own business; these it does not set up in text.
+_UNICODE = {
+    "\u2212": "$-$",
+    "\u2264": r"$\leq$",
+    "\u2265": r"$\geq$",
+    "\u2248": r"$\approx$",
+    "\u2192": r"$\to$",
+    "\u03c4": r"$\tau$",
+    "\u00d7": r"$\times$",
+    "\u00b1": r"$\pm$",
+}
+
+_LEVELS = {
+    "same": r"$\approx$",
+    "up": r"$\uparrow$",
+    "up_strong": r"$\uparrow\uparrow$",
+    "down": r"$\downarrow$",
+    "down_strong": r"$\downarrow\downarrow$",
+    "unstable": "unstable",
+    "crash": "crash",
+}
+
+_WORDS = (
+    "no",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+)
+
+
+def tex(text: object) -> str:
+    """Text of the user's as LaTeX that prints it; line breaks become spaces."""
+    return "".join(
+        _ESCAPES.get(letter, _UNICODE.get(letter, letter)) for letter in " ".join(str(text).split())
+    )
+
+
+def step(text: str) -> str:
+    """What a row adds or removes; a leading sign is set as one."""
+    sign, _, rest = text.strip().partition(" ")
+    return f"${sign}$~{tex(rest)}" if sign in ("+", "-") and rest else tex(text)
+
+
+def code(text: object) -> str:
+    """A setting's name or value in typewriter."""
+    return rf"\texttt{{{tex(text)}}}"
+
+
+def nats(value: float) -> str:
+    """A magnitude of NLL, nats per token."""
+    return f"${_fixed(value, NATS_DECIMALS)}$"
+
+
+def signed_nats(value: float) -> str:
+    """A difference of NLL, nats per token."""
+    return f"${_fixed(value, NATS_DECIMALS, '+')}$"
+
+
+def nats_interval(estimate: Estimate) -> str:
+    """Interval of a difference of NLL."""
+    return _interval(estimate, lambda value: _fixed(value, NATS_DECIMALS))
+
+
+def factor(log_ratio: float) -> str:
+    """A speed-up or a ratio of speed-ups."""
+    return rf"${_fixed(math.exp(log_ratio), FACTOR_DECIMALS)}\times$"
+
+
+def factor_interval(estimate: Estimate) -> str:
+    """Interval of a speed-up or of a ratio of speed-ups."""
+    return _interval(estimate, lambda value: _fixed(math.exp(value), FACTOR_DECIMALS))
+
+
+def bare_factor(ratio: float) -> str:
+    """A factor that is given as such."""
+    return f"${ratio:g}$"
+
+
+def percent_change(log_ratio: float) -> str:
+    """A ratio of speed-ups as a change of speed in per cent."""
+    return rf"${_fixed(100 * math.expm1(log_ratio), PERCENT_DECIMALS, '+')}\%$"
+
+
+def percent_change_interval(estimate: Estimate) -> str:
+    """Interval of a change of speed in per cent."""
+    return _interval(estimate, lambda value: _fixed(100 * math.expm1(value), PERCENT_DECIMALS, "+"))
+
+
+def percent(share: float, decimals: int = PERCENT_DECIMALS) -> str:
+    """A share in per cent."""
+    return rf"${_fixed(100 * share, decimals)}\%$"
+
+
+def whole_percent(share: float) -> str:
+    """A share that is a round number of per cent (a level, a power)."""
+    return rf"${100 * share:g}\%$"
+
+
+def rate(tokens_per_second: float) -> str:
+    """Throughput, tokens per second."""
+    return f"${_fixed(tokens_per_second, 1)}$"
+
+
+def seconds(value: float) -> str:
+    """A duration, with three significant digits."""
+    return rf"${_significant(value)}$\,s"
+
+
+def average(value: float) -> str:
+    """A mean count (tokens per forward, nodes per round)."""
+    return f"${_fixed(value, 2)}$"
+
+
+def p_value(p: float) -> str:
+    """A p-value with its relation sign."""
+    return "$p<0.001$" if p < 0.001 else f"$p={_fixed(p, 3)}$"
+
+
+def mark(comparison: Comparison, alpha: float) -> str:
+    """A star where the adjusted p-value passes the level."""
+    return "$^{*}$" if comparison.p_adjusted <= alpha else ""
+
+
+def expected(expect: Expectation) -> str:
+    """What was predicted, in symbols: Q for quality, S for speed."""
+    parts = [
+        f"{name}~{_LEVELS[level]}"
+        for name, level in (("Q", expect.quality), ("S", expect.speed))
+        if level is not None
+    ]
+    orderings = (("$>$", expect.above), ("$<$", expect.below), (_LEVELS["same"], expect.about))
+    parts += [f"S~{sign}~{tex(other)}" for sign, others in orderings for other in others]
+    return ", ".join(parts) if parts else ABSENT
+
+
+def words(count: int) -> str:
+    """A small count in words."""
+    return _WORDS[count] if count < len(_WORDS) else str(count)
+
+
+def listing(items: Iterable[str]) -> str:
+    """Items (LaTeX already) as `a, b and c`."""
+    items = list(items)
+    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+
+
+def value(given: Any) -> str:
+    """The value of a setting as plain text; equal entries of a sequence are said once."""
+    if given is None:
+        return "none"
+    if isinstance(given, bool):
+        return "on" if given else "off"
+    if isinstance(given, Mapping):
+        return ", ".join(f"{key} {value(inner)}" for key, inner in given.items())
+    if isinstance(given, list | tuple):
+        if len(given) > 1 and len(set(map(str, given))) == 1:
+            return f"{value(given[0])} at each of {len(given)} stages"
+        return ", ".join(value(item) for item in given)
+    return f"{given:g}" if isinstance(given, float) else str(given)
+
+
+def settings(change: Mapping[str, Any], prefix: str = "") -> str:
+    """A change of the configuration as `key = value` in typewriter, nested keys dotted."""
+    found = []
+    for key, given in change.items():
+        name = f"{prefix}{key}"
+        found.append(
+            settings(given, f"{name}.")
+            if isinstance(given, Mapping) and given
+            else f"{code(name)} = {code(value(given))}"
+        )
+    return ", ".join(found)
+
+
+def one_line(text: str) -> str:
+    """Text for a LaTeX comment."""
+    return " ".join(text.split())
+
+
+FILTERS: dict[str, Callable[..., str]] = {
+    function.__name__: function
+    for function in (
+        average, bare_factor, code, expected, factor, factor_interval, listing, nats, nats_interval, one_line,
+        p_value, percent, percent_change, percent_change_interval, rate, seconds, settings, signed_nats, step,
+        tex, value, whole_percent, words,
+    )
+}  # fmt: skip
+"""What templates may use to print a value."""
+
+CONSTANTS: dict[str, Any] = {"ABSENT": ABSENT, "POWER": POWER, "mark": mark}
+"""What else templates may use."""
+
+
+def _fixed(number: float, decimals: int, sign: str = "") -> str:
+    """Fixed decimals; what rounds to zero has no sign."""
+    text = f"{number:{sign}.{decimals}f}"
+    return f"{0:.{decimals}f}" if float(text) == 0 else text
+
+
+def _significant(number: float, digits: int = 3) -> str:
+    """So many significant digits, never in exponent notation."""
+    if number <= 0:
+        return "0"
+    decimals = max(0, digits - 1 - math.floor(math.log10(number)))
+    return f"{number:.{decimals}f}"
+
+
+def _interval(estimate: Estimate, form: Callable[[float], str]) -> str:
+    if estimate.low is None or estimate.high is None:
+        return "no interval"
+    return rf"$[{form(estimate.low)},\,{form(estimate.high)}]$"
