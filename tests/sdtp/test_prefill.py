@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from ablations.sdtp.continuation import continuation_nll
 from ablations.sdtp.masks import masked_forward
-from ablations.sdtp.prefill import Pruning, prefill, random_scores
+from ablations.sdtp.prefill import DENSE, Pruning, no_scores, prefill, random_scores
 from ablations.sdtp.pruner import Pruner
 from ablations.sdtp.selection import select, stage_counts
 from ablations.study.contracts.sdtp import Preserve
@@ -51,7 +51,7 @@ def test_ratio_one_equals_plain_forward(lm, ids, pruner, positions):
 
 
 def test_no_stages_is_the_plain_forward(lm, ids):
-    result, lengths, nll = run(lm, ids, Pruning(), None)
+    result, lengths, nll = run(lm, ids, DENSE, no_scores)
     expected = plain_logits(lm, ids)
     assert lengths == [48] * 6
     torch.testing.assert_close(result.logits, expected[47], atol=2e-5, rtol=1e-5)
@@ -62,7 +62,9 @@ def test_no_stages_is_the_plain_forward(lm, ids):
 @pytest.mark.parametrize(("head", "tail"), [(2, 5), (0, 0), (0, 5), (3, 0)])
 def test_pruned_matches_naive_masked_float64(lm, ids, pruner, positions, head, tail):
     entered = {}
-    hooks = [layer.register_forward_pre_hook(count_rows(entered, index)) for index, layer in enumerate(lm.layers)]
+    hooks = [
+        layer.register_forward_pre_hook(count_rows(entered, index)) for index, layer in enumerate(lm.layers)
+    ]
     pruning = Pruning(LAYERS, RATIOS, Preserve(head=head, tail=tail), positions)
     result, lengths, nll = run(lm, ids, pruning, pruner)
     for hook in hooks:

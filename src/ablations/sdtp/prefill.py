@@ -21,17 +21,20 @@ class Pruning:
     """Where a prefill prunes, how much, and what becomes of positions.
 
     Attributes:
-        layers: Ascending layers at whose input a stage prunes; none makes the prefill dense.
+        layers: Ascending layers at whose input a stage prunes.
         keep_ratios: Share of the living tokens that each stage keeps.
         preserve: Tokens that no stage drops.
         positions: `original` keeps each survivor's own RoPE index; `packed` renumbers the survivors from 0
             at every stage.
     """
 
-    layers: tuple[int, ...] = ()
-    keep_ratios: tuple[float, ...] = ()
-    preserve: Preserve = Preserve(head=0, tail=0)
+    layers: tuple[int, ...]
+    keep_ratios: tuple[float, ...]
+    preserve: Preserve
     positions: Literal["original", "packed"] = "original"
+
+
+DENSE = Pruning(layers=(), keep_ratios=(), preserve=Preserve(head=0, tail=0))
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def random_scores(generator: torch.Generator) -> Scorer:
 
 @torch.inference_mode()
 def prefill(
-    lm: LayeredLM, ids: Tensor, cache: StaticCache, pruning: Pruning = Pruning(), scorer: Scorer = no_scores
+    lm: LayeredLM, ids: Tensor, cache: StaticCache, pruning: Pruning = DENSE, scorer: Scorer = no_scores
 ) -> Prefilled:
     """Run a prompt through the model, dropping tokens on the way.
 

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from ablations.study.contracts.sdtp import PrunerSpec
 from ablations.study.errors import UserError
 
+PRUNER_FILE = "pruner.safetensors"
+
 
 class TokenScorer(nn.Module):
     """A two-layer MLP with GELU; two outputs per token, keep and drop.
@@ -41,10 +43,11 @@ class TokenScorer(nn.Module):
 
 
 class Pruner(nn.Module):
-    """The scorers of all stages."""
+    """The scorers of all stages, each with a hidden layer of `width`."""
 
     def __init__(self, hidden_size: int, width: int, stages: int) -> None:
         super().__init__()
+        self.width = width
         self.scorers = nn.ModuleList(TokenScorer(hidden_size, width) for _ in range(stages))
 
     def forward(self, stage: int, states: Tensor) -> Tensor:

@@ -8,6 +8,21 @@ import torch
 from torch import Tensor
 
 from ablations.study.contracts.sdtp import Preserve
+from ablations.study.errors import UserError
+
+
+def require_layers(layers: Sequence[int], num_layers: int) -> None:
+    """Check that stages lie at distinct, ascending layers that the model has.
+
+    Raises:
+        UserError: they do not.
+    """
+    if list(layers) != sorted(set(layers)):
+        raise UserError(f"schedule.layers: {list(layers)} must be ascending, each layer once")
+    if layers[-1] >= num_layers:
+        raise UserError(
+            f"schedule.layers: layer {layers[-1]} does not exist, the model has layers 0 to {num_layers - 1}"
+        )
 
 
 def stage_counts(tokens: int, keep_ratios: Iterable[float], preserve: Preserve) -> tuple[int, ...]:

@@ -61,6 +61,8 @@ class PrunerSpec(Contract):
     """Share of the living tokens that each simulated stage keeps."""
     preserve: Preserve
     """Tokens that the simulated stages never drop."""
+    continuation_tokens: PositiveInt
+    """Last tokens of a training window: no stage sees them, and the LM loss is their NLL."""
     width: PositiveInt
     """Hidden width of the scorer's MLP."""
     epochs: PositiveInt

@@ -1,0 +1,98 @@
+"""Job `saliency`: how much each token's state matters to the LM loss, at the input of each pruning layer."""
+
+from typing import Literal
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from ablations.lm.checkpoint import load_model, load_tokenizer
+from ablations.lm.corpus import Window, read_corpus, windows
+from ablations.lm.device import configure
+from ablations.lm.layered import LayeredLM
+from ablations.sdtp.losses import lm_loss
+from ablations.sdtp.selection import require_layers
+from ablations.sdtp.table import SALIENCY_FILE
+from ablations.study.artefact import new_artefact
+from ablations.study.contracts.sdtp import SaliencySpec
+from ablations.study.errors import UserError
+from ablations.study.job import Run, main
+
+
+def window_saliency(
+    lm: LayeredLM, ids: Tensor, layers: tuple[int, ...], measure: Literal["abs", "norm"]
+) -> tuple[Tensor, float]:
+    """Saliency of one window's tokens, by one forward and one backward (arXiv 2504.04514, eq. 3).
+
+    The gradient is that of the next-token loss over all tokens with respect to the hidden states alone;
+    the model is frozen.
+
+    Args:
+        lm: Frozen model.
+        ids: ``[tokens]`` int64, on the model's device.
+        layers: Layers whose input states are meant.
+        measure: `abs` is |sum over hidden of gradient x state|, `norm` is |gradient| x |state|.
+
+    Returns:
+        ``[stages, tokens]`` float32 on the model's device, and the LM loss in nats per token.
+    """
+    states = {}
+    with torch.enable_grad():
+        # The gradient of frozen weights is not wanted, so the graph begins at the embedded tokens.
+        hidden = lm.embed(ids[None]).requires_grad_()
+        rotary = lm.rotary(hidden, torch.arange(ids.shape[0], device=ids.device)[None])
+        for layer in range(lm.num_layers):
+            if layer in layers:
+                states[layer] = hidden
+            hidden = lm.layer(layer, hidden, rotary)
+        loss = lm_loss(lm.head(hidden[:, :-1])[0], ids[1:])
+        gradients = torch.autograd.grad(loss, [states[layer] for layer in layers])
+    state = torch.cat([states[layer].detach() for layer in layers]).float()
+    gradient = torch.cat(gradients).float()
+    if measure == "norm":
+        saliency = gradient.norm(dim=-1) * state.norm(dim=-1)
+    else:
+        saliency = (gradient * state).sum(-1).abs()
+    return saliency, loss.item()
+
+
+def _work(run: Run[SaliencySpec]) -> None:
+    spec = run.spec
+    if spec.compute.dtype == "float16":
+        raise UserError("compute.dtype: float16 gradients underflow; use bfloat16 or float32")
+    device = configure(spec.compute)
+    tokenizer = load_tokenizer(run.job.path("model"))
+    documents = read_corpus(run.job.path("text"))
+    chosen: list[Window] = []
+    for split, count in (("train", spec.documents), ("validation", spec.validation_documents)):
+        chosen += windows(documents, tokenizer, split, count, spec.tokens)
+    lm = load_model(run.job.path("model"), spec.compute, device)
+    require_layers(spec.layers, lm.num_layers)
+    saliency, losses = [], []
+    for window in tqdm(chosen, desc="saliency", mininterval=2):
+        values, loss = window_saliency(lm, window.ids.to(device), spec.layers, spec.measure)
+        if not values.isfinite().all():
+            raise UserError(
+                f"saliency of document '{window.document}' is not finite; use compute.dtype float32"
+            )
+        saliency.append(values.cpu())
+        losses.append(loss)
+    facts = {
+        "windows": spec.documents,
+        "validation_windows": spec.validation_documents,
+        "tokens": spec.tokens,
+        "nll": sum(losses) / len(losses),
+        "documents": [window.document for window in chosen],
+    }
+    with new_artefact(run, facts) as folder:
+        tensors = {
+            "ids": torch.stack([window.ids for window in chosen]),
+            "saliency": torch.stack(saliency),
+            "validation": torch.arange(len(chosen)) >= spec.documents,
+        }
+        save_file(tensors, folder / SALIENCY_FILE)
+
+
+if __name__ == "__main__":
+    main("ablations.sdtp.saliency", SaliencySpec, _work, __doc__)

@@ -1,0 +1,46 @@
+"""The saliency table: training windows and the saliency of their tokens, as one safetensors file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ablations.study.artefact import open_artefact
+from ablations.study.contracts.sdtp import SaliencySpec
+from ablations.study.errors import UserError
+
+SALIENCY_FILE = "saliency.safetensors"
+
+
+@dataclass(frozen=True)
+class SaliencyTable:
+    """What the `saliency` job leaves.
+
+    Attributes:
+        ids: ``[windows, tokens]`` int64.
+        saliency: ``[windows, stages, tokens]`` float32, raw, never negative.
+        validation: ``[windows]`` bool, windows of validation documents; the others are for training.
+    """
+
+    ids: Tensor
+    saliency: Tensor
+    validation: Tensor
+
+
+def read_saliency(manifest_path: Path, layers: tuple[int, ...]) -> SaliencyTable:
+    """Read a saliency table for `layers`.
+
+    Raises:
+        UserError: a file is missing or corrupt, or the table was made for other layers.
+    """
+    folder, manifest = open_artefact(manifest_path)
+    made_for = SaliencySpec.model_validate(manifest.spec).layers
+    if made_for != layers:
+        raise UserError(
+            f"{manifest_path}: saliency of layers {list(made_for)}, but 'layers' is {list(layers)};"
+            " let snakemake build the saliency of these layers"
+        )
+    tensors = load_file(folder / SALIENCY_FILE)
+    return SaliencyTable(tensors["ids"], tensors["saliency"], tensors["validation"].to(torch.bool))

@@ -1,0 +1,158 @@
+"""Job `train_pruner`: learn to score tokens, the language model frozen (arXiv 2504.04514, section 3)."""
+
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from tqdm import tqdm
+
+from ablations.lm.checkpoint import load_model
+from ablations.lm.device import configure
+from ablations.lm.layered import LayeredLM
+from ablations.sdtp.losses import lm_loss, ranking_loss, regression_loss, require_finite, standardise
+from ablations.sdtp.masks import Masked, masked_forward, sample_keep
+from ablations.sdtp.pruner import PRUNER_FILE, Pruner, save_pruner
+from ablations.sdtp.selection import require_layers, stage_counts
+from ablations.sdtp.table import SaliencyTable, read_saliency
+from ablations.study.artefact import new_artefact
+from ablations.study.contracts.sdtp import PrunerSpec
+from ablations.study.errors import UserError
+from ablations.study.job import Run, main
+
+# Largest norm of a step's gradient: a dropped attention sink has a gradient far above all others.
+CLIP = 1.0
+
+
+class Trainer:
+    """Trains the scorers of one pruner on the windows of one saliency table."""
+
+    def __init__(self, lm: LayeredLM, spec: PrunerSpec, table: SaliencyTable) -> None:
+        torch.manual_seed(spec.seed)
+        self.pruner = Pruner(lm.config.hidden_size, spec.width, len(spec.layers)).to(lm.device)
+        self.lm = lm
+        self.spec = spec
+        self.table = table
+        self.prompt = table.ids.shape[1] - spec.continuation_tokens
+        self.counts = stage_counts(self.prompt, spec.keep_ratios, spec.preserve)
+        self.noise = torch.Generator(lm.device).manual_seed(spec.seed)
+
+    def train(self) -> dict[str, float]:
+        """Run all epochs (AdamW, cosine decay, clipped gradients); return the last epoch's mean losses.
+
+        Raises:
+            UserError: a loss is NaN or infinite.
+        """
+        spec = self.spec
+        windows = (~self.table.validation).nonzero()[:, 0]
+        order = torch.Generator().manual_seed(spec.seed)
+        steps = spec.epochs * -(-len(windows) // spec.batch)
+        optimiser = torch.optim.AdamW(self.pruner.parameters(), lr=spec.learning_rate)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        with tqdm(total=spec.epochs * len(windows), desc="train pruner", mininterval=2) as bar:
+            for _ in range(spec.epochs):
+                seen: list[dict[str, float]] = []
+                for batch in windows[torch.randperm(len(windows), generator=order)].split(spec.batch):
+                    for window in batch.tolist():
+                        losses = self.losses(window)
+                        total = sum(getattr(spec.losses, name) * loss for name, loss in losses.items())
+                        (total / len(batch)).backward()
+                        seen.append({name: loss.item() for name, loss in losses.items()})
+                        require_finite(seen[-1], bar.n)
+                        bar.set_postfix(seen[-1], refresh=False)
+                        bar.update()
+                    clip_grad_norm_(self.pruner.parameters(), CLIP)
+                    optimiser.step()
+                    optimiser.zero_grad()
+                    schedule.step()
+        return {name: sum(row[name] for row in seen) / len(seen) for name in seen[0]}
+
+    def losses(self, window: int) -> dict[str, Tensor]:
+        """Losses of one window through the masked model; those of weight zero are not computed."""
+        weights = self.spec.losses
+        ids = self.table.ids[window].to(self.lm.device)
+        with torch.set_grad_enabled(weights.lm > 0):
+            masked = masked_forward(self.lm, ids, self.spec.layers, self._keep)
+        losses = {}
+        if weights.lm > 0:
+            logits = self.lm.head(masked.hidden[None, self.prompt - 1 : -1])[0]
+            losses["lm"] = lm_loss(logits, ids[self.prompt :])
+        if weights.mse > 0 or weights.ranking > 0:
+            scores = self._scores(masked)
+            living = masked.living[:, : self.prompt]
+            saliency = self.table.saliency[window, :, : self.prompt].to(self.lm.device)
+            if weights.mse > 0:
+                losses["mse"] = regression_loss(scores, standardise(saliency, living), living)
+            if weights.ranking > 0:
+                losses["ranking"] = ranking_loss(scores, saliency, living)
+        return losses
+
+    @torch.no_grad()
+    def rank_correlation(self) -> list[float]:
+        """Spearman correlation of score and saliency per stage, a mean over validation windows.
+
+        Both are taken from the unpruned model, over the prompt's tokens.
+        """
+        found = []
+        for window in self.table.validation.nonzero()[:, 0].tolist():
+            ids = self.table.ids[window].to(self.lm.device)
+            masked = masked_forward(self.lm, ids, self.spec.layers, lambda stage, states, visible: visible)
+            scores = self._scores(masked).cpu().numpy()
+            saliency = self.table.saliency[window, :, : self.prompt].numpy()
+            found.append([spearmanr(a, b).statistic for a, b in zip(scores, saliency, strict=True)])
+        return torch.tensor(found).mean(0).tolist()
+
+    def _scores(self, masked: Masked) -> Tensor:
+        """Keep logits ``[stages, prompt]`` of the states that a forward collected."""
+        return torch.stack(
+            [self.pruner(stage, states[: self.prompt]) for stage, states in enumerate(masked.states)]
+        )
+
+    def _keep(self, stage: int, states: Tensor, visible: Tensor) -> Tensor:
+        drawn = sample_keep(
+            self.pruner(stage, states[: self.prompt]),
+            visible[: self.prompt],
+            self.counts[stage],
+            self.spec.preserve,
+            self.spec.temperature,
+            self.noise,
+        )
+        return torch.cat([drawn, torch.ones_like(visible[self.prompt :])])
+
+
+def _work(run: Run[PrunerSpec]) -> None:
+    spec = run.spec
+    if spec.compute.dtype == "float16":
+        raise UserError("compute.dtype: float16 gradients underflow; use bfloat16 or float32")
+    device = configure(spec.compute)
+    table = read_saliency(run.job.path("saliency"), spec.layers)
+    _require_prompt(table, spec)
+    lm = load_model(run.job.path("model"), spec.compute, device)
+    require_layers(spec.layers, lm.num_layers)
+    trainer = Trainer(lm, spec, table)
+    untrained = trainer.rank_correlation()
+    losses = trainer.train()
+    facts = {
+        "losses": losses,
+        "spearman": trainer.rank_correlation(),
+        "spearman_untrained": untrained,
+        "prompt_tokens": trainer.prompt,
+        "living": list(trainer.counts),
+        "parameters": sum(parameter.numel() for parameter in trainer.pruner.parameters()),
+        "seconds": run.seconds,
+    }
+    with new_artefact(run, facts) as folder:
+        save_pruner(folder / PRUNER_FILE, trainer.pruner, spec)
+
+
+def _require_prompt(table: SaliencyTable, spec: PrunerSpec) -> None:
+    tokens = table.ids.shape[1]
+    taken = spec.continuation_tokens + spec.preserve.head + spec.preserve.tail
+    if tokens <= taken:
+        raise UserError(
+            f"saliency.tokens: {tokens} tokens leave nothing to prune beside continuation, head and tail"
+            f" ({taken} tokens); raise it or lower training.continuation_tokens or preserve"
+        )
+
+
+if __name__ == "__main__":
+    main("ablations.sdtp.train", PrunerSpec, _work, __doc__)
