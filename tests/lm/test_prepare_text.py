@@ -1,0 +1,232 @@
+"""Corpora from every source, and what is the same for all of them."""
+
+import gzip
+import hashlib
+import json
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ablations.lm.corpus import read_corpus
+from ablations.lm.document import Document
+from ablations.study.artefact import open_artefact
+from ablations.study.errors import UserError
+
+MakeText = Callable[..., Path]
+
+
+def write_jsonl(path: Path, records: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def by_id(manifest: Path) -> dict[str, Document]:
+    return {document.id: document for document in read_corpus(manifest)}
+
+
+def test_a_text_file(make_text: MakeText, tmp_path: Path) -> None:
+    text = "One.\n\nTwo, naïve.\u2028Still two.\n\n\n    Three.\r\n"
+    (tmp_path / "mine.text").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    (document,) = read_corpus(make_text(source="local", path=str(tmp_path / "mine.text")))
+    assert (document.id, document.kind) == ("mine.text", "file")
+    assert document.text == text.replace("\r\n", "\n")
+
+
+def test_a_long_text_file_becomes_several_documents(make_text: MakeText, tmp_path: Path) -> None:
+    lines = [f"line {number} of the file\n" for number in range(100)]
+    (tmp_path / "long.txt").write_text("".join(lines))
+    documents = by_id(make_text(source="local", path=str(tmp_path / "long.txt"), window=300))
+    pieces = [documents[f"long.txt:{number}"].text for number in range(1, len(documents) + 1)]
+    assert "".join(pieces) == "".join(lines)
+    assert len(pieces) > 5
+    assert all(len(piece) <= 300 and piece.endswith("\n") for piece in pieces)
+
+
+def test_a_line_longer_than_the_window_is_cut(make_text: MakeText, tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("x" * 25 + "y" * 10)
+    documents = by_id(make_text(source="local", path=str(tmp_path / "one.txt"), window=25))
+    assert {name: document.text for name, document in documents.items()} == {
+        "one.txt:1": "x" * 25,
+        "one.txt:2": "y" * 10,
+    }
+
+
+def test_a_folder(make_text: MakeText, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.md").write_text("First.")
+    (folder / "sub" / "b.py").write_text("second = 2")
+    (folder / "picture.png").write_bytes(b"\xff\xfe")
+    (folder / "blank.txt").write_text("\n \n")
+    write_jsonl(folder / "c.jsonl", [{"text": "Third."}, {"text": "Fourth."}])
+    manifest = make_text(source="local", path=str(folder))
+    documents = by_id(manifest)
+    assert {name: (document.kind, document.text) for name, document in documents.items()} == {
+        "a.md": ("file", "First."),
+        "sub/b.py": ("file", "second = 2"),
+        "c.jsonl:1": ("record", "Third."),
+        "c.jsonl:2": ("record", "Fourth."),
+    }
+    assert open_artefact(manifest)[1].facts["blank_documents"] == 1
+
+
+def test_json_lines_in_a_wheel(make_text: MakeText, make_wheel: Callable) -> None:
+    records = [{"task": f"T/{number}", "prompt": f"import re\n\nProblem {number}"} for number in range(20)]
+    content = gzip.compress("".join(json.dumps(record) + "\n" for record in records).encode())
+    make_wheel({"carrier/records.jsonl.gz": content})
+    manifest = make_text(
+        source="wheel",
+        package="carrier",
+        version="1.0",
+        file="carrier/records.jsonl.gz",
+        sha256=hashlib.sha256(content).hexdigest(),
+        text="prompt",
+        id="task",
+        split="heldout",
+    )
+    documents = by_id(manifest)
+    # Prompts of one split keep their lines, shared ones included.
+    assert {name: document.text for name, document in documents.items()} == {
+        record["task"]: record["prompt"] for record in records
+    }
+    facts = open_artefact(manifest)[1].facts
+    assert facts["documents"] == {"heldout": 20}
+    assert facts["characters"] == {"heldout": sum(len(record["prompt"]) for record in records)}
+
+
+def test_a_data_set(make_text: MakeText, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    records = [{"body": f"Row {number}."} for number in range(10)] + [{"body": ""}]
+    data = write_jsonl(tmp_path / "rows.json", records)
+    source = {"source": "dataset", "name": "json", "data_files": str(data), "text": "body"}
+    assert {name: (d.kind, d.text) for name, d in by_id(make_text(**source)).items()} == {
+        f"train:{number}": ("row", f"Row {number}.") for number in range(10)
+    }
+    assert set(by_id(make_text(**source, documents=3))) == {"train:0", "train:1", "train:2"}
+    with pytest.raises(UserError, match=r"'json' has no text in column 'text' \(columns: \['body'\]\)"):
+        make_text(**{**source, "text": "text"})
+    with pytest.raises(UserError, match=r"data set 'json' cannot be read.*'hub_split'"):
+        make_text(**{**source, "hub_split": "test"})
+    with pytest.raises(UserError, match=r"data set 'json' cannot be read"):
+        make_text(**{**source, "data_files": str(tmp_path / "absent.json")})
+
+
+def test_the_text_of_python(make_text: MakeText) -> None:
+    manifest = make_text(source="python", window=5000, python=platform.python_version())
+    documents = by_id(manifest)
+    assert documents["topic:assert"].text.startswith('The "assert" statement')
+    assert documents["module:json.decoder"].text.startswith('"""Implementation of JSONDecoder')
+    assert "module:json" in documents
+    modules = [document for document in documents.values() if document.kind == "module"]
+    topics = [document for document in documents.values() if document.kind == "topic"]
+    assert len(modules) > 250
+    assert len(topics) > 60
+    assert all(len(document.text) <= 5000 for document in modules)
+    assert not [name for name in documents if {"test", "tests", "site-packages"} & set(name[7:].split("."))]
+    facts = open_artefact(manifest)[1].facts
+    # Paragraphs that repeat are a fifth of the topics alone.
+    assert sum(facts["characters"].values()) < facts["characters_read"] - 50_000
+    shares = {split: count / len(documents) for split, count in facts["documents"].items()}
+    assert shares == pytest.approx({"train": 0.6, "validation": 0.1, "heldout": 0.3}, abs=0.07)
+
+
+def test_the_text_of_another_python(make_text: MakeText) -> None:
+    with pytest.raises(UserError, match=rf"CPython 3.0.0, but this is {platform.python_version()}"):
+        make_text(source="python", python="3.0.0")
+
+
+def test_no_paragraph_is_in_two_documents(make_text: MakeText, tmp_path: Path) -> None:
+    shared = "    A paragraph that\n    occurs everywhere."
+    texts = {
+        f"{number:02}.txt": f"Only {number}.\n \n{shared}\n\n\nAlso only {number}.\n" for number in range(30)
+    }
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    documents = by_id(make_text(source="local", path=str(folder)))
+    assert documents["00.txt"].text == texts["00.txt"]
+    assert [name for name, document in documents.items() if shared in document.text] == ["00.txt"]
+    assert documents["07.txt"].text == "Only 7.\n \nAlso only 7.\n"
+    assert {document.split for document in documents.values()} == {"train", "validation", "heldout"}
+
+
+def test_a_new_document_moves_no_other(make_text: MakeText, tmp_path: Path) -> None:
+    records = [{"text": f"Text {number}."} for number in range(200)]
+    path = str(write_jsonl(tmp_path / "records.jsonl", records))
+    before = read_corpus(make_text(source="local", path=path))
+    write_jsonl(tmp_path / "records.jsonl", [*records, {"text": "One more."}])
+    after = read_corpus(make_text(source="local", path=path))
+    assert len(after) == 201
+    assert [document for document in after if document.id != "records.jsonl:201"] == before
+
+
+def test_order_and_split_come_from_the_seed(make_text: MakeText, tmp_path: Path) -> None:
+    records = [{"text": f"Text {number}."} for number in range(200)]
+    path = str(write_jsonl(tmp_path / "records.jsonl", records))
+    one = make_text("one", source="local", path=path)
+    same = make_text("same", source="local", path=path)
+    other = make_text("other", seed=1, source="local", path=path)
+    assert open_artefact(one)[1].files == open_artefact(same)[1].files
+    ids = [[document.id for document in read_corpus(manifest)] for manifest in (one, other)]
+    assert ids[0] != ids[1]
+    assert sorted(ids[0]) == sorted(ids[1])
+    moved = [name for name, document in by_id(one).items() if document.split != by_id(other)[name].split]
+    assert 60 < len(moved) < 160
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", r"mine.txt: no text in it"),
+        (b" \n\n\t\n", r"mine.txt: no text in it"),
+        (b"caf\xe9", r"mine.txt: not UTF-8 .* at byte 3"),
+    ],
+)
+def test_a_text_file_that_cannot_be_used(
+    make_text: MakeText, tmp_path: Path, content: bytes, complaint: str
+) -> None:
+    (tmp_path / "mine.txt").write_bytes(content)
+    with pytest.raises(UserError, match=complaint):
+        make_text(source="local", path=str(tmp_path / "mine.txt"))
+    assert not (tmp_path / "corpus").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b'{"text": "a"}\n{"text": \n', r"mine.jsonl: line 2 is not JSON"),
+        (b'{"text": "caf\xe9"}\n', r"mine.jsonl: line 1 is not JSON in UTF-8"),
+        (b'["a"]\n', r"mine.jsonl: line 1 is not a JSON object"),
+        (b'{"body": "a"}\n', r"mine.jsonl: line 1 has no text in field 'text' \(fields: \['body'\]\)"),
+        (b'{"text": null}\n', r"mine.jsonl: line 1 has no text in field 'text'"),
+        (b'{"text": "a \\ud800"}\n', r"mine.jsonl: document 'mine.jsonl:1' is not valid Unicode"),
+    ],
+)
+def test_json_lines_that_cannot_be_used(
+    make_text: MakeText, tmp_path: Path, content: bytes, complaint: str
+) -> None:
+    (tmp_path / "mine.jsonl").write_bytes(content)
+    with pytest.raises(UserError, match=complaint):
+        make_text(source="local", path=str(tmp_path / "mine.jsonl"))
+
+
+def test_two_documents_of_one_name(make_text: MakeText, make_wheel: Callable) -> None:
+    content = b'{"id": 1, "text": "a"}\n{"id": 1, "text": "b"}\n'
+    make_wheel({"carrier/records.jsonl": content})
+    source = {"package": "carrier", "version": "1.0", "file": "carrier/records.jsonl"}
+    source["sha256"] = hashlib.sha256(content).hexdigest()
+    with pytest.raises(UserError, match=r"carrier/records.jsonl: two documents are called '1'"):
+        make_text(source="wheel", id="id", **source)
+    with pytest.raises(UserError, match=r"records.jsonl: line 1 has no field 'name'; correct the key 'id'"):
+        make_text(source="wheel", id="name", **source)
+
+
+def test_nothing_there(make_text: MakeText, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="absent: no such file or folder"):
+        make_text(source="local", path=str(tmp_path / "absent"))
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match=r"folder: holds no \.jsonl, \.md"):
+        make_text(source="local", path=str(tmp_path / "folder"))
