@@ -139,7 +139,7 @@ def interleaved(weight: np.ndarray, heads: int) -> np.ndarray:
 def write_gguf(path: Path) -> dict[str, np.ndarray]:
     """Write a one-layer Llama in Q4_1; returns its dequantised weights by their names in `transformers`."""
     hidden, inner, heads = 64, 96, 2
-    symbols = ["<|end|>", *sorted(ByteLevel.alphabet()), "ab"]
+    symbols = ["<|end|>", *sorted(ByteLevel.alphabet()), "ab", "abc"]
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_block_count(1)
     writer.add_context_length(128)
@@ -153,7 +153,7 @@ def write_gguf(path: Path) -> dict[str, np.ndarray]:
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(symbols)
     writer.add_token_types([3] + [1] * (len(symbols) - 1))
-    writer.add_token_merges(["a b"])
+    writer.add_token_merges(["a b", "ab c"])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(0)
     writer.add_chat_template("{{ messages[0].content }}")
@@ -209,6 +209,6 @@ def test_a_gguf_in_a_wheel(make_model: MakeModel, make_wheel: Callable, tmp_path
     assert set(state) - set(expected) == {"lm_head.weight"}
     assert torch.equal(state["lm_head.weight"], state["model.embed_tokens.weight"])
     assert tokenizer.decode(tokenizer(TEXT).input_ids) == TEXT
-    assert len(tokenizer("ab").input_ids) == 1
+    assert len(tokenizer("abc").input_ids) == 1
     assert tokenizer.chat_template == "{{ messages[0].content }}"
     assert lm.eos_ids == {0}

@@ -33,14 +33,20 @@ def python_documents(source: PythonText) -> Iterator[RawDocument]:
         )
     for name, text in sorted(topics.items()):
         yield RawDocument(f"topic:{name}", "topic", text)
-    names = sys.stdlib_module_names - LEFT_OUT
     library = Path(sysconfig.get_path("stdlib"))
-    for path in sorted(library.rglob("*.py")):
+    for path in _modules(library):
         parts = path.relative_to(library).with_suffix("").parts
-        if parts[0] not in names or TEST_FOLDERS.intersection(parts):
-            continue
         name = ".".join(parts).removesuffix(".__init__")
         yield RawDocument(f"module:{name}", "module", next(cut_at_lines(_source(path), source.window)))
+
+
+def _modules(library: Path) -> list[Path]:
+    # By the library's own names: the folder also holds site-packages and files of this one build.
+    names = sys.stdlib_module_names - LEFT_OUT
+    paths = [path for name in names for path in (library / f"{name}.py", *(library / name).rglob("*.py"))]
+    return sorted(
+        path for path in paths if path.is_file() and TEST_FOLDERS.isdisjoint(path.relative_to(library).parts)
+    )
 
 
 def _source(path: Path) -> str:
