@@ -102,7 +102,7 @@ def forward_figure(summary: Summary) -> Figure:
             place,
             xerr=_bars(speed, math.exp),
             fmt="D" if full else "o",
-            markersize=4,
+            markersize=3,
             capsize=1.5,
             elinewidth=0.8,
             color=style.ORANGE if full else style.BLUE,
@@ -135,7 +135,7 @@ def forward_figure(summary: Summary) -> Figure:
             fontsize=6.5,
         )
     speeds = [math.exp(row.decoding.speedup.value) for _, row in shown]
-    for axes, title in ((left, "Speed-up over AR"), (right, "Contribution of the step")):
+    for axes, title in ((left, "Speed-up over AR (\u00d7)"), (right, "Contribution (\u00d7)")):
         axes.axvline(1, color=style.GREY, linewidth=0.6, linestyle=":", zorder=0)
         axes.set_xscale("log")
         axes.set_xlabel(title)
@@ -147,6 +147,7 @@ def forward_figure(summary: Summary) -> Figure:
     # Room for the factors that stand right of the bars.
     right.set_xlim(low / 1.25, high * (high / low) ** 0.5 * 1.25)
     left.set_yticks(range(len(rows)), [_label(row) for row in rows])
+    right.tick_params(axis="y", left=False)
     left.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     sns.despine(figure)
     return figure
@@ -181,7 +182,7 @@ def _ticks(axes: Axes, speeds: Sequence[float]) -> None:
     round_ones = [factor for factor in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if low <= factor <= high]
     axes.xaxis.set_major_locator(FixedLocator(round_ones))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g}\u00d7"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g}"))
 
 
 def _say_missing(axes: Axes) -> None:

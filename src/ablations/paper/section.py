@@ -1,0 +1,132 @@
+"""Rule `ablation_section`: the summary as a LaTeX section whose prose follows what was measured."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ablations.paper.rendering import render
+from ablations.paper.summary import Machine, Row, Summary
+from ablations.study.cli import one_line_errors
+from ablations.study.contracts.paper import Method
+from ablations.study.files import write_text
+from ablations.study.record_io import read_contract
+
+KNOWN = {
+    "sdtp": ("baseline", "pruner", "losses", "ratio", "preserve"),
+    "dynatree": ("forward", "backward"),
+}
+"""Sections that have a heading and an opening of their own; any other gets a general one."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The experiments of one part of the section."""
+
+    method: Method
+    name: str
+    rows: Sequence[Row]
+    matrix: bool
+    """Whether the SDTP table stands here."""
+
+    @property
+    def known(self) -> bool:
+        """Whether templates have words for it."""
+        return self.name in KNOWN[self.method]
+
+    @property
+    def label(self) -> str:
+        """Its part of a LaTeX label."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-") or "other"
+
+
+def groups(summary: Summary) -> list[Group]:
+    """Parts of the section in the order in which their first experiment is configured, SDTP first."""
+    found: dict[tuple[Method, str], list[Row]] = {}
+    for method in KNOWN:
+        for row in summary.rows:
+            if row.method == method:
+                # A baseline belongs to no ablation's part, whatever it is filed under.
+                name = "baseline" if method == "sdtp" and not row.change else row.section
+                found.setdefault((method, name), []).append(row)
+    return [
+        Group(method, name, rows, matrix=index == 0 and method == "sdtp")
+        for index, ((method, name), rows) in enumerate(found.items())
+    ]
+
+
+def machines(summary: Summary) -> list[dict[str, Any]]:
+    """Distinct environments with the methods that ran there; commits are no part of a machine."""
+    found: dict[tuple[object, ...], dict[str, Any]] = {}
+    for machine in summary.machines:
+        key = (machine.host, machine.device, machine.dtype, machine.threads, tuple(machine.versions.items()))
+        entry = found.setdefault(key, {**_described(machine), "methods": []})
+        if machine.method not in entry["methods"]:
+            entry["methods"].append(machine.method)
+    return list(found.values())
+
+
+def exactness(summary: Summary) -> dict[str, Any]:
+    """Prompts of all drafting arms that emitted the target's tokens; arms that share a record count once."""
+    arms = {
+        row.record: row
+        for row in summary.rows
+        if row.decoding is not None and not row.decoding.autoregressive
+    }
+    results = [row.decoding for row in arms.values()]
+    prompts, matched, tied = (
+        sum(getattr(result, name) for result in results) for name in ("prompts", "matched", "tied")
+    )
+    full = next((row for row in arms.values() if row.id == summary.settings.full_method), None)
+    return {
+        "prompts": prompts,
+        "matched": matched,
+        "tied": tied,
+        "departed": prompts - matched - tied,
+        "repeated": full.decoding.repeated_4grams
+        if full
+        else float(np.mean([result.repeated_4grams for result in results]) if results else 0.0),
+        "source": full.id if full else "mean over the drafting arms",
+    }
+
+
+def render_section(summary: Summary, templates: Path) -> str:
+    """The section as LaTeX."""
+    return render(
+        templates,
+        "ablation.tex.j2",
+        summary,
+        groups=groups(summary),
+        machines=machines(summary),
+        dirty=any(machine.git_dirty for machine in summary.machines),
+        exactness=exactness(summary),
+    )
+
+
+def _described(machine: Machine) -> dict[str, Any]:
+    return machine.model_dump(include={"device", "device_type", "platform", "dtype", "threads", "versions"})
+
+
+def main() -> None:
+    """Command line of the rule `ablation_section`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ablations.paper.section",
+        description="Render the ablation section of a study.",
+        epilog="example: python -m ablations.paper.section --summary results/summary.json"
+        " --templates paper/templates --out paper/ablation.tex",
+    )
+    parser.add_argument("--summary", type=Path, required=True, help="output of ablations.paper.collect")
+    parser.add_argument("--templates", type=Path, required=True, help="folder of the templates")
+    parser.add_argument("--out", type=Path, required=True, help="section to write")
+    arguments = parser.parse_args()
+    with one_line_errors(arguments.out):
+        summary = read_contract(arguments.summary, Summary)
+        write_text(arguments.out, render_section(summary, arguments.templates))
+
+
+if __name__ == "__main__":
+    main()
