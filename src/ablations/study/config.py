@@ -101,6 +101,8 @@ class TrainingSettings(Contract):
 
     keep_ratio: Ratio = 0.7
     """Share of the living tokens that a simulated stage keeps."""
+    continuation_tokens: PositiveInt = 64
+    """Last tokens of a training window: no stage sees them, and the LM loss is their NLL."""
     width: PositiveInt = 128
     """Hidden width of the scorer's MLP."""
     epochs: PositiveInt = 1

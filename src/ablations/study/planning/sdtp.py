@@ -151,6 +151,7 @@ class SdtpPlanner:
             keep_ratios=(training.keep_ratio,) * len(layers),
             # Trained once with the baseline's protection: what an arm protects is an inference setting.
             preserve=self._config.baseline.preserve,
+            continuation_tokens=training.continuation_tokens,
             width=training.width,
             epochs=training.epochs,
             batch=training.batch,
