@@ -100,7 +100,7 @@ LINEAR = {"method": "linear", "branching": 1}
 DYNATREE: dict[str, tuple] = {
     "F1": ("AR", "forward", "AR", {"drafter": None}, None, {}, None, 1.0, 0.0, None, 16),
     "F2": (
-        "Linear $K=6$",
+        "Linear K=6",
         "forward",
         "+ drafter (n-gram)",
         {"shape": {**LINEAR, "depth": 6}, "pruning": {"tau": None}},
@@ -442,7 +442,7 @@ def _record(kind: type, name: str, spec: Any, outcome: Outcome, samples: tuple, 
             code="0" * 16,
             inputs={
                 "model": "m",
-                **({"pruner": "lm-only" if name == "A5" else "full"} if "A" in name else {}),
+                **({"pruner": "lm-only" if name == "A5" else "full"} if name in SDTP else {}),
             },
             pins={},
         ),

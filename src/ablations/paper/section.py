@@ -96,7 +96,7 @@ def exactness(summary: Summary) -> dict[str, Any]:
 
 def render_section(summary: Summary, templates: Path) -> str:
     """The section as LaTeX."""
-    return render(
+    text = render(
         templates,
         "ablation.tex.j2",
         summary,
@@ -105,6 +105,9 @@ def render_section(summary: Summary, templates: Path) -> str:
         dirty=any(machine.git_dirty for machine in summary.machines),
         exactness=exactness(summary),
     )
+    # Line statements take the blank lines around them along, and conditions that do not hold leave some.
+    text = re.sub(r"\s*(\\(?:(?:sub)*section|paragraph)\{)", r"\n\n\1", text)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 def _described(machine: Machine) -> dict[str, Any]:
