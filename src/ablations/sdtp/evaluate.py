@@ -193,7 +193,13 @@ def _load_pruner(run: Run[EvaluateSpec], lm: LayeredLM) -> Pruner:
     return pruner
 
 
-def _work(run: Run[EvaluateSpec]) -> None:
+def evaluate(run: Run[EvaluateSpec]) -> None:
+    """Evaluate one pruning configuration and write its record, also when the arm crashes.
+
+    Raises:
+        UserError: an input is missing, corrupt or made for something else, the prompt is too short to prune,
+            or the model lacks a layer.
+    """
     spec = run.spec
     evaluation = Evaluation(run)
     timed = min(spec.timing.documents, len(evaluation.windows))
@@ -246,4 +252,4 @@ def _work(run: Run[EvaluateSpec]) -> None:
 
 
 if __name__ == "__main__":
-    main("ablations.sdtp.evaluate", EvaluateSpec, _work, __doc__)
+    main("ablations.sdtp.evaluate", EvaluateSpec, evaluate, __doc__)

@@ -13,7 +13,12 @@ from ablations.study.files import write_text
 from ablations.study.job import Run, main
 
 
-def _work(run: Run[ReferenceSpec]) -> None:
+def reference(run: Run[ReferenceSpec]) -> None:
+    """Write the unpruned NLL of every held-out window.
+
+    Raises:
+        UserError: an input is missing or corrupt, or too few documents are long enough.
+    """
     spec = run.spec
     device = configure(spec.compute)
     prompt_tokens = spec.windows.prompt_tokens
@@ -33,4 +38,4 @@ def _work(run: Run[ReferenceSpec]) -> None:
 
 
 if __name__ == "__main__":
-    main("ablations.sdtp.reference", ReferenceSpec, _work, __doc__)
+    main("ablations.sdtp.reference", ReferenceSpec, reference, __doc__)

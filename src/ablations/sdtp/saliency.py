@@ -51,13 +51,16 @@ def window_saliency(
     state = torch.cat([states[layer].detach() for layer in layers]).float()
     gradient = torch.cat(gradients).float()
     if measure == "norm":
-        saliency = gradient.norm(dim=-1) * state.norm(dim=-1)
-    else:
-        saliency = (gradient * state).sum(-1).abs()
-    return saliency, loss.item()
+        return gradient.norm(dim=-1) * state.norm(dim=-1), loss.item()
+    return (gradient * state).sum(-1).abs(), loss.item()
 
 
-def _work(run: Run[SaliencySpec]) -> None:
+def saliency(run: Run[SaliencySpec]) -> None:
+    """Compute the saliency of one window per document and write the table.
+
+    Raises:
+        UserError: float16, too few documents, layers that the model lacks, or a saliency that is not finite.
+    """
     spec = run.spec
     if spec.compute.dtype == "float16":
         raise UserError("compute.dtype: float16 gradients underflow; use bfloat16 or float32")
@@ -69,14 +72,14 @@ def _work(run: Run[SaliencySpec]) -> None:
         chosen += windows(documents, tokenizer, split, count, spec.tokens)
     lm = load_model(run.job.path("model"), spec.compute, device)
     require_layers(spec.layers, lm.num_layers)
-    saliency, losses = [], []
+    found, losses = [], []
     for window in tqdm(chosen, desc="saliency", mininterval=2):
         values, loss = window_saliency(lm, window.ids.to(device), spec.layers, spec.measure)
         if not values.isfinite().all():
             raise UserError(
                 f"saliency of document '{window.document}' is not finite; use compute.dtype float32"
             )
-        saliency.append(values.cpu())
+        found.append(values.cpu())
         losses.append(loss)
     facts = {
         "windows": spec.documents,
@@ -88,11 +91,11 @@ def _work(run: Run[SaliencySpec]) -> None:
     with new_artefact(run, facts) as folder:
         tensors = {
             "ids": torch.stack([window.ids for window in chosen]),
-            "saliency": torch.stack(saliency),
+            "saliency": torch.stack(found),
             "validation": torch.arange(len(chosen)) >= spec.documents,
         }
         save_file(tensors, folder / SALIENCY_FILE)
 
 
 if __name__ == "__main__":
-    main("ablations.sdtp.saliency", SaliencySpec, _work, __doc__)
+    main("ablations.sdtp.saliency", SaliencySpec, saliency, __doc__)

@@ -119,7 +119,12 @@ class Trainer:
         return torch.cat([drawn, torch.ones_like(visible[self.prompt :])])
 
 
-def _work(run: Run[PrunerSpec]) -> None:
+def train_pruner(run: Run[PrunerSpec]) -> None:
+    """Train a pruner on a saliency table and write it.
+
+    Raises:
+        UserError: float16, layers that table or model lack, windows too short, or a training that diverges.
+    """
     spec = run.spec
     if spec.compute.dtype == "float16":
         raise UserError("compute.dtype: float16 gradients underflow; use bfloat16 or float32")
@@ -155,4 +160,4 @@ def _require_prompt(table: SaliencyTable, spec: PrunerSpec) -> None:
 
 
 if __name__ == "__main__":
-    main("ablations.sdtp.train", PrunerSpec, _work, __doc__)
+    main("ablations.sdtp.train", PrunerSpec, train_pruner, __doc__)

@@ -1,0 +1,90 @@
+import math
+
+import pytest
+import torch
+
+from ablations.sdtp.losses import (
+    lm_loss,
+    ranking_loss,
+    regression_loss,
+    require_finite,
+    standardise,
+)
+from ablations.study.errors import UserError
+
+STAGES, TOKENS = 3, 11
+
+
+@pytest.fixture
+def case():
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(STAGES, TOKENS, generator=generator)
+    targets = torch.rand(STAGES, TOKENS, generator=generator)
+    targets[0, 3] = targets[0, 5]  # a tie
+    living = torch.rand(STAGES, TOKENS, generator=generator) < 0.7
+    return scores, targets, living
+
+
+def alive(living, stage):
+    return [i for i in range(TOKENS) if living[stage, i]]
+
+
+def test_standardise_against_loops(case):
+    _, targets, living = case
+    found = standardise(targets, living)
+    for stage in range(STAGES):
+        values = [targets[stage, i].item() for i in alive(living, stage)]
+        mean = sum(values) / len(values)
+        deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / len(values))
+        for i in range(TOKENS):
+            expected = (targets[stage, i].item() - mean) / deviation if living[stage, i] else 0.0
+            assert found[stage, i].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_standardise_of_equal_values_is_zero():
+    assert standardise(torch.full((1, 4), 3.0), torch.ones(1, 4, dtype=torch.bool)).tolist() == [[0.0] * 4]
+
+
+def test_regression_against_loops(case):
+    scores, targets, living = case
+    stages = []
+    for stage in range(STAGES):
+        errors = [(scores[stage, i] - targets[stage, i]).item() ** 2 for i in alive(living, stage)]
+        stages.append(sum(errors) / len(errors))
+    assert regression_loss(scores, targets, living).item() == pytest.approx(sum(stages) / STAGES, rel=1e-5)
+
+
+def test_ranking_against_loops(case):
+    scores, targets, living = case
+    stages = []
+    for stage in range(STAGES):
+        losses = []
+        tokens = alive(living, stage)
+        for a, i in enumerate(tokens):
+            for j in tokens[a + 1 :]:
+                difference = (targets[stage, i] - targets[stage, j]).item()
+                sign = (difference > 0) - (difference < 0)
+                margin = (scores[stage, i] - scores[stage, j]).item() * sign
+                losses.append(math.log1p(math.exp(-margin)))
+        stages.append(sum(losses) / len(losses))
+    assert ranking_loss(scores, targets, living).item() == pytest.approx(sum(stages) / STAGES, rel=1e-5)
+
+
+def test_dead_tokens_get_no_gradient(case):
+    scores, targets, living = case
+    scores.requires_grad_()
+    (regression_loss(scores, targets, living) + ranking_loss(scores, targets, living)).backward()
+    assert (scores.grad[~living] == 0).all()
+    assert (scores.grad[living] != 0).any()
+
+
+def test_lm_loss_is_next_token_nll():
+    logits = torch.tensor([[0.0, math.log(3.0)], [math.log(4.0), 0.0]])
+    expected = -(math.log(3 / 4) + math.log(1 / 5)) / 2
+    assert lm_loss(logits, torch.tensor([1, 1])).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_divergence_is_an_error(value):
+    with pytest.raises(UserError, match=r"step 7.*'mse'.*learning_rate"):
+        require_finite({"lm": 1.0, "mse": value}, 7)

@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from ablations.sdtp.selection import living_per_layer, require_layers, select, stage_counts
+from ablations.study.contracts.sdtp import Preserve
+from ablations.study.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("tokens", "ratios", "head", "tail", "expected"),
+    [
+        (10, (0.7, 0.7), 0, 0, (7, 5)),  # ceil(4.9)
+        (10, (0.7, 0.7, 0.7), 4, 2, (7, 6, 6)),  # never below head + tail
+        (100, (0.55,), 0, 0, (55,)),  # in binary 0.55 * 100 is above 55
+        (30, (0.1,), 0, 0, (3,)),  # in binary 0.1 * 30 is above 3
+        (5, (1.0, 0.01), 0, 0, (5, 1)),
+        (1024, (0.7,) * 10, 4, 16, (717, 502, 352, 247, 173, 122, 86, 61, 43, 31)),
+    ],
+)
+def test_stage_counts(tokens, ratios, head, tail, expected):
+    assert stage_counts(tokens, ratios, Preserve(head=head, tail=tail)) == expected
+
+
+def test_living_per_layer():
+    assert living_per_layer(6, 10, (1, 4), (7, 5)) == (10, 7, 7, 7, 5, 5)
+
+
+@pytest.mark.parametrize(
+    ("scores", "keep", "head", "tail", "expected"),
+    [
+        ([0.1, 0.9, 0.3, 0.8, 0.2], 3, 0, 0, [1, 2, 3]),
+        ([0.1, 0.9, 0.3, 0.8, 0.2], 3, 1, 1, [0, 1, 4]),
+        ([0.1, 0.9, 0.3, 0.8, 0.2], 2, 1, 1, [0, 4]),
+        ([0.5, 0.5, 0.5, 0.5], 2, 0, 0, [0, 1]),  # ties go to the earlier
+        ([-1.0, -3.0, -2.0], 2, 0, 0, [0, 2]),
+        ([0.0, 1.0], 2, 1, 1, [0, 1]),
+        ([0.3, 0.2, 0.1], 3, 0, 0, [0, 1, 2]),
+    ],
+)
+def test_select_by_hand(scores, keep, head, tail, expected):
+    assert select(torch.tensor(scores), keep, Preserve(head=head, tail=tail)).tolist() == expected
+
+
+@pytest.mark.parametrize(("layers", "word"), [((1, 6), "layer 6"), ((3, 1), "ascending"), ((2, 2), "once")])
+def test_layers_that_cannot_be(layers, word):
+    with pytest.raises(UserError, match=rf"schedule\.layers.*{word}"):
+        require_layers(layers, 6)
