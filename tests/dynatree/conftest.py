@@ -20,7 +20,7 @@ def one_thread():
 
 
 def tiny_model(architecture: str, seed: int = 0, vocabulary: int = VOCABULARY) -> LayeredLM:
-    """A random model that is sure of itself: its head is scaled, so that thresholds have something to keep."""
+    """A random model that is sure of itself: its head is scaled, for thresholds to keep something."""
     torch.manual_seed(seed)
     config = AutoConfig.for_model(
         architecture,
@@ -39,6 +39,7 @@ def tiny_model(architecture: str, seed: int = 0, vocabulary: int = VOCABULARY) -
     )
     model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval().requires_grad_(False)
     model.generation_config.eos_token_id = None
+    model.get_output_embeddings().weight *= 3.0
     return LayeredLM(model)
 
 

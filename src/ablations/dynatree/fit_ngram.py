@@ -96,4 +96,4 @@ def run(job: Run[NgramSpec]) -> None:
 
 
 if __name__ == "__main__":
-    main(__spec__.name, NgramSpec, run, __doc__)
+    main("ablations.dynatree.fit_ngram", NgramSpec, run, "Count the n-grams of a training split.")

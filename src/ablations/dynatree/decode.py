@@ -1,0 +1,218 @@
+"""Job: measure one decoding configuration against its reference, prompt by prompt."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from tqdm import tqdm
+
+from ablations.dynatree.decoding import Draft, Generation, decode_autoregressive, decode_speculative
+from ablations.dynatree.drafter import Drafter
+from ablations.dynatree.exactness import TIE_MARGINS, count_ties
+from ablations.dynatree.generate import decode_with_transformers
+from ablations.dynatree.neural import NeuralDrafter
+from ablations.dynatree.ngram import NgramCounts, NgramDrafter
+from ablations.dynatree.tree import TokenTree
+from ablations.lm.checkpoint import load_model, load_tokenizer
+from ablations.lm.corpus import Window, read_corpus, windows
+from ablations.lm.device import configure, device_name, peak_memory_bytes
+from ablations.lm.layered import LayeredLM
+from ablations.lm.packing import pack_linears
+from ablations.lm.timing import alternate, device_lock, stopwatch
+from ablations.study.contracts.dynatree import (
+    DecodePair,
+    DecodeSample,
+    DecodeSpec,
+    DecodeTotals,
+    NgramDraftSpec,
+)
+from ablations.study.contracts.record import Outcome, Record
+from ablations.study.errors import UserError
+from ablations.study.job import JobFile, Run, main
+from ablations.study.record_io import digests_of, environment_of, write_record
+
+Decoder = Callable[[list[int], int], Generation]
+Timed = tuple[Generation, float]
+
+WARMUP_TOKENS = 8
+
+
+def read_prompts(job: JobFile[DecodeSpec], target: LayeredLM) -> list[Window]:
+    """Prompts of all sets of the spec, each set's in its corpus' order.
+
+    Raises:
+        UserError: too few documents, or a prompt that with its new tokens exceeds the target's positions.
+    """
+    tokenizer = load_tokenizer(job.path("model"))
+    positions = target.config.max_position_embeddings
+    longest = positions - job.spec.new_tokens
+    prompts = []
+    for chosen in job.spec.prompts:
+        documents = read_corpus(job.path(chosen.text))
+        found = windows(documents, tokenizer, chosen.split, chosen.count, chosen.tokens)
+        for window in found:
+            if len(window.ids) > longest:
+                raise UserError(
+                    f"prompt {window.document}: {len(window.ids)} tokens and {job.spec.new_tokens} new ones"
+                    f" exceed the target's {positions} positions; set 'tokens' of the prompts"
+                    f" '{chosen.kind}' to at most {longest}"
+                )
+        prompts += [Window(window.document, chosen.kind, window.ids) for window in found]
+    return prompts
+
+
+def build_arm(job: JobFile[DecodeSpec], target: LayeredLM, capacity: int) -> Decoder:
+    """The decoder that the spec describes, its buffers allocated.
+
+    Raises:
+        UserError: an incomplete or contradictory spec, or a drafter of another vocabulary.
+    """
+    spec = job.spec
+    if spec.drafter is None:
+        return partial(decode_autoregressive, target, target.new_cache(capacity))
+    shape, pruning = spec.shape, spec.pruning
+    if shape is None or pruning is None:
+        raise UserError(f"spec {job.digest}: 'shape' and 'pruning' are needed with a drafter")
+    if shape.method == "linear" and shape.branching != 1:
+        raise UserError("shape.branching: a linear draft is one path; set it to 1 or 'method' to tree")
+    nodes = min(pruning.max_nodes, sum(shape.branching**depth for depth in range(1, shape.depth + 1)))
+    draft = Draft(
+        drafter=_build_drafter(job, target, capacity + nodes),
+        tree=TokenTree(nodes, target.device),
+        depth=shape.depth,
+        branching=shape.branching,
+        tau=pruning.tau,
+    )
+    return partial(decode_speculative, target, target.new_cache(capacity + nodes), draft)
+
+
+def _build_drafter(job: JobFile[DecodeSpec], target: LayeredLM, capacity: int) -> Drafter:
+    vocabulary = target.lm_head.out_features
+    if isinstance(job.spec.drafter, NgramDraftSpec):
+        counts = NgramCounts.load(job.path("ngram"), vocabulary)
+        return NgramDrafter(counts, job.spec.drafter.context_weight, target.device)
+    model, draft_model = job.path("model"), job.path("draft")
+    if load_tokenizer(model).get_vocab() != load_tokenizer(draft_model).get_vocab():
+        raise UserError(
+            f"{draft_model}: the draft's vocabulary is not the target's; choose a draft that shares it"
+        )
+    draft = load_model(draft_model, job.spec.compute, target.device)
+    pack_linears(draft.model)
+    return NeuralDrafter(draft, vocabulary, capacity)
+
+
+def build_reference(job: JobFile[DecodeSpec], target: LayeredLM, capacity: int) -> Decoder:
+    """The decoder that the arm is measured beside, whose tokens are the greedy ones."""
+    if job.spec.reference == "generate":
+        return partial(decode_with_transformers, target)
+    return partial(decode_autoregressive, target, target.new_cache(capacity))
+
+
+def timed_pairs(
+    device: torch.device,
+    arm: Callable[[], Generation],
+    reference: Callable[[], Generation],
+    repeats: int,
+    arm_first: bool,
+) -> list[tuple[Timed, Timed]]:
+    """Time both interleaved; pairs come as (arm, reference), each a generation and its seconds."""
+    first, second = (arm, reference) if arm_first else (reference, arm)
+    pairs = alternate(repeats, partial(stopwatch, device, first), partial(stopwatch, device, second))
+    return [pair if arm_first else pair[::-1] for pair in pairs]
+
+
+def sample(
+    window: Window, pairs: list[tuple[Timed, Timed]], matched: bool, ties: int, eos_ids: frozenset[int]
+) -> DecodeSample:
+    """One row of the record; counts and parts of the time are those of the last pair."""
+    generation = pairs[-1][0][0]
+    return DecodeSample(
+        document=window.document,
+        kind=window.kind,
+        prompt_tokens=len(window.ids),
+        new_tokens=len(generation.tokens),
+        stopped=generation.tokens[-1] in eos_ids,
+        matched=matched,
+        ties=ties,
+        repeated_4grams=repeated_share(generation.tokens, 4),
+        target_forwards=len(generation.accepted),
+        draft_forwards=generation.draft_forwards,
+        drafted=generation.drafted,
+        accepted=sum(generation.accepted),
+        accepted_per_round=tuple(generation.accepted),
+        draft_seconds=generation.draft_seconds,
+        verify_seconds=generation.verify_seconds,
+        pairs=tuple(
+            DecodePair(
+                arm=arm_seconds,
+                arm_first=arm.first_seconds,
+                reference=reference_seconds,
+                reference_first=reference.first_seconds,
+            )
+            for (arm, arm_seconds), (reference, reference_seconds) in pairs
+        ),
+    )
+
+
+def repeated_share(tokens: list[int], length: int) -> float:
+    """Share of the n-grams of `length` tokens that occurred before in `tokens`; 0 if there is none."""
+    grams = [tuple(tokens[start : start + length]) for start in range(len(tokens) - length + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+@torch.inference_mode()
+def run(run: Run[DecodeSpec]) -> None:
+    """Measure the spec's arm and reference on its prompts, check exactness, write the record.
+
+    Raises:
+        UserError: bad input, or emitted tokens that are not the target's greedy ones.
+    """
+    spec = run.spec
+    device = configure(spec.compute)
+    target = load_model(run.job.path("model"), spec.compute, device)
+    layout = pack_linears(target.model)
+    prompts = read_prompts(run.job, target)
+    capacity = max(len(window.ids) for window in prompts) + spec.new_tokens
+    arm = build_arm(run.job, target, capacity)
+    reference = build_reference(run.job, target, capacity)
+    margin = TIE_MARGINS[spec.compute.dtype]
+    samples, rows = [], []
+    with device_lock(device):
+        warm = prompts[0].ids.tolist()
+        for _ in range(spec.warmup):
+            arm(warm, WARMUP_TOKENS)
+            reference(warm, WARMUP_TOKENS)
+        for index, window in enumerate(tqdm(prompts, desc="decode", mininterval=2)):
+            prompt = window.ids.tolist()
+            pairs = timed_pairs(
+                device,
+                partial(arm, prompt, spec.new_tokens),
+                partial(reference, prompt, spec.new_tokens),
+                spec.repeats,
+                arm_first=index % 2 == 0,
+            )
+            ties = 0
+            for (emitted, _), (greedy, _) in pairs:
+                ties = count_ties(target, window.document, prompt, emitted.tokens, greedy.tokens, margin)
+            emitted, greedy = (generation.tokens for generation, _ in pairs[-1])
+            samples.append(sample(window, pairs, emitted == greedy, ties, target.eos_ids))
+            rows.append({"document": window.document, "tokens": emitted, "greedy": greedy})
+    record = Record[DecodeSpec, DecodeSample, DecodeTotals](
+        label=run.label,
+        module=run.job.module,
+        spec=spec,
+        outcome=Outcome(status="ok"),
+        samples=tuple(samples),
+        totals=DecodeTotals(
+            tie_margin=margin, weight_layout=layout, peak_memory_bytes=peak_memory_bytes(device)
+        ),
+        environment=environment_of(
+            run, device_name(device), device.type, spec.compute.threads, spec.compute.dtype
+        ),
+        digests=digests_of(run),
+    )
+    write_record(run.out, record, rows)
+
+
+if __name__ == "__main__":
+    main("ablations.dynatree.decode", DecodeSpec, run, "Measure one decoding configuration.")

@@ -1,0 +1,200 @@
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from conftest import VOCABULARY, noisy_copy, tiny_model
+from torch import Tensor
+
+from ablations.dynatree.decoding import Draft, Generation, decode_autoregressive, decode_speculative
+from ablations.dynatree.drafter import Drafter
+from ablations.dynatree.generate import decode_with_transformers
+from ablations.dynatree.neural import NeuralDrafter
+from ablations.dynatree.tree import TokenTree
+from ablations.lm.layered import LayeredLM
+
+NEW_TOKENS = 48
+ROOM = 512
+SHAPES = {
+    "linear": {"depth": 6, "branching": 1, "tau": None, "max_nodes": 6},
+    "tree": {"depth": 5, "branching": 2, "tau": None, "max_nodes": 62},
+    "pruned tree": {"depth": 6, "branching": 3, "tau": 0.02, "max_nodes": 128},
+    "capped tree": {"depth": 5, "branching": 3, "tau": None, "max_nodes": 20},
+    "tree of one level": {"depth": 1, "branching": 2, "tau": 0.05, "max_nodes": 2},
+}
+
+
+def prompts(count: int, seed: int = 3) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(0, VOCABULARY, (20,), generator=generator).tolist() for _ in range(count)]
+
+
+def greedy(target: LayeredLM, prompt: list[int], limit: int = NEW_TOKENS) -> Generation:
+    return decode_autoregressive(target, target.new_cache(ROOM), prompt, limit)
+
+
+@dataclass
+class Watched:
+    """A drafter that passes everything on and keeps the accepted children's places among their siblings."""
+
+    inner: Drafter
+    siblings: list[int] = field(default_factory=list)
+
+    @property
+    def forwards(self) -> int:
+        return self.inner.forwards
+
+    def prefill(self, prompt: list[int]) -> None:
+        self.inner.prefill(prompt)
+
+    def propose(self, tree: TokenTree, level: slice, branching: int) -> tuple[Tensor, Tensor]:
+        return self.inner.propose(tree, level, branching)
+
+    def commit(self, tree: TokenTree, path: Tensor) -> None:
+        for node in path[1:].tolist():
+            self.siblings.append(int((tree.parents[1:node] == tree.parents[node]).sum()))
+        self.inner.commit(tree, path)
+
+
+def drafted(target: LayeredLM, shape: str, noise: float = 0.02) -> Draft:
+    sizes = dict(SHAPES[shape])
+    tree = TokenTree(sizes.pop("max_nodes"), target.device)
+    drafter = Watched(NeuralDrafter(noisy_copy(target, noise), VOCABULARY, ROOM))
+    return Draft(drafter=drafter, tree=tree, **sizes)
+
+
+def speculate(target: LayeredLM, draft: Draft, prompt: list[int], limit: int = NEW_TOKENS) -> Generation:
+    return decode_speculative(target, target.new_cache(ROOM), draft, prompt, limit)
+
+
+def check_statistics(generation: Generation, draft: Draft, ended_inside: bool = False) -> None:
+    rounds = len(generation.accepted)
+    assert len(generation.tokens) == sum(generation.accepted) + rounds + 1 - ended_inside
+    assert all(0 <= accepted <= draft.depth for accepted in generation.accepted)
+    assert sum(generation.accepted) <= generation.drafted <= rounds * draft.tree.max_nodes
+    assert generation.draft_forwards <= rounds * draft.depth
+    assert generation.first_seconds > 0
+    assert (generation.verify_seconds > 0) == (rounds > 0)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("shape", SHAPES)
+def test_speculative_tokens_are_the_greedy_ones(target, shape):
+    draft = drafted(target, shape)
+    for prompt in prompts(3):
+        expected = greedy(target, prompt)
+        found = speculate(target, draft, prompt)
+        assert found.tokens == expected.tokens == decode_with_transformers(target, prompt, NEW_TOKENS).tokens
+        check_statistics(found, draft)
+
+
+@torch.inference_mode()
+def test_a_noisy_draft_is_accepted_in_depth_and_by_second_siblings(target):
+    """The other tests mean something only where long paths and second siblings are accepted."""
+    # GPT-NeoX's parallel residual lets less of the noise through.
+    noise = 0.1 if target.config.model_type == "gpt_neox" else 0.05
+    draft = drafted(target, "tree", noise)
+    accepted = []
+    for prompt in prompts(8):
+        found = speculate(target, draft, prompt)
+        assert found.tokens == greedy(target, prompt).tokens
+        accepted += found.accepted
+    assert sum(accepted) / len(accepted) + 1 > 2
+    assert sum(place == 1 for place in draft.drafter.siblings) >= 50
+
+
+@dataclass
+class Counter:
+    """Counts forwards of a model by its embedding's calls, and the rows of each."""
+
+    rows: list[int] = field(default_factory=list)
+
+    def watch(self, lm: LayeredLM) -> None:
+        lm.embedding.register_forward_hook(
+            lambda _module, inputs, _output: self.rows.append(inputs[0].shape[1])
+        )
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("shape", ["linear", "tree", "pruned tree"])
+def test_one_target_forward_a_round_and_one_draft_forward_a_level(shape):
+    target = tiny_model("llama")
+    draft = drafted(target, shape)
+    target_calls, draft_calls = Counter(), Counter()
+    target_calls.watch(target)
+    draft_calls.watch(draft.drafter.inner._draft)
+    (prompt,) = prompts(1)
+    found = speculate(target, draft, prompt)
+    # The prefill, then one per round over the root and all its nodes.
+    assert len(target_calls.rows) == 1 + len(found.accepted)
+    assert sum(target_calls.rows[1:]) == found.drafted + len(found.accepted)
+    assert len(draft_calls.rows) == 1 + found.draft_forwards
+    levels = [min(draft.depth, NEW_TOKENS - 1 - done) for done in _tokens_before_rounds(found)]
+    assert found.draft_forwards <= sum(levels)
+    if draft.tau is None:
+        assert found.draft_forwards == sum(levels)
+
+
+def _tokens_before_rounds(generation: Generation) -> list[int]:
+    done = [1]
+    for accepted in generation.accepted[:-1]:
+        done.append(done[-1] + accepted + 1)
+    return done
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("shape", ["linear", "tree", "capped tree"])
+def test_a_perfect_draft_is_accepted_whole(shape):
+    target = tiny_model("qwen2")
+    draft = drafted(target, shape, noise=0.0)
+    (prompt,) = prompts(1)
+    found = speculate(target, draft, prompt, limit=1 + 3 * (draft.depth + 1))
+    if shape != "capped tree":
+        assert found.accepted == [draft.depth] * 3
+    assert found.tokens == greedy(target, prompt, limit=1 + 3 * (draft.depth + 1)).tokens
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("shape", ["linear", "tree", "pruned tree"])
+def test_end_of_sequence_stops_where_greedy_decoding_stops(shape):
+    target = tiny_model("llama")
+    draft = drafted(target, shape)
+    (prompt,) = prompts(1, seed=5)
+    whole = greedy(target, prompt).tokens
+    firsts = sorted({whole.index(token) for token in whole})
+    inside = 0
+    for position in firsts[:12]:
+        target.model.generation_config.eos_token_id = [whole[position], VOCABULARY + 5]
+        expected = whole[: position + 1]
+        assert greedy(target, prompt).tokens == expected
+        assert decode_with_transformers(target, prompt, NEW_TOKENS).tokens == expected
+        found = speculate(target, draft, prompt)
+        assert found.tokens == expected
+        cut = len(found.tokens) == sum(found.accepted) + len(found.accepted)
+        check_statistics(found, draft, ended_inside=cut and bool(found.accepted))
+        inside += cut and bool(found.accepted)
+    assert firsts[0] == 0
+    assert inside >= 2
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 8, 9])
+def test_the_limit_of_new_tokens_is_exact(limit):
+    target = tiny_model("gpt_neox")
+    draft = drafted(target, "tree", noise=0.01)
+    (prompt,) = prompts(1)
+    expected = greedy(target, prompt).tokens[:limit]
+    assert greedy(target, prompt, limit).tokens == expected
+    found = speculate(target, draft, prompt, limit)
+    assert found.tokens == expected
+    check_statistics(found, draft)
+
+
+@torch.inference_mode()
+def test_state_does_not_leak_from_prompt_to_prompt():
+    target = tiny_model("llama")
+    draft = drafted(target, "pruned tree")
+    first, second = prompts(2)
+    alone = speculate(target, drafted(target, "pruned tree"), second)
+    speculate(target, draft, first)
+    after = speculate(target, draft, second)
+    assert (after.tokens, after.accepted, after.drafted) == (alone.tokens, alone.accepted, alone.drafted)
