@@ -12,7 +12,7 @@ from pydantic import Field, JsonValue
 from ablations.study.contracts.base import Contract
 from ablations.study.contracts.record import Digests
 from ablations.study.errors import UserError
-from ablations.study.files import sha256_file, write_text
+from ablations.study.files import make_readable, sha256_file, write_text
 from ablations.study.job import Run
 from ablations.study.record_io import digests_of, read_contract
 
@@ -47,11 +47,13 @@ def new_artefact(run: Run, facts: dict[str, Any]) -> Iterator[Path]:
         filling = Path(temporary) / folder.name
         filling.mkdir()
         yield filling
-        names = sorted(str(path.relative_to(filling)) for path in filling.rglob("*") if path.is_file())
+        files = sorted(path for path in filling.rglob("*") if path.is_file())
+        for path in files:
+            make_readable(path)
         manifest = Manifest(
             module=run.job.module,
             spec=run.spec.model_dump(mode="json"),
-            files={name: sha256_file(filling / name) for name in names},
+            files={str(path.relative_to(filling)): sha256_file(path) for path in files},
             facts=facts,
             seconds=run.seconds,
             digests=digests_of(run),
