@@ -70,7 +70,7 @@ class SdtpBaseline(Contract):
     schedule: Schedule = Schedule()
     """Where and how much is pruned."""
     preserve: Preserve = Preserve()
-    """Prompt tokens that no stage may drop."""
+    """Prompt tokens kept whatever their scores."""
     positions: Literal["original", "packed"] = "original"
     """RoPE indices of survivors: their own, or renumbered at every stage."""
     mask: Literal["hard"] = "hard"
