@@ -162,7 +162,7 @@ def p_value(p: float) -> str:
 
 def mark(comparison: Comparison, alpha: float) -> str:
     """A star where the adjusted p-value passes the level."""
-    return "$^{*}$" if comparison.p_adjusted <= alpha else ""
+    return r"\rlap{$^{*}$}" if comparison.p_adjusted <= alpha else ""
 
 
 def expected(expect: Expectation) -> str:

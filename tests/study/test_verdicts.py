@@ -1,0 +1,157 @@
+"""Verdicts: where an interval must lie for each prediction."""
+
+import math
+
+import pytest
+
+from ablations.study.contracts.paper import Expectation, Thresholds
+from ablations.study.statistics import Comparison, Estimate
+from ablations.study.verdicts import combine, judge, judge_experiment
+
+THRESHOLDS = Thresholds()
+
+
+def comparison(low, high, *, measure="quality", p=0.001, spread=None):
+    middle = None if low is None else (low + high) / 2
+    log_spread = spread and Estimate(value=sum(spread) / 2, low=spread[0], high=spread[1], n=24, sd=None)
+    return Comparison(
+        arm="A",
+        versus="baseline",
+        measure=measure,
+        estimate=Estimate(value=middle or 0.0, low=low, high=high, n=24, sd=0.1),
+        unpaired=0,
+        p=p,
+        p_adjusted=p,
+        mde=0.06,
+        log_spread=log_spread,
+    )
+
+
+# NLL: a rise is a loss of quality. Margins: same 0.05, strong 0.3.
+QUALITY = [
+    ("same", -0.04, 0.05, "supported", "inside_margin"),
+    ("same", 0.06, 0.10, "contradicted", "outside_margin"),
+    ("same", -0.10, -0.06, "contradicted", "outside_margin"),
+    ("same", 0.02, 0.10, "inconclusive", "across_margin"),
+    ("same", -0.20, 0.20, "inconclusive", "across_margin"),
+    ("down", 0.02, 0.20, "supported", "right_side"),
+    ("down", -0.02, 0.20, "inconclusive", "across_zero"),
+    ("down", -0.20, -0.02, "contradicted", "other_side"),
+    ("down", 0.01, 0.04, "contradicted", "inside_margin"),
+    ("up", -0.20, -0.02, "supported", "right_side"),
+    ("up", 0.02, 0.20, "contradicted", "other_side"),
+    ("up", -0.20, 0.02, "inconclusive", "across_zero"),
+    ("down_strong", 0.31, 0.50, "supported", "beyond_strong"),
+    ("down_strong", 0.20, 0.50, "inconclusive", "across_strong"),
+    ("down_strong", 0.10, 0.29, "contradicted", "short_of_strong"),
+    ("down_strong", -0.10, 0.50, "inconclusive", "across_zero"),
+    ("down_strong", -0.50, -0.31, "contradicted", "other_side"),
+    ("up_strong", -0.50, -0.31, "supported", "beyond_strong"),
+    ("crash", 0.0, 0.1, "contradicted", "no_crash"),
+]
+
+
+@pytest.mark.parametrize(("level", "low", "high", "verdict", "reason"), QUALITY)
+def test_quality(level, low, high, verdict, reason):
+    assert judge(level, comparison(low, high), THRESHOLDS) == (verdict, reason)
+
+
+@pytest.mark.parametrize(("level", "low", "high", "verdict", "reason"), QUALITY)
+def test_speed_is_the_mirror_image_on_its_own_scale(level, low, high, verdict, reason):
+    # Map the quality margins onto the speed margins; a rise of the log speed-up is a gain.
+    scale = {0.05: math.log(1.05), 0.3: math.log(1.5)}
+
+    def mapped(value):
+        size = abs(value)
+        inner = size / 0.05 * scale[0.05] if size <= 0.05 else None
+        outer = scale[0.05] + (size - 0.05) / 0.25 * (scale[0.3] - scale[0.05])
+        return math.copysign(outer if inner is None else inner * (1 - 1e-12), -value) if value else 0.0
+
+    speed = comparison(mapped(high), mapped(low), measure="speed")
+    assert judge(level, speed, THRESHOLDS) == (verdict, reason)
+
+
+@pytest.mark.parametrize("level", ["up", "down_strong", "up_strong", "down"])
+def test_an_interval_without_significance_after_holm_supports_nothing(level):
+    sign = 1 if level.startswith("down") else -1
+    low, high = sorted((sign * 0.35, sign * 0.6))
+    assert judge(level, comparison(low, high, p=0.2), THRESHOLDS) == ("inconclusive", "not_significant")
+
+
+def test_no_interval_is_inconclusive_and_no_comparison_is_untested():
+    assert judge("down", comparison(None, None), THRESHOLDS) == ("inconclusive", "no_interval")
+    assert judge("down", None, THRESHOLDS) == ("not_tested", "no_comparison")
+
+
+@pytest.mark.parametrize(
+    ("spread", "verdict"),
+    [
+        ((0.2, 0.9), "supported"),
+        ((-0.9, -0.2), "contradicted"),
+        ((-0.2, 0.4), "inconclusive"),
+        (None, "inconclusive"),
+    ],
+)
+def test_unstable_is_about_the_spread(spread, verdict):
+    assert judge("unstable", comparison(0.1, 0.2, spread=spread), THRESHOLDS)[0] == verdict
+
+
+def parts(expect, status="ok", found=None, exact=None):
+    return judge_experiment(
+        Expectation(**expect), status, "baseline", lambda against, measure: found, THRESHOLDS, exact
+    )
+
+
+def test_a_crash_supports_only_what_foresaw_trouble():
+    expect = {"quality": "crash", "speed": "down"}
+    assert [part.verdict for part in parts(expect, "crashed")] == ["supported", "not_tested"]
+    assert [part.verdict for part in parts({"quality": "unstable"}, "crashed")] == ["supported"]
+
+
+def test_what_did_not_run_is_not_tested():
+    assert [(p.verdict, p.reason) for p in parts({"quality": "same"}, "not_run")] == [
+        ("not_tested", "not_run")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("exact", "level", "verdict"),
+    [
+        (True, "same", "supported"),
+        (True, "down", "contradicted"),
+        (False, "same", "contradicted"),
+        (False, "down", "inconclusive"),
+    ],
+)
+def test_exactness_is_the_quality_of_decoding(exact, level, verdict):
+    assert parts({"quality": level}, exact=exact)[0].verdict == verdict
+
+
+def test_orderings_are_judged_against_the_named_experiments():
+    asked = []
+
+    def compare(against, measure):
+        asked.append((against, measure))
+        return comparison(0.1, 0.2, measure="speed")
+
+    found = judge_experiment(
+        Expectation(above=("X",), below=("Y",), about=("Z",)), "ok", "baseline", compare, THRESHOLDS
+    )
+    assert asked == [("X", "speed"), ("Y", "speed"), ("Z", "speed")]
+    assert [part.verdict for part in found] == ["supported", "contradicted", "contradicted"]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        ([], "not_tested"),
+        (["not_tested"], "not_tested"),
+        (["supported", "supported"], "supported"),
+        (["supported", "inconclusive"], "inconclusive"),
+        (["supported", "not_tested"], "inconclusive"),
+        (["inconclusive", "contradicted", "supported"], "contradicted"),
+        (["not_tested", "contradicted"], "contradicted"),
+    ],
+)
+def test_combine(verdicts, expected):
+    assert combine(verdicts) == expected
