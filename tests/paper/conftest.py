@@ -1,0 +1,48 @@
+"""A rendered synthetic study."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from synthetic import write_study
+
+from ablations.paper.collect import summarise
+from ablations.paper.section import render_section
+from ablations.paper.summary import Summary
+from ablations.paper.tables import write_tables
+from ablations.study.contracts.paper import PaperPlan
+
+TEMPLATES = Path(__file__).parents[2] / "paper" / "templates"
+
+
+class Study(NamedTuple):
+    """A study that went through collect, tables and section."""
+
+    plan: Path
+    summary: Summary
+    tables: Path
+    section: str
+
+    def table(self, name: str) -> str:
+        return (self.tables / name).read_text()
+
+
+@pytest.fixture(scope="session")
+def render(tmp_path_factory) -> Callable[..., Study]:
+    """Write a synthetic study with the given peculiarities and render it."""
+
+    def rendered(**peculiarities) -> Study:
+        folder = tmp_path_factory.mktemp("study")
+        plan = write_study(folder, **peculiarities)
+        summary = summarise(PaperPlan.model_validate_json(plan.read_bytes()))
+        write_tables(summary, TEMPLATES, folder / "tables")
+        return Study(plan, summary, folder / "tables", render_section(summary, TEMPLATES))
+
+    return rendered
+
+
+@pytest.fixture(scope="session")
+def study(render) -> Study:
+    """Every experiment ran."""
+    return render()

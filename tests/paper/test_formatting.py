@@ -1,0 +1,68 @@
+"""Numbers, marks and names as LaTeX."""
+
+import math
+
+import pytest
+
+from ablations.paper import formatting
+from ablations.study.contracts.paper import Expectation
+from ablations.study.statistics import Estimate
+
+
+def test_every_special_character_is_escaped():
+    assert formatting.tex(r"a_b & 50% #1 $x$ {y} ~ ^ \z <|>") == (
+        r"a\_b \& 50\% \#1 \$x\$ \{y\} \textasciitilde{} \textasciicircum{} \textbackslash{}z"
+        r" \textless{}\textbar{}\textgreater{}"
+    )
+
+
+def test_line_breaks_of_names_become_spaces():
+    assert formatting.tex("two\nlines") == "two lines"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0.1234, "$+0.123$"), (-0.1234, "$-0.123$"), (-0.0001, "$0.000$"), (0.0, "$0.000$")],
+)
+def test_differences_have_a_sign_unless_they_round_to_zero(value, expected):
+    assert formatting.signed_nats(value) == expected
+
+
+def test_speed_comes_as_a_log_ratio():
+    assert formatting.factor(math.log(1.5)) == r"$1.50\times$"
+    assert formatting.percent_change(math.log(0.75)) == r"$-25.0\%$"
+    estimate = Estimate(value=0.0, low=math.log(0.5), high=math.log(2), n=3, sd=1.0)
+    assert formatting.factor_interval(estimate) == r"$[0.50,\,2.00]$"
+
+
+def test_no_interval_is_said_so():
+    assert formatting.nats_interval(Estimate(value=1.0, low=None, high=None, n=1, sd=None)) == "no interval"
+
+
+def test_small_p_values_are_bounds():
+    assert formatting.p_value(0.0004) == "$p<0.001$"
+    assert formatting.p_value(0.0312) == "$p=0.031$"
+
+
+def test_expectations_in_symbols():
+    expect = Expectation(quality="down_strong", speed="same", above=("F_2",))
+    assert formatting.expected(expect) == r"Q~$\downarrow\downarrow$, S~$\approx$, S~$>$~F\_2"
+    assert formatting.expected(Expectation()) == formatting.ABSENT
+
+
+def test_changes_name_nested_keys():
+    change = {"schedule": {"keep_ratio": 0.5}, "importance": "random"}
+    assert formatting.settings(change) == (
+        r"\texttt{schedule.keep\_ratio} = \texttt{0.5}, \texttt{importance} = \texttt{random}"
+    )
+
+
+def test_equal_entries_are_said_once():
+    assert formatting.value([0.7] * 10) == "0.7 at each of 10 stages"
+    assert formatting.value((4, 7)) == "4, 7"
+    assert formatting.value(None) == "none"
+
+
+def test_steps_have_real_signs():
+    assert formatting.step("- tree_x") == r"$-$~tree\_x"
+    assert formatting.step("AR") == "AR"

@@ -1,0 +1,198 @@
+"""The section: prose that follows outcome and verdict, whatever the mixture."""
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import TEMPLATES
+from synthetic import DYNATREE, SDTP, sdtp_record
+
+from ablations.paper.rendering import render as render_template
+from ablations.paper.section import render_section
+from ablations.study.contracts.paper import Expectation, Experiment
+from ablations.study.errors import UserError
+from ablations.study.record_io import write_record
+
+IDS = [*SDTP, *(name for name in DYNATREE if name != "B2")]
+
+
+def paragraph(section: str, name: str) -> str:
+    """What the section says of one experiment."""
+    found = re.search(
+        rf"\\paragraph\{{{name}: (.*?)(?=\\paragraph|\\subsection|\\subsubsection|\Z)", section, re.S
+    )
+    assert found, f"no paragraph for {name}"
+    return found[1]
+
+
+def test_every_experiment_has_its_paragraph(study):
+    for row in study.summary.rows:
+        assert paragraph(study.section, row.id)
+
+
+def test_labels_and_floats_are_stable(study):
+    for label in (
+        "sec:ablation",
+        "sec:ablation-setup",
+        "sec:ablation-ratio",
+        "fig:keep-ratio",
+        "fig:forward",
+    ):
+        assert rf"\label{{{label}}}" in study.section
+    for target in (
+        r"\input{tables/sdtp_matrix}",
+        r"\input{tables/decoding}",
+        r"\input{tables/decoding_backward}",
+    ):
+        assert study.section.count(target) == 1
+
+
+def test_the_heading_level_is_a_setting(render):
+    section = render(settings={"heading": "subsection"}).section
+    assert r"\subsection{Ablation Studies}" in section
+    assert r"\subsubsection{Setup}" in section
+    assert r"\section{" not in section
+
+
+def test_flipping_an_effect_flips_verdict_and_prose(study, render):
+    flipped = render(added_nll={"A6": 0.1})
+    assert study.summary.row("A6").verdict == "supported"
+    assert flipped.summary.row("A6").verdict == "contradicted"
+    assert r"is \emph{supported}, and so is its size" in paragraph(study.section, "A6")
+    assert r"\emph{contradicted}: the effect has the opposite sign" in paragraph(flipped.section, "A6")
+    assert "A5 and A6" in flipped.section
+
+
+def test_inconclusive_says_what_could_have_been_detected(render):
+    study = render(added_nll={"A2": 0.41}, documents=16)
+    assert study.summary.row("A2").verdict == "inconclusive"
+    assert "(the MDE)" in paragraph(study.section, "A2")
+
+
+def test_a_crash_is_reported_with_its_exception(render):
+    text = paragraph(render(crashed=("A7",)).section, "A7")
+    assert r"raised \texttt{RuntimeError} in apply\_rotary\_pos\_emb" in text
+    assert "could not be tested" in text
+
+
+def test_an_expected_crash_is_supported(render, tmp_path):
+    write_record(tmp_path / "A99.json", sdtp_record("A99", 4, 0, 1, {}, crashed=True))
+    crash = Experiment(
+        id="A99",
+        method="sdtp",
+        title="Stale positions",
+        section="positions",
+        change={"positions": "packed"},
+        expect=Expectation(quality="crash"),
+        versus="baseline",
+        record=str(tmp_path / "A99.json"),
+    )
+    study = render(extra=(crash,))
+    assert study.summary.row("A99").verdict == "supported"
+    assert "That it would fail was expected" in paragraph(study.section, "A99")
+    assert "crashed, as expected" in study.table("sdtp_matrix.tex")
+
+
+def test_what_has_not_been_run_says_so(render):
+    text = paragraph(render(missing=("F2",)).section, "F2")
+    assert "has not been run" in text
+    assert "$" not in text.split("The hypothesis was")[1]
+
+
+def test_a_section_of_the_users_own_gets_a_part(render):
+    own = Experiment(
+        id="X1",
+        method="sdtp",
+        title="50% & more_{x} #1 \\ ~",
+        section="my_own & section",
+        change={"mask": "hard"},
+        hypothesis="Costs < 5% of $quality$.",
+        versus="baseline",
+        record="nowhere.json",
+    )
+    section = render(extra=(own,)).section
+    assert r"\subsection{My own \& section}" in section
+    assert r"\label{sec:ablation-my-own-section}" in section
+    assert r"50\% \& more\_\{x\} \#1 \textbackslash{} \textasciitilde{}" in section
+    assert r"Costs \textless{} 5\% of \$quality\$." in section
+
+
+def test_joint_conclusions(render, study):
+    assert "In sum, both experiments tested here came out as expected." in study.section
+    mixed = render(added_nll={"A7": 0.2})
+    assert (
+        "In sum, the picture is mixed: A9 came out as expected and A7 contradicts its expectation."
+        in mixed.section
+    )
+    none = render(added_nll={"A7": 0.2, "A9": 0.6})
+    assert "neither of the two experiments tested here came out as expected" in none.section
+
+
+def test_ties_and_departures_are_counted(study, render):
+    assert "86 of 86 generations are identical" in study.section
+    assert "the other 12 depart at a tie" in render(unmatched=2).section
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_mixture_of_outcomes_renders(render, seed):
+    states = itertools.cycle(["ok", "missing", "crashed", "ok", "missing"])
+    for _ in range(seed):
+        next(states)
+    state = dict(zip(IDS, states, strict=False))
+    chosen = {
+        kind: tuple(name for name, how in state.items() if how == kind) for kind in ("missing", "crashed")
+    }
+    study = render(documents=6, **chosen)
+    for row in study.summary.rows:
+        assert paragraph(study.section, row.id)
+    assert "None" not in study.section
+    assert "nan" not in re.sub(r"[a-z]{2,}nan|nan[a-z]+", "", study.section)
+
+
+def test_nothing_run_at_all_still_renders(render):
+    section = render(missing=tuple(IDS)).section
+    assert "Nothing has been measured yet." in section
+    assert section.count("has not been run") >= len(IDS)
+
+
+def test_rendering_is_reproducible(study):
+    assert render_section(study.summary, TEMPLATES) == study.section
+
+
+def test_the_command_lines_agree_with_the_library(study, tmp_path):
+    summary, section = tmp_path / "summary.json", tmp_path / "ablation.tex"
+    python = [sys.executable, "-m"]
+    subprocess.run([*python, "ablations.paper.collect", "--plan", study.plan, "--out", summary], check=True)
+    arguments = ["--summary", summary, "--templates", TEMPLATES, "--out", section]
+    subprocess.run([*python, "ablations.paper.section", *arguments], check=True)
+    assert json.loads(summary.read_text()) == study.summary.model_dump(mode="json")
+    assert section.read_text() == study.section
+
+
+def test_a_missing_summary_is_one_line(tmp_path):
+    arguments = ["--summary", tmp_path / "none.json", "--templates", TEMPLATES, "--out", tmp_path / "x.tex"]
+    done = subprocess.run(
+        [sys.executable, "-m", "ablations.paper.section", *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_what_a_template_does_not_know_is_an_error(study, tmp_path):
+    (tmp_path / "x.j2").write_text(r"\VAR{summary.no_such_number}")
+    with pytest.raises(UserError, match="no_such_number"):
+        render_template(tmp_path, "x.j2", study.summary)
+    (tmp_path / "y.j2").write_text(r"\VAR{nothing}")
+    with pytest.raises(UserError, match="null"):
+        render_template(tmp_path, "y.j2", study.summary, nothing=None)
+
+
+@pytest.mark.parametrize("path", sorted(TEMPLATES.glob("*.j2")), ids=lambda path: path.name)
+def test_templates_hold_no_measured_number(path):
+    text = re.sub(r"\\(?:hsize|setlength|addlinespace|\\)[^\n]*?(?:pt|ex|hsize)", "", path.read_text())
+    unit = r"\\?%|\\times|x\b|nats|tokens|ms\b|s\b|seconds|GB|MB|MiB|documents|prompts"
+    assert re.findall(rf"(?<![\w.-])\d+\.\d+|(?<![\w.-])\d+(?:\$|~|\\,|[ \t])*(?:{unit})", text) == []

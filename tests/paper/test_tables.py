@@ -1,0 +1,113 @@
+"""Tables: cells from the summary only, nothing left out, the same bytes every time."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import TEMPLATES
+from recompute_cells import check
+
+from ablations.paper.tables import write_tables
+from ablations.study.contracts.paper import Experiment
+
+
+def test_an_independent_recomputation_agrees(study):
+    checker = check(study.plan, study.tables)
+    assert checker.problems == []
+    assert checker.cells > 90
+
+
+def test_the_recomputation_notices_a_changed_cell(study, tmp_path):
+    shutil.copytree(study.tables, tmp_path / "tables")
+    path = tmp_path / "tables" / "decoding.tex"
+    path.write_text(path.read_text().replace("$0.21\\times$", "$0.25\\times$"))
+    assert len(check(study.plan, tmp_path / "tables").problems) == 1
+
+
+def test_the_recomputation_notices_a_changed_interval(study, tmp_path):
+    shutil.copytree(study.tables, tmp_path / "tables")
+    path = tmp_path / "tables" / "sdtp_matrix.tex"
+    shown = study.summary.comparison("A6", "baseline", "quality").estimate
+    text = path.read_text()
+    assert f"[{shown.low:.3f}" in text
+    path.write_text(text.replace(f"[{shown.low:.3f}", f"[{shown.low - 0.05:.3f}"))
+    assert len(check(study.plan, tmp_path / "tables").problems) == 1
+
+
+@pytest.mark.parametrize(
+    "peculiarities",
+    [
+        {"missing": ("A2", "F3")},
+        {"crashed": ("baseline", "F2")},
+        {"missing": ("F4",), "crashed": ("A7",)},
+        {"documents": 2},
+        {"documents": 1},
+        {"settings": {"main": ("baseline", "A7")}},
+    ],
+)
+def test_odd_studies_agree_too(render, peculiarities):
+    study = render(**peculiarities)
+    checker = check(study.plan, study.tables)
+    assert checker.problems == []
+    assert checker.cells > 40
+
+
+def test_rows_without_a_result_stay_in_the_tables(render):
+    study = render(missing=("A2",), crashed=("F3",))
+    assert "not run" in line_after(study.table("sdtp_matrix.tex"), "% A2:", 6)
+    assert "crashed" in line_after(study.table("decoding.tex"), "% F3:", 1)
+
+
+def test_the_full_method_is_bold_and_labels_are_stable(study):
+    forward = study.table("decoding.tex")
+    assert r"\label{tab:ablation}" in forward
+    assert r"\textbf{\boldmath F4}" in forward
+    assert r"\textbf{\boldmath F3}" not in forward
+    assert r"\label{tab:ablation-backward}" in study.table("decoding_backward.tex")
+    assert r"\label{tab:sdtp-matrix}" in study.table("sdtp_matrix.tex")
+
+
+def test_rows_outside_the_main_table_follow_in_another(render):
+    text = render(settings={"main": ("baseline", "A7")}).table("sdtp_matrix.tex")
+    main, further = text.split(r"\label{tab:sdtp-further}")
+    assert "% A7:" in main
+    assert "% A2:" in further
+    assert "% A7:" not in further
+
+
+def test_an_experiment_added_to_the_plan_is_in_the_table(render):
+    added = Experiment(
+        id="A10",
+        method="sdtp",
+        title="Keep ratio 0.6",
+        section="ratio",
+        change={"schedule": {"keep_ratio": 0.6}},
+        versus="baseline",
+        record="nowhere.json",
+    )
+    assert "Keep ratio 0.6" in render(extra=(added,)).table("sdtp_matrix.tex")
+
+
+def test_the_same_summary_gives_the_same_bytes(study, tmp_path):
+    write_tables(study.summary, TEMPLATES, tmp_path)
+    for path in study.tables.iterdir():
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+
+
+def test_the_recomputation_runs_as_a_script(study):
+    script = Path(__file__).with_name("recompute_cells.py")
+    done = subprocess.run(
+        [sys.executable, script, "--plan", study.plan, "--tables", study.tables],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0
+    assert "0 disagree" in done.stdout
+
+
+def line_after(text: str, start: str, count: int) -> str:
+    lines = text.splitlines()
+    place = next(i for i, line in enumerate(lines) if line.strip().startswith(start))
+    return " ".join(lines[place : place + count + 1])
