@@ -192,7 +192,7 @@ def _check_decoding(
         checker.estimate(f"{where} speed-up", cells[6], np.array(list(speed.values())), np.exp)
     effect = difference(speed, study.speed(versus)) if versus and versus != name else None
     scale = np.exp if forward else (lambda value: 100 * (np.exp(value) - 1))
-    checker.estimate(f"{where} effect", cells[7], effect, scale)
+    checker.estimate(f"{where} effect", cells[-1], effect, scale)
 
 
 def main() -> int:

@@ -190,7 +190,23 @@ DYNATREE: dict[str, tuple] = {
         (Shape(depth=1), Pruning()),
         16,
     ),
+    "B5": (
+        "AR",
+        "backward",
+        "- drafter",
+        {"drafter": None},
+        "Drafting is what pays.",
+        {"below": ("F4", "B2")},
+        "F4",
+        1.0,
+        0.0,
+        None,
+        16,
+    ),
 }
+
+SHARED = {"B2": "F3", "B5": "F1"}
+"""Rows that are another row under a second name, and share its record."""
 
 
 def plan_of(
@@ -222,12 +238,16 @@ def plan_of(
             hypothesis=hypothesis,
             expect=Expectation(**expect),
             versus=versus,
-            record=str(folder / "record" / f"{'F3' if name == 'B2' else name}.json"),
+            record=str(folder / "record" / f"{SHARED.get(name, name)}.json"),
             budget={"prompts": prompts // 2} if prompts < 16 else {},
         )
         for name, (title, section, step, change, hypothesis, expect, versus, *_, prompts) in DYNATREE.items()
     ]
-    options = {"forward": ("F1", "F2", "F3", "F4"), "backward": ("B1", "B2", "B3", "B4"), "resamples": 1999}
+    options = {
+        "forward": ("F1", "F2", "F3", "F4"),
+        "backward": ("B1", "B2", "B3", "B4", "B5"),
+        "resamples": 1999,
+    }
     return PaperPlan(
         study="synthetic",
         settings=PaperSettings(**{**options, **(settings or {})}),
@@ -277,7 +297,7 @@ def write_study(
         write_record(path, sdtp_record(name, documents, added, speedup, changes, name in crashed))
     for name, (*_, speedup, accepted, draft, prompts) in DYNATREE.items():
         path = folder / "record" / f"{name}.json"
-        if name in missing or name == "B2":
+        if name in missing or name in SHARED:
             continue
         speedup = (speedups or {}).get(name, speedup)
         write_record(path, decode_record(name, prompts, speedup, accepted, draft, name in crashed, unmatched))

@@ -96,18 +96,28 @@ def exactness(summary: Summary) -> dict[str, Any]:
 
 def render_section(summary: Summary, templates: Path) -> str:
     """The section as LaTeX."""
+    environments = machines(summary)
     text = render(
         templates,
         "ablation.tex.j2",
         summary,
         groups=groups(summary),
-        machines=machines(summary),
+        machines=environments,
+        mixed=any(sum(method in item["methods"] for item in environments) > 1 for method in KNOWN),
+        library=_autoregressive_rows(summary)[:1],
         dirty=any(machine.git_dirty for machine in summary.machines),
         exactness=exactness(summary),
     )
     # Line statements take the blank lines around them along, and conditions that do not hold leave some.
     text = re.sub(r"\s*(\\(?:(?:sub)*section|paragraph)\{)", r"\n\n\1", text)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def _autoregressive_rows(summary: Summary) -> list[Row]:
+    """Rows of autoregressive decoding that was measured beside the library's own."""
+    return [
+        row for row in summary.rows if row.decoding is not None and row.decoding.library_speedup is not None
+    ]
 
 
 def _described(machine: Machine) -> dict[str, Any]:

@@ -1,0 +1,64 @@
+"""Rule `ablation_pdf`: the paper's document through latexmk."""
+
+import argparse
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from ablations.study.cli import one_line_errors
+from ablations.study.errors import UserError
+from ablations.study.files import atomic_path
+
+
+def compile_pdf(document: Path, out: Path) -> None:
+    """Compile a LaTeX document and put its PDF at `out`; auxiliary files go elsewhere.
+
+    Raises:
+        UserError: TeX is not installed, or the document does not compile.
+    """
+    latexmk = shutil.which("latexmk")
+    if latexmk is None:
+        raise UserError(
+            f"{out}: needs latexmk, which is not installed (Debian: apt-get install latexmk"
+            " texlive-latex-extra); paper/ablation.tex is complete without it"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["-cd", "-pdf", "-interaction=nonstopmode", "-halt-on-error", "-file-line-error"]
+        done = subprocess.run(
+            [latexmk, *options, f"-outdir={folder}", str(document)],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        print(done.stdout, done.stderr, sep="\n")
+        if done.returncode:
+            raise UserError(f"{document}: {_first_error(done.stdout)}")
+        with atomic_path(out) as temporary:
+            shutil.copyfile(Path(folder) / f"{document.stem}.pdf", temporary)
+
+
+def _first_error(log: str) -> str:
+    """First error of a LaTeX run: `file:line: what` with -file-line-error, or `! what`."""
+    lines = [line.strip() for line in log.splitlines()]
+    found = next((line for line in lines if line.startswith("!") or ".tex:" in line), None)
+    return f"LaTeX stopped at {found}" if found else "latexmk failed; its output is above"
+
+
+def main() -> None:
+    """Command line of the rule `ablation_pdf`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ablations.paper.pdf",
+        description="Compile the paper with latexmk.",
+        epilog="example: python -m ablations.paper.pdf --main paper/main.tex --out paper/ablation.pdf",
+    )
+    parser.add_argument("--main", type=Path, required=True, help="document to compile")
+    parser.add_argument("--out", type=Path, required=True, help="PDF to write")
+    arguments = parser.parse_args()
+    with one_line_errors(arguments.out):
+        compile_pdf(arguments.main, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
