@@ -2,7 +2,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from conftest import VOCABULARY, noisy_copy, tiny_model
+from noisy_models import VOCABULARY, noisy_copy, tiny_model
 from torch import Tensor
 
 from ablations.dynatree.decoding import Draft, Generation, decode_autoregressive, decode_speculative

@@ -97,7 +97,7 @@ def _build_drafter(job: JobFile[DecodeSpec], target: LayeredLM, capacity: int) -
             f"{draft_model}: the draft's vocabulary is not the target's; choose a draft that shares it"
         )
     draft = load_model(draft_model, job.spec.compute, target.device)
-    pack_linears(draft.model)
+    pack_linears(draft)
     return NeuralDrafter(draft, vocabulary, capacity)
 
 
@@ -170,7 +170,7 @@ def run(run: Run[DecodeSpec]) -> None:
     spec = run.spec
     device = configure(spec.compute)
     target = load_model(run.job.path("model"), spec.compute, device)
-    layout = pack_linears(target.model)
+    layout = pack_linears(target)
     prompts = read_prompts(run.job, target)
     capacity = max(len(window.ids) for window in prompts) + spec.new_tokens
     arm = build_arm(run.job, target, capacity)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from ablations.lm.layered import LayeredLM
+
 
 class PackedLinear(nn.Module):
     """A linear layer with a prepacked float32 weight, for CPU inference.
@@ -27,21 +29,17 @@ class PackedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(rows, self._packed, self.bias, "none", [], "")
 
 
-def pack_linears(model: nn.Module) -> str:
-    """Replace every float32 linear layer of a CPU model by a packed one, in place, where oneDNN is there.
+def pack_linears(lm: LayeredLM) -> str:
+    """Replace the linear layers of a float32 model on the CPU by packed ones, in place, if oneDNN is there.
 
     Returns:
-        Name of the layout that the model's linear layers now have: ``onednn`` or ``stock``.
+        Name of the layout that the linear layers now have: ``onednn`` or ``stock``.
     """
-    weight = next(model.parameters())
-    if (
-        weight.device.type != "cpu"
-        or weight.dtype != torch.float32
-        or not torch.backends.mkldnn.is_available()
-    ):
+    if lm.device.type != "cpu" or lm.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
         return "stock"
-    for module in list(model.modules()):
+    for module in list(lm.model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Linear):
                 setattr(module, name, PackedLinear(child))
+    lm.lm_head = lm.model.get_output_embeddings()
     return "onednn"

@@ -146,8 +146,8 @@ class DecodeSample(Contract):
     """Departures within the stated top-2 margin (0 in float32, where none is allowed)."""
     repeated_4grams: Annotated[float, Field(ge=0.0, le=1.0)]
     """Share of generated 4-grams that occurred before in the generated text."""
-    target_forwards: PositiveInt
-    """Target forwards after prefill, one per round."""
+    target_forwards: NonNegativeInt
+    """Target forwards after prefill, one per round; 0 where the first token ends the sequence."""
     draft_forwards: NonNegativeInt
     """Draft forwards (tree levels) after draft prefill."""
     drafted: NonNegativeInt

@@ -1,0 +1,198 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ablations.dynatree import decode, fit_ngram
+from ablations.lm.prepare_model import prepare_model
+from ablations.lm.prepare_text import prepare_text
+from ablations.study.artefact import Manifest
+from ablations.study.contracts.dynatree import DecodeSample, DecodeSpec, DecodeTotals, NgramSpec
+from ablations.study.contracts.lm import PrepareModelSpec, PrepareTextSpec
+from ablations.study.contracts.record import Record
+from ablations.study.errors import UserError
+from ablations.study.files import sha256_file
+from ablations.study.job import Run, read_job
+from ablations.study.record_io import read_record
+
+NEW_TOKENS = 12
+NGRAM = {"kind": "ngram", "context_weight": 16.0}
+NEURAL = {"kind": "neural"}
+TREE = {"method": "tree", "depth": 4, "branching": 2}
+LINEAR = {"method": "linear", "depth": 3, "branching": 1}
+PRUNED = {"tau": 0.05, "max_nodes": 256}
+WHOLE = {"tau": None, "max_nodes": 256}
+
+
+def run_job(folder: Path, name: str, spec_type, work, spec: dict, inputs: dict[str, Path]) -> Path:
+    """Run a job in this process from a spec file, as its command line does."""
+    out = folder / name / "manifest.json" if work is not decode.run else folder / f"{name}.record.json"
+    work(Run(read_job(write_job(folder, name, spec, inputs), spec_type), out, name))
+    return out
+
+
+def write_job(folder: Path, name: str, spec: dict, inputs: dict[str, Path]) -> Path:
+    path = folder / f"{name}.spec.json"
+    job = {"digest": name, "module": "m", "spec": spec, "spec_digest": "s", "code_digest": "c"}
+    path.write_text(json.dumps(job | {"inputs": {key: str(value) for key, value in inputs.items()}}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("jobs")
+
+
+@pytest.fixture(scope="module")
+def inputs(folder) -> dict[str, Path]:
+    """A target, a draft, two texts and n-gram counts, made by their own jobs."""
+    lines = [
+        f"def number_{index}(x):\n    return x + {index} * number_{index - 1}(x)\n" for index in range(40)
+    ]
+    made = {}
+    for name, layers in (("model", 3), ("draft", 1)):
+        source = {"source": "random", "architecture": "llama", "layers": layers, "description": name}
+        made[name] = run_job(folder, name, PrepareModelSpec, prepare_model, {"model": source}, {})
+    for name, split in (("train", "train"), ("prompts", "heldout")):
+        file = folder / f"{name}.jsonl"
+        file.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+        source = {"source": "local", "path": str(file), "split": split}
+        made[name] = run_job(folder, f"{name}-text", PrepareTextSpec, prepare_text, {"text": source}, {})
+    counted = {"model": made["model"], "text": made["train"]}
+    made["ngram"] = run_job(folder, "ngram", NgramSpec, fit_ngram.run, {"order": 3}, counted)
+    return made
+
+
+def decode_spec(drafter, shape, pruning, **changes) -> dict:
+    prompts = [{"kind": "code", "text": "prompts", "split": "heldout", "count": 2, "tokens": 30}]
+    return {
+        "drafter": drafter,
+        "shape": shape,
+        "pruning": pruning,
+        "reference": "autoregressive" if drafter else "generate",
+        "prompts": prompts,
+        "new_tokens": NEW_TOKENS,
+        "repeats": 2,
+        "compute": {"dtype": "float32", "threads": 1},
+    } | changes
+
+
+ARMS = {
+    "ar": (None, None, None),
+    "linear": (NGRAM, LINEAR, WHOLE),
+    "tree": (NGRAM, TREE, WHOLE),
+    "pruned": (NGRAM, TREE, PRUNED),
+    "neural": (NEURAL, TREE, WHOLE),
+}
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_a_record_says_what_was_measured(arm, folder, inputs):
+    out = run_job(folder, arm, DecodeSpec, decode.run, decode_spec(*ARMS[arm]), inputs)
+    record = read_record(out, Record[DecodeSpec, DecodeSample, DecodeTotals])
+    assert record.label == arm
+    assert record.outcome.status == "ok"
+    assert len(record.samples) == 2
+    assert record.totals.tie_margin == 0
+    side = out.parent / record.side.file
+    assert sha256_file(side) == record.side.sha256
+    rows = [json.loads(line) for line in side.read_text().splitlines()]
+    for sample, row in zip(record.samples, rows, strict=True):
+        assert (sample.document, sample.kind, sample.prompt_tokens) == (row["document"], "code", 30)
+        assert sample.matched
+        assert sample.ties == 0
+        assert row["tokens"] == row["greedy"]
+        assert len(row["tokens"]) == sample.new_tokens <= NEW_TOKENS
+        assert sample.stopped or sample.new_tokens == NEW_TOKENS
+        assert sum(sample.accepted_per_round) == sample.accepted <= sample.drafted
+        assert len(sample.accepted_per_round) == sample.target_forwards
+        cut = sample.accepted + sample.target_forwards + 1 - sample.new_tokens
+        assert cut == 0 or (cut == 1 and sample.stopped)
+        assert len(sample.pairs) == 2
+        for pair in sample.pairs:
+            assert pair.arm_first < pair.arm
+            assert pair.reference_first < pair.reference
+    drafts = [sample.draft_forwards for sample in record.samples]
+    assert all(drafts) if arm != "ar" else not any(drafts)
+
+
+def test_lower_precision_allows_ties_alone(folder, inputs):
+    spec = decode_spec(NGRAM, TREE, WHOLE, compute={"dtype": "bfloat16", "threads": 1})
+    out = run_job(folder, "bfloat16", DecodeSpec, decode.run, spec, inputs)
+    record = read_record(out, Record[DecodeSpec, DecodeSample, DecodeTotals])
+    assert record.totals.tie_margin > 0
+    assert record.totals.weight_layout == "stock"
+    assert all(sample.matched or sample.ties for sample in record.samples)
+
+
+def test_a_draft_of_another_vocabulary_is_refused(folder, inputs):
+    manifest = folder / "foreign" / "manifest.json"
+    shutil.copytree(inputs["draft"].parent, manifest.parent)
+    tokenizer = manifest.parent / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text().replace('"a": ', '"aa": ', 1))
+    described = Manifest.model_validate_json(manifest.read_bytes())
+    files = described.files | {"tokenizer.json": sha256_file(tokenizer)}
+    manifest.write_text(described.model_copy(update={"files": files}).model_dump_json())
+    with pytest.raises(
+        UserError, match=r"foreign/manifest\.json: the draft's vocabulary is not the target's"
+    ):
+        run_job(
+            folder,
+            "other",
+            DecodeSpec,
+            decode.run,
+            decode_spec(*ARMS["neural"]),
+            inputs | {"draft": manifest},
+        )
+
+
+def test_counts_of_a_larger_vocabulary_are_refused(folder, inputs):
+    from ablations.dynatree.ngram import NgramCounts
+
+    with pytest.raises(UserError, match="do not fit a target of 100 tokens"):
+        NgramCounts.load(inputs["ngram"], 100)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"new_tokens": 4080}, "30 tokens and 4080 new ones exceed the target's 4096 positions"),
+        ({"shape": TREE | {"method": "linear"}}, r"shape\.branching: a linear draft is one path"),
+        ({"shape": None}, "'shape' and 'pruning' are needed with a drafter"),
+    ],
+)
+def test_bad_input_is_one_line(changes, message, folder, inputs):
+    with pytest.raises(UserError, match=message):
+        run_job(folder, "bad", DecodeSpec, decode.run, decode_spec(NGRAM, TREE, PRUNED) | changes, inputs)
+    assert not (folder / "bad.record.json").exists()
+
+
+def test_the_command_line_prints_one_line_and_fails(folder, inputs):
+    spec = write_job(folder, "cli", decode_spec(NGRAM, TREE, PRUNED) | {"shape": None}, inputs)
+    command = [
+        sys.executable,
+        "-m",
+        "ablations.dynatree.decode",
+        "--spec",
+        spec,
+        "--out",
+        folder / "cli.json",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["error: spec cli: 'shape' and 'pruning' are needed with a drafter"]
+
+
+def test_a_text_without_training_documents_is_refused(folder, inputs):
+    counted = {"model": inputs["model"], "text": inputs["prompts"]}
+    with pytest.raises(UserError, match="no training documents"):
+        run_job(folder, "empty", NgramSpec, fit_ngram.run, {"order": 3}, counted)
+
+
+def test_repeated_share_counts_later_occurrences():
+    assert decode.repeated_share([1, 2, 3], 4) == 0.0
+    assert decode.repeated_share([1, 2, 3, 4, 5, 6], 4) == 0.0
+    assert decode.repeated_share([7] * 8, 4) == pytest.approx(4 / 5)
