@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from ablations.paper.figures import write_figures
+from ablations.paper.pdf import compile_pdf
+from ablations.study.errors import UserError
 
 PAPER = Path(__file__).parents[2] / "paper"
 
@@ -31,3 +33,20 @@ def test_the_paper_compiles(render, tmp_path, peculiarities):
     assert "undefined" not in log
     assert "Overfull" not in log
     assert (paper / "main.pdf").stat().st_size > 50_000
+
+
+def test_without_tex_the_error_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="needs latexmk"):
+        compile_pdf(PAPER / "main.tex", tmp_path / "ablation.pdf")
+
+
+@pytest.mark.full
+@pytest.mark.skipif(shutil.which("latexmk") is None, reason="TeX is not installed")
+def test_a_latex_error_is_named_and_leaves_no_pdf(tmp_path, capsys):
+    document = tmp_path / "main.tex"
+    document.write_text("\\documentclass{article}\\begin{document}\\nosuchcommand\\end{document}")
+    with pytest.raises(UserError, match=r"main\.tex:1: Undefined control sequence"):
+        compile_pdf(document, tmp_path / "out.pdf")
+    assert not (tmp_path / "out.pdf").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["main.tex"]

@@ -22,6 +22,9 @@ KNOWN = {
 }
 """Sections that have a heading and an opening of their own; any other gets a general one."""
 
+FEW_DOCUMENTS = 10
+"""Under so many, the text says that bootstrap intervals tend to be too narrow."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -103,6 +106,7 @@ def render_section(summary: Summary, templates: Path) -> str:
         summary,
         groups=groups(summary),
         machines=environments,
+        few=summary.sdtp is not None and summary.sdtp.timed_documents < FEW_DOCUMENTS,
         mixed=any(sum(method in item["methods"] for item in environments) > 1 for method in KNOWN),
         library=_autoregressive_rows(summary)[:1],
         dirty=any(machine.git_dirty for machine in summary.machines),
@@ -121,7 +125,9 @@ def _autoregressive_rows(summary: Summary) -> list[Row]:
 
 
 def _described(machine: Machine) -> dict[str, Any]:
-    return machine.model_dump(include={"device", "device_type", "platform", "dtype", "threads", "versions"})
+    return machine.model_dump(
+        include={"host", "device", "device_type", "platform", "dtype", "threads", "versions"}
+    )
 
 
 def main() -> None:
