@@ -1,36 +1,10 @@
-"""Tiny random causal LMs of the supported kinds."""
+"""Tiny random causal LMs and a window of ids."""
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, Qwen2Config
+from random_models import CONFIGS, VOCABULARY, tiny_lm
 
 from ablations.lm.layered import LayeredLM
-
-VOCABULARY = 97
-LAYERS = 6
-SHAPE = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 256,
-    # Large enough that attention and positions matter: at the usual 0.02 a random model is near linear.
-    "initializer_range": 0.4,
-    "bos_token_id": None,
-    "eos_token_id": None,
-}
-CONFIGS = {
-    "llama": lambda: LlamaConfig(**SHAPE, num_key_value_heads=2),
-    "qwen2": lambda: Qwen2Config(**SHAPE, num_key_value_heads=2),
-    "gpt_neox": lambda: GPTNeoXConfig(**SHAPE, rotary_pct=0.5),
-}
-
-
-def tiny_lm(architecture: str, seed: int = 0) -> LayeredLM:
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(CONFIGS[architecture](), attn_implementation="sdpa")
-    return LayeredLM(model.float().eval().requires_grad_(False))
 
 
 @pytest.fixture(params=sorted(CONFIGS))

@@ -34,7 +34,7 @@ def naive_logits(lm, scores, prompt, continuation, layers, ratios, head, tail, p
     for index, layer in enumerate(backbone.layers):
         if index in layers:
             stage = layers.index(index)
-            values = scores(stage, hidden[0, alive])
+            values = scores(stage, hidden[0, alive]).detach()
             keep = max(min(n, head + tail), math.ceil(Fraction(str(ratios[stage])) * len(alive)))
             protected = [i for i in alive if i < head or i >= n - tail]
             others = [(-float(values[k]), i) for k, i in enumerate(alive) if i not in protected]

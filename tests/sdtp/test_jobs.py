@@ -37,6 +37,7 @@ SPECS = {
         "documents": 6,
         "validation_documents": 2,
         "tokens": 64,
+        "continuation_tokens": 8,
         "compute": COMPUTE,
     },
     "pruner": {
@@ -44,7 +45,6 @@ SPECS = {
         "losses": {"lm": 1.0, "mse": 1.0, "ranking": 1.0},
         "keep_ratios": [0.7, 0.7],
         "preserve": PRESERVE,
-        "continuation_tokens": 8,
         "width": 16,
         "epochs": 2,
         "batch": 2,
@@ -111,8 +111,16 @@ class Workspace:
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory) -> Workspace:
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory, monkeypatch_module) -> Workspace:
     folder = tmp_path_factory.mktemp("sdtp")
+    # A lock of its own: these timings mean nothing, and must not wait for ones that do.
+    monkeypatch_module.setenv("XDG_RUNTIME_DIR", str(folder))
     words = random.Random(0)
     letters = "etaoin shrdlu "
     lines = [
@@ -175,6 +183,14 @@ def test_seed_moves_random_importance_alone(workspace):
 def test_random_importance_needs_no_pruner(workspace):
     record = workspace.evaluate(importance="random", inputs={"pruner": "nowhere"})
     assert record.outcome.status == "ok"
+
+
+def test_fewer_stages_use_the_scorers_of_their_own_layers(workspace):
+    record = workspace.evaluate(layers=[3], keep_ratios=[0.7])
+    assert record.samples[0].living == (48, 48, 48, 34, 34)
+    pruner, _ = load_pruner(workspace.folder / "pruner" / PRUNER_FILE, torch.device("cpu"))
+    states = torch.randn(7, 64)
+    assert torch.equal(pruner.of_stages([1])(0, states), pruner(1, states))
 
 
 def test_training_facts_and_artefact(workspace):
@@ -244,7 +260,8 @@ def test_other_errors_are_no_findings(workspace, monkeypatch, error):
         ("saliency", {"layers": [1, 9]}, "layer 9 does not exist"),
         ("saliency", {"compute": COMPUTE | {"dtype": "float16"}}, r"compute\.dtype.*float16"),
         ("pruner", {"layers": [1, 2]}, r"saliency of layers \[1, 3\]"),
-        ("pruner", {"continuation_tokens": 58}, r"saliency\.tokens: 64.*continuation_tokens"),
+        ("saliency", {"continuation_tokens": 64}, r"saliency\.tokens: 64.*continuation_tokens"),
+        ("pruner", {"preserve": {"head": 50, "tail": 8}}, r"saliency\.tokens: 64.*preserve"),
         ("pruner", {"compute": COMPUTE | {"dtype": "float16"}}, r"compute\.dtype.*float16"),
         ("pruner", {"learning_rate": 1e30}, "diverged.*learning_rate"),
     ],

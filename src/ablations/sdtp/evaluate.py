@@ -185,12 +185,12 @@ def _load_pruner(run: Run[EvaluateSpec], lm: LayeredLM) -> Pruner:
     path = run.job.path("pruner")
     folder, _ = open_artefact(path)
     pruner, trained = load_pruner(folder / PRUNER_FILE, lm.device)
-    if trained.layers != run.spec.layers:
+    if not set(run.spec.layers) <= set(trained.layers):
         raise UserError(
             f"{path}: a pruner for layers {list(trained.layers)}, but 'schedule.layers' is"
             f" {list(run.spec.layers)}; let snakemake train one for these layers"
         )
-    return pruner
+    return pruner.of_stages([trained.layers.index(layer) for layer in run.spec.layers])
 
 
 def evaluate(run: Run[EvaluateSpec]) -> None:

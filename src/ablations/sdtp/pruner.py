@@ -1,6 +1,7 @@
 """The pruning module: one small token scorer per pruning layer (arXiv 2504.04514, eq. 1)."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -49,6 +50,12 @@ class Pruner(nn.Module):
         super().__init__()
         self.width = width
         self.scorers = nn.ModuleList(TokenScorer(hidden_size, width) for _ in range(stages))
+
+    def of_stages(self, stages: Sequence[int]) -> "Pruner":
+        """The pruner that has only these stages' scorers, in this order."""
+        pruner = Pruner(self.scorers[0].inner.in_features, self.width, 0)
+        pruner.scorers.extend(self.scorers[stage] for stage in stages)
+        return pruner
 
     def forward(self, stage: int, states: Tensor) -> Tensor:
         """Keep logits ``[...]`` of ``[..., hidden]`` states at the input of stage `stage`'s layer."""

@@ -21,21 +21,24 @@ from ablations.study.job import Run, main
 
 
 def window_saliency(
-    lm: LayeredLM, ids: Tensor, layers: tuple[int, ...], measure: Literal["abs", "norm"]
+    lm: LayeredLM, ids: Tensor, layers: tuple[int, ...], continuation: int, measure: Literal["abs", "norm"]
 ) -> tuple[Tensor, float]:
     """Saliency of one window's tokens, by one forward and one backward (arXiv 2504.04514, eq. 3).
 
-    The gradient is that of the next-token loss over all tokens with respect to the hidden states alone;
-    the model is frozen.
+    The gradient is that of the continuation's NLL with respect to the hidden states alone; the model is
+    frozen. What a prompt token does for its own neighbours is thereby left out: it is of no use once the
+    prompt has been read.
 
     Args:
         lm: Frozen model.
         ids: ``[tokens]`` int64, on the model's device.
         layers: Layers whose input states are meant.
+        continuation: How many tokens at the end the loss is about, fewer than all.
         measure: `abs` is |sum over hidden of gradient x state|, `norm` is |gradient| x |state|.
 
     Returns:
-        ``[stages, tokens]`` float32 on the model's device, and the LM loss in nats per token.
+        ``[stages, tokens]`` float32 on the model's device, and the continuation's NLL in nats per token.
+        Tokens of the continuation have values too, which mean nothing for pruning.
     """
     states = {}
     with torch.enable_grad():
@@ -46,7 +49,8 @@ def window_saliency(
             if layer in layers:
                 states[layer] = hidden
             hidden = lm.layer(layer, hidden, rotary)
-        loss = lm_loss(lm.head(hidden[:, :-1])[0], ids[1:])
+        logits = lm.head(hidden[:, -continuation - 1 : -1])[0]
+        loss = lm_loss(logits, ids[-continuation:])
         gradients = torch.autograd.grad(loss, [states[layer] for layer in layers])
     state = torch.cat([states[layer].detach() for layer in layers]).float()
     gradient = torch.cat(gradients).float()
@@ -64,6 +68,11 @@ def saliency(run: Run[SaliencySpec]) -> None:
     spec = run.spec
     if spec.compute.dtype == "float16":
         raise UserError("compute.dtype: float16 gradients underflow; use bfloat16 or float32")
+    if spec.tokens <= spec.continuation_tokens:
+        raise UserError(
+            f"saliency.tokens: {spec.tokens} leave no prompt before saliency.continuation_tokens"
+            f" ({spec.continuation_tokens}); raise it"
+        )
     device = configure(spec.compute)
     tokenizer = load_tokenizer(run.job.path("model"))
     documents = read_corpus(run.job.path("text"))
@@ -74,7 +83,9 @@ def saliency(run: Run[SaliencySpec]) -> None:
     require_layers(spec.layers, lm.num_layers)
     found, losses = [], []
     for window in tqdm(chosen, desc="saliency", mininterval=2):
-        values, loss = window_saliency(lm, window.ids.to(device), spec.layers, spec.measure)
+        values, loss = window_saliency(
+            lm, window.ids.to(device), spec.layers, spec.continuation_tokens, spec.measure
+        )
         if not values.isfinite().all():
             raise UserError(
                 f"saliency of document '{window.document}' is not finite; use compute.dtype float32"

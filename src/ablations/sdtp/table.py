@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -21,12 +20,14 @@ class SaliencyTable:
     Attributes:
         ids: ``[windows, tokens]`` int64.
         saliency: ``[windows, stages, tokens]`` float32, raw, never negative.
+        continuation_tokens: Last tokens of each window, whose NLL is the loss; they are never pruned.
         validation: ``[windows]`` bool, windows of validation documents; the others are for training.
     """
 
     ids: Tensor
     saliency: Tensor
     validation: Tensor
+    continuation_tokens: int
 
 
 def read_saliency(manifest_path: Path, layers: tuple[int, ...]) -> SaliencyTable:
@@ -36,11 +37,12 @@ def read_saliency(manifest_path: Path, layers: tuple[int, ...]) -> SaliencyTable
         UserError: a file is missing or corrupt, or the table was made for other layers.
     """
     folder, manifest = open_artefact(manifest_path)
-    made_for = SaliencySpec.model_validate(manifest.spec).layers
+    spec = SaliencySpec.model_validate(manifest.spec)
+    made_for = spec.layers
     if made_for != layers:
         raise UserError(
             f"{manifest_path}: saliency of layers {list(made_for)}, but 'layers' is {list(layers)};"
             " let snakemake build the saliency of these layers"
         )
     tensors = load_file(folder / SALIENCY_FILE)
-    return SaliencyTable(tensors["ids"], tensors["saliency"], tensors["validation"].to(torch.bool))
+    return SaliencyTable(tensors["ids"], tensors["saliency"], tensors["validation"], spec.continuation_tokens)

@@ -3,7 +3,7 @@
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import get_total_norm
 from tqdm import tqdm
 
 from ablations.lm.checkpoint import load_model
@@ -15,11 +15,11 @@ from ablations.sdtp.pruner import PRUNER_FILE, Pruner, save_pruner
 from ablations.sdtp.selection import require_layers, stage_counts
 from ablations.sdtp.table import SaliencyTable, read_saliency
 from ablations.study.artefact import new_artefact
-from ablations.study.contracts.sdtp import PrunerSpec
+from ablations.study.contracts.sdtp import Preserve, PrunerSpec
 from ablations.study.errors import UserError
 from ablations.study.job import Run, main
 
-# Largest norm of a step's gradient: a dropped attention sink has a gradient far above all others.
+# Largest norm of one loss's gradient on one window.
 CLIP = 1.0
 
 
@@ -32,7 +32,7 @@ class Trainer:
         self.lm = lm
         self.spec = spec
         self.table = table
-        self.prompt = table.ids.shape[1] - spec.continuation_tokens
+        self.prompt = table.ids.shape[1] - table.continuation_tokens
         self.counts = stage_counts(self.prompt, spec.keep_ratios, spec.preserve)
         self.noise = torch.Generator(lm.device).manual_seed(spec.seed)
 
@@ -54,13 +54,11 @@ class Trainer:
                 for batch in windows[torch.randperm(len(windows), generator=order)].split(spec.batch):
                     for window in batch.tolist():
                         losses = self.losses(window)
-                        total = sum(getattr(spec.losses, name) * loss for name, loss in losses.items())
-                        (total / len(batch)).backward()
                         seen.append({name: loss.item() for name, loss in losses.items()})
                         require_finite(seen[-1], bar.n)
+                        self._add_gradients(losses, 1 / len(batch))
                         bar.set_postfix(seen[-1], refresh=False)
                         bar.update()
-                    clip_grad_norm_(self.pruner.parameters(), CLIP)
                     optimiser.step()
                     optimiser.zero_grad()
                     schedule.step()
@@ -101,6 +99,21 @@ class Trainer:
             found.append([spearmanr(a, b).statistic for a, b in zip(scores, saliency, strict=True)])
         return torch.tensor(found).mean(0).tolist()
 
+    def _add_gradients(self, losses: dict[str, Tensor], share: float) -> None:
+        """Add each loss's weighted gradient, clipped by itself, to the parameters' gradients.
+
+        Clipped together, the LM loss would drown the others: its gradient is larger by orders of
+        magnitude and far noisier, above all where an attention sink was dropped.
+        """
+        parameters = list(self.pruner.parameters())
+        for name, loss in losses.items():
+            gradients = torch.autograd.grad(loss, parameters, materialize_grads=True, retain_graph=True)
+            norm = get_total_norm(gradients)
+            factor = getattr(self.spec.losses, name) * share * (CLIP / norm).clamp(max=1.0)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                grad = factor * gradient
+                parameter.grad = grad if parameter.grad is None else parameter.grad + grad
+
     def _scores(self, masked: Masked) -> Tensor:
         """Keep logits ``[stages, prompt]`` of the states that a forward collected."""
         return torch.stack(
@@ -130,7 +143,7 @@ def train_pruner(run: Run[PrunerSpec]) -> None:
         raise UserError("compute.dtype: float16 gradients underflow; use bfloat16 or float32")
     device = configure(spec.compute)
     table = read_saliency(run.job.path("saliency"), spec.layers)
-    _require_prompt(table, spec)
+    _require_prompt(table, spec.preserve)
     lm = load_model(run.job.path("model"), spec.compute, device)
     require_layers(spec.layers, lm.num_layers)
     trainer = Trainer(lm, spec, table)
@@ -149,13 +162,13 @@ def train_pruner(run: Run[PrunerSpec]) -> None:
         save_pruner(folder / PRUNER_FILE, trainer.pruner, spec)
 
 
-def _require_prompt(table: SaliencyTable, spec: PrunerSpec) -> None:
+def _require_prompt(table: SaliencyTable, preserve: Preserve) -> None:
     tokens = table.ids.shape[1]
-    taken = spec.continuation_tokens + spec.preserve.head + spec.preserve.tail
+    taken = table.continuation_tokens + preserve.head + preserve.tail
     if tokens <= taken:
         raise UserError(
             f"saliency.tokens: {tokens} tokens leave nothing to prune beside continuation, head and tail"
-            f" ({taken} tokens); raise it or lower training.continuation_tokens or preserve"
+            f" ({taken} tokens); raise it or lower saliency.continuation_tokens or preserve"
         )
 
 

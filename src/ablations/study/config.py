@@ -92,6 +92,8 @@ class SaliencySettings(Contract):
     """Validation documents, one window each."""
     tokens: PositiveInt
     """Tokens of one window."""
+    continuation_tokens: PositiveInt = 64
+    """Last tokens of a window: the loss is their NLL, here and in training, and no stage prunes them."""
     compute: Compute = Compute()
     """How saliency is computed."""
 
@@ -101,8 +103,6 @@ class TrainingSettings(Contract):
 
     keep_ratio: Ratio = 0.7
     """Share of the living tokens that a simulated stage keeps."""
-    continuation_tokens: PositiveInt = 64
-    """Last tokens of a training window: no stage sees them, and the LM loss is their NLL."""
     width: PositiveInt = 128
     """Hidden width of the scorer's MLP."""
     epochs: PositiveInt = 1

@@ -46,6 +46,8 @@ class SaliencySpec(Contract):
     """Validation documents, one window each, for the pruner's held-out ranking quality."""
     tokens: PositiveInt
     """Tokens of one window."""
+    continuation_tokens: PositiveInt
+    """Last tokens of a window: the loss is their NLL, here and in training, and no stage prunes them."""
     compute: Compute
     """How the job computes."""
 
@@ -61,8 +63,6 @@ class PrunerSpec(Contract):
     """Share of the living tokens that each simulated stage keeps."""
     preserve: Preserve
     """Tokens that the simulated stages never drop."""
-    continuation_tokens: PositiveInt
-    """Last tokens of a training window: no stage sees them, and the LM loss is their NLL."""
     width: PositiveInt
     """Hidden width of the scorer's MLP."""
     epochs: PositiveInt

@@ -139,6 +139,7 @@ class SdtpPlanner:
                 documents=settings.documents,
                 validation_documents=settings.validation_documents,
                 tokens=settings.tokens,
+                continuation_tokens=settings.continuation_tokens,
                 compute=settings.compute,
             ),
             self._sources,
@@ -151,7 +152,6 @@ class SdtpPlanner:
             keep_ratios=(training.keep_ratio,) * len(layers),
             # Trained once with the baseline's protection: what an arm protects is an inference setting.
             preserve=self._config.baseline.preserve,
-            continuation_tokens=training.continuation_tokens,
             width=training.width,
             epochs=training.epochs,
             batch=training.batch,
