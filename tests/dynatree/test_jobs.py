@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ablations.dynatree import decode, fit_ngram
+from ablations.dynatree.ngram import NgramCounts
 from ablations.lm.prepare_model import prepare_model
 from ablations.lm.prepare_text import prepare_text
 from ablations.study.artefact import Manifest
@@ -128,30 +129,33 @@ def test_lower_precision_allows_ties_alone(folder, inputs):
     assert all(sample.matched or sample.ties for sample in record.samples)
 
 
-def test_a_draft_of_another_vocabulary_is_refused(folder, inputs):
-    manifest = folder / "foreign" / "manifest.json"
+def edited_draft(inputs: dict[str, Path], folder: Path, name: str, old: str, new: str) -> Path:
+    """A copy of the draft with one file edited, its manifest in step; returns the manifest."""
+    manifest = folder / f"edited-{name}" / "manifest.json"
     shutil.copytree(inputs["draft"].parent, manifest.parent)
-    tokenizer = manifest.parent / "tokenizer.json"
-    tokenizer.write_text(tokenizer.read_text().replace('"a": ', '"aa": ', 1))
+    file = manifest.parent / name
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new, 1))
     described = Manifest.model_validate_json(manifest.read_bytes())
-    files = described.files | {"tokenizer.json": sha256_file(tokenizer)}
+    files = described.files | {name: sha256_file(file)}
     manifest.write_text(described.model_copy(update={"files": files}).model_dump_json())
-    with pytest.raises(
-        UserError, match=r"foreign/manifest\.json: the draft's vocabulary is not the target's"
-    ):
-        run_job(
-            folder,
-            "other",
-            DecodeSpec,
-            decode.run,
-            decode_spec(*ARMS["neural"]),
-            inputs | {"draft": manifest},
-        )
+    return manifest
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("tokenizer.json", '"a": ', '"aa": ', "the draft's vocabulary is not the target's"),
+        ("config.json", "4096", "40", "the draft has 40 positions, prompts and new tokens need 42"),
+    ],
+)
+def test_a_draft_that_does_not_fit_the_target_is_refused(file, old, new, message, folder, inputs):
+    changed = inputs | {"draft": edited_draft(inputs, folder, file, old, new)}
+    with pytest.raises(UserError, match=rf"edited-{file}/manifest\.json: {message}"):
+        run_job(folder, "other", DecodeSpec, decode.run, decode_spec(*ARMS["neural"]), changed)
 
 
 def test_counts_of_a_larger_vocabulary_are_refused(folder, inputs):
-    from ablations.dynatree.ngram import NgramCounts
-
     with pytest.raises(UserError, match="do not fit a target of 100 tokens"):
         NgramCounts.load(inputs["ngram"], 100)
 

@@ -80,7 +80,10 @@ def test_planting_again_forgets_the_last_round():
 
 def test_tree_mask_shows_the_whole_prefix():
     tree = planted([[0, 0]])
-    mask = tree_mask(tree.ancestors, 4)
+    mask = tree_mask(tree.ancestors, 4, torch.bfloat16)
+    assert mask.dtype == torch.bfloat16
+    assert set(mask.unique().tolist()) == {0.0, float("-inf")}
+    mask = mask == 0
     assert mask.shape == (1, 1, 3, 7)
     assert mask[0, 0, :, :4].all()
     assert mask[0, 0, :, 4:].tolist() == [[True, False, False], [True, True, False], [True, False, True]]

@@ -77,7 +77,7 @@ def build_arm(job: JobFile[DecodeSpec], target: LayeredLM, capacity: int) -> Dec
         raise UserError("shape.branching: a linear draft is one path; set it to 1 or 'method' to tree")
     nodes = min(pruning.max_nodes, sum(shape.branching**depth for depth in range(1, shape.depth + 1)))
     draft = Draft(
-        drafter=_build_drafter(job, target, capacity + nodes),
+        drafter=_build_drafter(job, target, capacity, nodes),
         tree=TokenTree(nodes, target.device),
         depth=shape.depth,
         branching=shape.branching,
@@ -86,7 +86,7 @@ def build_arm(job: JobFile[DecodeSpec], target: LayeredLM, capacity: int) -> Dec
     return partial(decode_speculative, target, target.new_cache(capacity + nodes), draft)
 
 
-def _build_drafter(job: JobFile[DecodeSpec], target: LayeredLM, capacity: int) -> Drafter:
+def _build_drafter(job: JobFile[DecodeSpec], target: LayeredLM, tokens: int, nodes: int) -> Drafter:
     vocabulary = target.lm_head.out_features
     if isinstance(job.spec.drafter, NgramDraftSpec):
         counts = NgramCounts.load(job.path("ngram"), vocabulary)
@@ -97,8 +97,13 @@ def _build_drafter(job: JobFile[DecodeSpec], target: LayeredLM, capacity: int) -
             f"{draft_model}: the draft's vocabulary is not the target's; choose a draft that shares it"
         )
     draft = load_model(draft_model, job.spec.compute, target.device)
+    if draft.config.max_position_embeddings < tokens:
+        raise UserError(
+            f"{draft_model}: the draft has {draft.config.max_position_embeddings} positions, prompts and new"
+            f" tokens need {tokens}; set 'tokens' of the prompts lower or choose another draft"
+        )
     pack_linears(draft)
-    return NeuralDrafter(draft, vocabulary, capacity)
+    return NeuralDrafter(draft, vocabulary, tokens + nodes)
 
 
 def build_reference(job: JobFile[DecodeSpec], target: LayeredLM, capacity: int) -> Decoder:

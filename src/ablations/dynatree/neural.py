@@ -42,13 +42,12 @@ class NeuralDrafter:
         if level.start == 0:
             logits = self._forward_root(tree)
         else:
-            mask = tree_mask(tree.ancestors[level], self._committed)
+            mask = tree_mask(tree.ancestors[level], self._committed, self._draft.dtype)
             positions = self._committed + tree.depths[level]
             logits = self._draft.forward(tree.tokens[None, level], positions[None], mask, self._cache)
         self.forwards += 1
-        probabilities = logits[0, :, : self._vocabulary].double().softmax(dim=-1)
-        best = probabilities.topk(branching, dim=-1)
-        return best.indices, best.values
+        best = logits[0, :, : self._vocabulary].float().softmax(dim=-1).topk(branching, dim=-1)
+        return best.indices, best.values.double()
 
     def commit(self, tree: TokenTree, path: Tensor) -> None:
         """Keep the rows of the accepted path; see `Drafter.commit`."""
@@ -63,7 +62,7 @@ class NeuralDrafter:
         start, rows = self._committed, len(ids)
         positions = torch.arange(start, start + rows, device=ids.device)
         causal = torch.ones(rows, rows, dtype=torch.bool, device=ids.device).tril()
-        mask = tree_mask(causal, start) if rows > 1 else None
+        mask = tree_mask(causal, start, self._draft.dtype) if rows > 1 else None
         logits = self._draft.forward(ids[None], positions[None], mask, self._cache, last_only=True)
         self._committed += rows - 1
         return logits

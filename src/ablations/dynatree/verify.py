@@ -8,17 +8,22 @@ from ablations.lm.cache import StaticCache
 from ablations.lm.layered import LayeredLM
 
 
-def tree_mask(ancestors: Tensor, prefix: int) -> Tensor:
+def tree_mask(ancestors: Tensor, prefix: int, dtype: torch.dtype) -> Tensor:
     """Attention mask of tree rows on a cache: everything before the tree, and one's own ancestors.
 
     Args:
         ancestors: ``[rows, nodes]`` bool.
         prefix: Cached rows before the tree.
+        dtype: Data type of the model.
 
     Returns:
-        ``[1, 1, rows, prefix + nodes]`` bool, True attends.
+        ``[1, 1, rows, prefix + nodes]``, 0 where a row attends and minus infinity elsewhere; a boolean
+        mask would be turned into this one again in every layer.
     """
-    return torch.nn.functional.pad(ancestors, (prefix, 0), value=True)[None, None]
+    rows, nodes = ancestors.shape
+    mask = torch.zeros(rows, prefix + nodes, dtype=dtype, device=ancestors.device)
+    mask[:, prefix:].masked_fill_(~ancestors, float("-inf"))
+    return mask[None, None]
 
 
 def verify(target: LayeredLM, tree: TokenTree, cache: StaticCache) -> tuple[Tensor, int]:
@@ -37,7 +42,7 @@ def verify(target: LayeredLM, tree: TokenTree, cache: StaticCache) -> tuple[Tens
         the bonus token: the target's own next token after the path.
     """
     prefix = cache.lengths[0]
-    mask = tree_mask(tree.ancestors, prefix) if tree.size > 1 else None
+    mask = tree_mask(tree.ancestors, prefix, target.dtype) if tree.size > 1 else None
     logits = target.forward(tree.tokens[None], prefix + tree.depths[None], mask, cache)
     decided = logits[0].argmax(dim=-1)
     path = accepted_path(tree, decided)
