@@ -46,8 +46,13 @@ def verify(target: LayeredLM, tree: TokenTree, cache: StaticCache) -> tuple[Tens
     logits = target.forward(tree.tokens[None], prefix + tree.depths[None], mask, cache)
     decided = logits[0].argmax(dim=-1)
     path = accepted_path(tree, decided)
-    cache.keep(prefix, path)
-    return path, int(decided[path[-1]])
+    last = int(path[-1])
+    if last + 1 == len(path):
+        # First siblings all the way: the rows lie where they belong.
+        cache.truncate(prefix + len(path))
+    else:
+        cache.keep(prefix, path)
+    return path, int(decided[last])
 
 
 def accepted_path(tree: TokenTree, decided: Tensor) -> Tensor:
