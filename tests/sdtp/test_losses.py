@@ -7,6 +7,7 @@ from ablations.sdtp.losses import (
     lm_loss,
     ranking_loss,
     regression_loss,
+    regression_targets,
     require_finite,
     standardise,
 )
@@ -88,3 +89,11 @@ def test_lm_loss_is_next_token_nll():
 def test_divergence_is_an_error(value):
     with pytest.raises(UserError, match=r"step 7.*'mse'.*learning_rate"):
         require_finite({"lm": 1.0, "mse": value}, 7)
+
+
+def test_targets_are_the_standardised_logarithm():
+    saliency = torch.tensor([[1.0, math.e, math.e**2, 0.0]])
+    living = torch.tensor([[True, True, True, False]])
+    expected = torch.tensor([[-1.0, 0.0, 1.0, 0.0]]) * math.sqrt(1.5)
+    torch.testing.assert_close(regression_targets(saliency, living), expected)
+    assert regression_targets(saliency, ~living).isfinite().all()

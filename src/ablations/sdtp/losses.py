@@ -6,6 +6,22 @@ from torch.nn import functional as F
 
 from ablations.study.errors import UserError
 
+# Where the logarithm of saliency ends; measured values lie between 1e-6 and 10.
+SMALLEST = 1e-9
+
+
+def regression_targets(saliency: Tensor, living: Tensor) -> Tensor:
+    """The logarithm of saliency, standardised over the living tokens of each stage.
+
+    Saliency has a heavy tail (the first token's lies tens of standard deviations above the others), and
+    a squared error on it fits little else. The logarithm keeps the order of tokens.
+
+    Args:
+        saliency: ``[stages, tokens]`` float32, not negative.
+        living: ``[stages, tokens]`` bool.
+    """
+    return standardise(saliency.clamp(min=SMALLEST).log(), living)
+
 
 def standardise(values: Tensor, living: Tensor) -> Tensor:
     """Zero mean and unit variance over the living tokens of each stage.

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from ablations.lm.checkpoint import load_model
 from ablations.lm.device import configure
 from ablations.lm.layered import LayeredLM
-from ablations.sdtp.losses import lm_loss, ranking_loss, regression_loss, require_finite, standardise
+from ablations.sdtp.losses import lm_loss, ranking_loss, regression_loss, regression_targets, require_finite
 from ablations.sdtp.masks import Masked, masked_forward, sample_keep
 from ablations.sdtp.pruner import PRUNER_FILE, Pruner, save_pruner
 from ablations.sdtp.selection import require_layers, stage_counts
@@ -79,7 +79,7 @@ class Trainer:
             living = masked.living[:, : self.prompt]
             saliency = self.table.saliency[window, :, : self.prompt].to(self.lm.device)
             if weights.mse > 0:
-                losses["mse"] = regression_loss(scores, standardise(saliency, living), living)
+                losses["mse"] = regression_loss(scores, regression_targets(saliency, living), living)
             if weights.ranking > 0:
                 losses["ranking"] = ranking_loss(scores, saliency, living)
         return losses
