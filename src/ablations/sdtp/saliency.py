@@ -5,13 +5,13 @@ from typing import Literal
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from ablations.lm.checkpoint import load_model, load_tokenizer
 from ablations.lm.corpus import Window, read_corpus, windows
 from ablations.lm.device import configure
 from ablations.lm.layered import LayeredLM
-from ablations.sdtp.losses import lm_loss
 from ablations.sdtp.selection import require_layers
 from ablations.sdtp.table import SALIENCY_FILE
 from ablations.study.artefact import new_artefact
@@ -50,7 +50,7 @@ def window_saliency(
                 states[layer] = hidden
             hidden = lm.layer(layer, hidden, rotary)
         logits = lm.head(hidden[:, -continuation - 1 : -1])[0]
-        loss = lm_loss(logits, ids[-continuation:])
+        loss = F.cross_entropy(logits.float(), ids[-continuation:])
         gradients = torch.autograd.grad(loss, [states[layer] for layer in layers])
     state = torch.cat([states[layer].detach() for layer in layers]).float()
     gradient = torch.cat(gradients).float()
