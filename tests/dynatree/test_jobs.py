@@ -125,7 +125,6 @@ def test_lower_precision_allows_ties_alone(folder, inputs):
     out = run_job(folder, "bfloat16", DecodeSpec, decode.run, spec, inputs)
     record = read_record(out, Record[DecodeSpec, DecodeSample, DecodeTotals])
     assert record.totals.tie_margin > 0
-    assert record.totals.weight_layout == "stock"
     assert all(sample.matched or sample.ties for sample in record.samples)
 
 

@@ -48,7 +48,17 @@ def test_a_packed_model_gives_the_same_logits_and_keeps_its_embedding(architectu
     assert torch.equal(lm.embedding.weight, embedding)
 
 
-def test_other_data_types_stay_as_they_are():
+@torch.inference_mode()
+def test_bfloat16_is_packed_where_the_processor_knows_it():
     lm = model("llama", torch.bfloat16)
+    ids, positions = torch.randint(0, 101, (1, 9)), torch.arange(9)[None]
+    expected = lm.forward(ids, positions)
+    known = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert pack_linears(lm) == ("onednn" if known else "stock")
+    torch.testing.assert_close(lm.forward(ids, positions), expected, rtol=0.05, atol=0.02)
+
+
+def test_half_precision_stays_as_it_is():
+    lm = model("llama", torch.float16)
     assert pack_linears(lm) == "stock"
     assert isinstance(lm.lm_head, torch.nn.Linear)

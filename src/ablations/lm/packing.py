@@ -7,7 +7,7 @@ from ablations.lm.layered import LayeredLM
 
 
 class PackedLinear(nn.Module):
-    """A linear layer with a prepacked float32 weight, for CPU inference.
+    """A linear layer with a prepacked weight, for CPU inference in float32 or bfloat16.
 
     A stock `nn.Linear` lets the matrix library rearrange its weight again in every call, which is most of
     the time where few rows meet a large matrix. The product is the same up to the order of summation.
@@ -25,17 +25,17 @@ class PackedLinear(nn.Module):
         self._packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Apply the layer: ``[..., in_features]`` float32 to ``[..., out_features]``."""
+        """Apply the layer: ``[..., in_features]`` to ``[..., out_features]``."""
         return torch.ops.mkldnn._linear_pointwise(rows, self._packed, self.bias, "none", [], "")
 
 
 def pack_linears(lm: LayeredLM) -> str:
-    """Replace the linear layers of a float32 model on the CPU by packed ones, in place, if oneDNN is there.
+    """Replace the linear layers of a model on the CPU by packed ones, in place, where oneDNN can do it.
 
     Returns:
         Name of the layout that the linear layers now have: ``onednn`` or ``stock``.
     """
-    if lm.device.type != "cpu" or lm.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
+    if lm.device.type != "cpu" or not _packable(lm.dtype):
         return "stock"
     for module in list(lm.model.modules()):
         for name, child in list(module.named_children()):
@@ -43,3 +43,12 @@ def pack_linears(lm: LayeredLM) -> str:
                 setattr(module, name, PackedLinear(child))
     lm.lm_head = lm.model.get_output_embeddings()
     return "onednn"
+
+
+def _packable(dtype: torch.dtype) -> bool:
+    if not torch.backends.mkldnn.is_available():
+        return False
+    if dtype == torch.bfloat16:
+        # Without the processor's own bfloat16 instructions the packed product is not to be had.
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype == torch.float32
