@@ -263,6 +263,7 @@ def test_other_errors_are_no_findings(workspace, monkeypatch, error):
         ("saliency", {"continuation_tokens": 64}, r"saliency\.tokens: 64.*continuation_tokens"),
         ("pruner", {"preserve": {"head": 50, "tail": 8}}, r"saliency\.tokens: 64.*preserve"),
         ("pruner", {"compute": COMPUTE | {"dtype": "float16"}}, r"compute\.dtype.*float16"),
+        ("pruner", {"losses": {"lm": 0.0, "mse": 0.0, "ranking": 0.0}}, "losses: all weights are zero"),
         ("pruner", {"learning_rate": 1e30}, "diverged.*learning_rate"),
     ],
 )

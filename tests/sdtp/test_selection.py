@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ablations.sdtp.selection import living_per_layer, require_layers, select, stage_counts
+from ablations.sdtp.selection import require_layers, select, stage_counts
 from ablations.study.contracts.sdtp import Preserve
 from ablations.study.errors import UserError
 
@@ -19,10 +19,6 @@ from ablations.study.errors import UserError
 )
 def test_stage_counts(tokens, ratios, head, tail, expected):
     assert stage_counts(tokens, ratios, Preserve(head=head, tail=tail)) == expected
-
-
-def test_living_per_layer():
-    assert living_per_layer(6, 10, (1, 4), (7, 5)) == (10, 7, 7, 7, 5, 5)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Job `evaluate_sdtp`: quality and prefill speed of one pruning configuration on the held-out windows."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -89,8 +90,8 @@ class Evaluation:
             prefilled = self.pruned_prefill(self.prompt(window), index)
             living = tuple(self.cache.lengths)
             ids = window.ids[self.spec.windows.prompt_tokens :].to(self.device)
-            nll = _own(lambda p=prefilled, i=ids: continuation_nll(self.lm, p, self.cache, i)).item()
-            if not -float("inf") < nll < float("inf"):
+            nll = _own(lambda p=prefilled, i=ids: continuation_nll(self.lm, p, self.cache, i).item())
+            if not math.isfinite(nll):
                 raise UserError(f"NLL of document '{window.document}' is {nll}; use compute.dtype float32")
             nlls.append(nll)
             kept.append(prefilled.kept.tolist())

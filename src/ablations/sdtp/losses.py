@@ -1,5 +1,7 @@
 """The three training losses (arXiv 2504.04514, eq. 4 to 8)."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -88,7 +90,7 @@ def require_finite(losses: dict[str, float], step: int) -> None:
         UserError: a loss is NaN or infinite.
     """
     for name, value in losses.items():
-        if not -float("inf") < value < float("inf"):
+        if not math.isfinite(value):
             raise UserError(
                 f"training diverged at step {step}: loss '{name}' is {value};"
                 " lower sdtp.training.learning_rate or use compute.dtype float32"

@@ -45,18 +45,6 @@ def stage_counts(tokens: int, keep_ratios: Iterable[float], preserve: Preserve) 
     return tuple(counts)
 
 
-def living_per_layer(
-    num_layers: int, tokens: int, layers: Sequence[int], counts: Sequence[int]
-) -> tuple[int, ...]:
-    """Tokens that enter each decoder layer, given the stages' layers and what each stage leaves."""
-    left = dict(zip(layers, counts, strict=True))
-    living = []
-    for layer in range(num_layers):
-        tokens = left.get(layer, tokens)
-        living.append(tokens)
-    return tuple(living)
-
-
 def select(scores: Tensor, keep: int, preserve: Preserve) -> Tensor:
     """Rows to keep: the protected ones and, of the others, those of the highest scores.
 

@@ -102,8 +102,9 @@ class Trainer:
     def _add_gradients(self, losses: dict[str, Tensor], share: float) -> None:
         """Add each loss's weighted gradient, clipped by itself, to the parameters' gradients.
 
-        Clipped together, the LM loss would drown the others: its gradient is larger by orders of
-        magnitude and far noisier, above all where an attention sink was dropped.
+        Clipped together, the LM loss would drown the others: its gradient has little in common from
+        window to window, and grows by an order of magnitude with the inverse of the temperature and
+        where an attention sink was dropped.
         """
         parameters = list(self.pruner.parameters())
         for name, loss in losses.items():
@@ -136,11 +137,14 @@ def train_pruner(run: Run[PrunerSpec]) -> None:
     """Train a pruner on a saliency table and write it.
 
     Raises:
-        UserError: float16, layers that table or model lack, windows too short, or a training that diverges.
+        UserError: float16, no loss, layers that table or model lack, windows too short, or a training that
+            diverges.
     """
     spec = run.spec
     if spec.compute.dtype == "float16":
         raise UserError("compute.dtype: float16 gradients underflow; use bfloat16 or float32")
+    if not (spec.losses.lm or spec.losses.mse or spec.losses.ranking):
+        raise UserError("losses: all weights are zero, so nothing would be trained; raise one")
     device = configure(spec.compute)
     table = read_saliency(run.job.path("saliency"), spec.layers)
     _require_prompt(table, spec.preserve)
