@@ -1,14 +1,15 @@
 """Interleaved timing on a device that nobody else of ours is timing on."""
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from getpass import getuser
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from filelock import FileLock
-from platformdirs import user_runtime_path
 
 Result = TypeVar("Result")
 
@@ -16,7 +17,9 @@ Result = TypeVar("Result")
 @contextmanager
 def device_lock(device: torch.device) -> Iterator[None]:
     """Hold the file lock of `device` on this host, so that no two processes of ours measure at once."""
-    folder = Path(user_runtime_path("ablations", ensure_exists=True))
+    # The temporary folder is the host's own, where a home may be shared by many hosts.
+    folder = Path(tempfile.gettempdir()) / f"ablations-{getuser()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
     with FileLock(folder / f"{device.type}-{device.index or 0}.lock"):
         yield
 
