@@ -34,9 +34,9 @@ def test_stopwatch() -> None:
 
 
 def test_the_device_is_locked_while_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ablations.lm.timing.user_runtime_path", lambda *_, **__: tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with device_lock(CPU):
-        (path,) = tmp_path.iterdir()
+        (path,) = tmp_path.glob("*/*.lock")
         with pytest.raises(Timeout):
             FileLock(path).acquire(timeout=0)
     with FileLock(path).acquire(timeout=0):

@@ -265,7 +265,8 @@ def _decoding_result(record: DecodeRecord, arm: Measured, settings: PaperSetting
             pd.Series([log_speedup(sample.pairs) for sample in samples], index=values.index),
             _resampling(settings),
         )
-    forwards = sum(sample.target_forwards for sample in samples)
+    # No forward at all: prefill's own token ended every sequence.
+    forwards = max(1, sum(sample.target_forwards for sample in samples))
     tokens = sum(sample.new_tokens for sample in samples)
     drafting = sum(sample.draft_seconds for sample in samples)
     working = drafting + sum(sample.verify_seconds for sample in samples)
