@@ -1,8 +1,8 @@
 import pytest
 import torch
-from noisy_models import SIZES, tiny_model
 
 from ablations.lm.layered import LayeredLM
+from tests.dynatree.noisy_models import SIZES, tiny_model
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,7 +2,6 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from noisy_models import VOCABULARY, noisy_copy, tiny_model
 from torch import Tensor
 
 from ablations.dynatree.decoding import Draft, Generation, decode_autoregressive, decode_speculative
@@ -11,6 +10,7 @@ from ablations.dynatree.generate import decode_with_transformers
 from ablations.dynatree.neural import NeuralDrafter
 from ablations.dynatree.tree import TokenTree
 from ablations.lm.layered import LayeredLM
+from tests.dynatree.noisy_models import VOCABULARY, noisy_copy, tiny_model
 
 NEW_TOKENS = 48
 ROOM = 512

@@ -1,11 +1,11 @@
 import pytest
 import torch
-from noisy_models import tiny_model
 
 from ablations.dynatree.decoding import decode_autoregressive
 from ablations.dynatree.exactness import count_ties
 from ablations.lm.layered import LayeredLM
 from ablations.study.errors import UserError
+from tests.dynatree.noisy_models import tiny_model
 
 PROMPT = [5, 9, 1, 30, 42, 7]
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tiny_models import TINY, tiny_model
 
 from ablations.lm.layered import LayeredLM
 from ablations.study.errors import UserError
+from tests.lm.tiny_models import TINY, tiny_model
 
 FULL_ATTENTION = {"llama": {}, "mistral": {"sliding_window": None}, "qwen2": {}, "gpt_neox": {}}
 

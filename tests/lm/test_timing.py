@@ -7,12 +7,13 @@ import pytest
 import torch
 from filelock import FileLock, Timeout
 
-from ablations.lm.timing import alternate, device_lock, stopwatch
+from ablations.lm.timing import device_lock, stopwatch, timed_pairs
 
 CPU = torch.device("cpu")
 
 
-def test_alternate_swaps_the_order_of_every_other_pair() -> None:
+@pytest.mark.parametrize(("arm_first", "order"), [(True, "ABBAAB"), (False, "BAABBA")])
+def test_pairs_swap_their_order_every_other_time(arm_first: bool, order: str) -> None:
     calls = []
 
     def arm() -> str:
@@ -23,8 +24,10 @@ def test_alternate_swaps_the_order_of_every_other_pair() -> None:
         calls.append("B")
         return "reference"
 
-    assert list(alternate(3, arm, reference)) == [("arm", "reference")] * 3
-    assert "".join(calls) == "ABBAAB"
+    pairs = list(timed_pairs(CPU, arm, reference, 3, arm_first))
+    assert [(first[0], second[0]) for first, second in pairs] == [("arm", "reference")] * 3
+    assert all(seconds >= 0 for pair in pairs for _, seconds in pair)
+    assert "".join(calls) == order
 
 
 def test_stopwatch() -> None:

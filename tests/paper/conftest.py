@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from synthetic import write_study
 
 from ablations.paper.collect import summarise
 from ablations.paper.section import render_section
 from ablations.paper.summary import Summary
 from ablations.paper.tables import write_tables
 from ablations.study.contracts.paper import PaperPlan
+from tests.paper.synthetic import write_study
 
 TEMPLATES = Path(__file__).parents[2] / "paper" / "templates"
 

@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-from synthetic import decode_record, sdtp_record
 
 from ablations.paper.collect import summarise
 from ablations.study.contracts.dynatree import Pruning, Shape
@@ -13,6 +12,7 @@ from ablations.study.contracts.paper import PaperPlan
 from ablations.study.errors import UserError
 from ablations.study.files import sha256_file
 from ablations.study.record_io import write_record
+from tests.paper.synthetic import decode_record, sdtp_record
 
 
 def collected(plan):

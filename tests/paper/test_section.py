@@ -7,14 +7,14 @@ import subprocess
 import sys
 
 import pytest
-from conftest import TEMPLATES
-from synthetic import DYNATREE, SDTP, SHARED, sdtp_record
 
 from ablations.paper.rendering import render as render_template
 from ablations.paper.section import render_section
 from ablations.study.contracts.paper import Expectation, Experiment
 from ablations.study.errors import UserError
 from ablations.study.record_io import write_record
+from tests.paper.conftest import TEMPLATES
+from tests.paper.synthetic import DYNATREE, SDTP, SHARED, sdtp_record
 
 IDS = [*SDTP, *(name for name in DYNATREE if name not in SHARED)]
 

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import TEMPLATES
-from recompute_cells import check
 
 from ablations.paper.tables import write_tables
 from ablations.study.contracts.paper import Experiment
+from tests.paper.conftest import TEMPLATES
+from tests.paper.recompute_cells import check
 
 
 def test_an_independent_recomputation_agrees(study):

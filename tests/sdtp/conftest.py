@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from random_models import CONFIGS, VOCABULARY, tiny_lm
 
 from ablations.lm.layered import LayeredLM
+from tests.sdtp.random_models import CONFIGS, VOCABULARY, tiny_lm
 
 
 @pytest.fixture(params=sorted(CONFIGS))

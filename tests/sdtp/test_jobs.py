@@ -229,7 +229,7 @@ def test_crash_of_the_arm_is_a_record(workspace, monkeypatch, error):
     assert record.outcome.status == "crashed"
     assert record.outcome.exception == type(error).__name__
     assert record.outcome.message == str(error).splitlines()[0]
-    assert record.outcome.place.endswith("broken in test_jobs")
+    assert record.outcome.place.endswith(f"broken in {__name__}")
     assert record.samples == ()
     assert record.totals is None
 

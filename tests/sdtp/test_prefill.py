@@ -1,6 +1,5 @@
 import pytest
 import torch
-from naive import naive_logits
 from torch.nn import functional as F
 
 from ablations.sdtp.continuation import continuation_nll
@@ -9,6 +8,7 @@ from ablations.sdtp.prefill import DENSE, Pruning, no_scores, prefill, random_sc
 from ablations.sdtp.pruner import Pruner
 from ablations.sdtp.selection import select, stage_counts
 from ablations.study.contracts.sdtp import Preserve
+from tests.sdtp.naive import naive_logits
 
 LAYERS = (1, 3, 4)
 RATIOS = (0.7, 0.7, 0.7)

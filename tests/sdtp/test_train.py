@@ -1,7 +1,5 @@
 import pytest
 import torch
-from random_models import LAYERS as MODEL_LAYERS
-from random_models import VOCABULARY, tiny_lm
 
 from ablations.sdtp.continuation import continuation_nll
 from ablations.sdtp.prefill import Pruning, prefill
@@ -9,6 +7,8 @@ from ablations.sdtp.saliency import window_saliency
 from ablations.sdtp.table import SaliencyTable
 from ablations.sdtp.train import Trainer
 from ablations.study.contracts.sdtp import PrunerSpec
+from tests.sdtp.random_models import LAYERS as MODEL_LAYERS
+from tests.sdtp.random_models import VOCABULARY, tiny_lm
 
 LAYERS = (1, 3, MODEL_LAYERS - 1)
 CONTINUATION = 8

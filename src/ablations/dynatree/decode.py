@@ -18,7 +18,7 @@ from ablations.lm.corpus import Window, read_corpus, windows
 from ablations.lm.device import configure, device_name, peak_memory_bytes
 from ablations.lm.layered import LayeredLM
 from ablations.lm.packing import pack_linears
-from ablations.lm.timing import alternate, device_lock, stopwatch
+from ablations.lm.timing import Pair, device_lock, timed_pairs
 from ablations.study.contracts.dynatree import (
     DecodePair,
     DecodeSample,
@@ -32,7 +32,6 @@ from ablations.study.job import JobFile, Run, main
 from ablations.study.record_io import digests_of, environment_of, write_record
 
 Decoder = Callable[[list[int], int], Generation]
-Timed = tuple[Generation, float]
 
 WARMUP_TOKENS = 8
 
@@ -113,21 +112,12 @@ def build_reference(job: JobFile[DecodeSpec], target: LayeredLM, capacity: int) 
     return partial(decode_autoregressive, target, target.new_cache(capacity))
 
 
-def timed_pairs(
-    device: torch.device,
-    arm: Callable[[], Generation],
-    reference: Callable[[], Generation],
-    repeats: int,
-    arm_first: bool,
-) -> list[tuple[Timed, Timed]]:
-    """Time both interleaved; pairs come as (arm, reference), each a generation and its seconds."""
-    first, second = (arm, reference) if arm_first else (reference, arm)
-    pairs = alternate(repeats, partial(stopwatch, device, first), partial(stopwatch, device, second))
-    return [pair if arm_first else pair[::-1] for pair in pairs]
-
-
 def sample(
-    window: Window, pairs: list[tuple[Timed, Timed]], matched: bool, ties: int, eos_ids: frozenset[int]
+    window: Window,
+    pairs: list[Pair[Generation]],
+    matched: bool,
+    ties: int,
+    eos_ids: frozenset[int],
 ) -> DecodeSample:
     """One row of the record; counts and parts of the time are those of the last pair."""
     generation = pairs[-1][0][0]
@@ -189,12 +179,14 @@ def run(run: Run[DecodeSpec]) -> None:
             reference(warm, WARMUP_TOKENS)
         for index, window in enumerate(tqdm(prompts, desc="decode", mininterval=2)):
             prompt = window.ids.tolist()
-            pairs = timed_pairs(
-                device,
-                partial(arm, prompt, spec.new_tokens),
-                partial(reference, prompt, spec.new_tokens),
-                spec.repeats,
-                arm_first=index % 2 == 0,
+            pairs = list(
+                timed_pairs(
+                    device,
+                    partial(arm, prompt, spec.new_tokens),
+                    partial(reference, prompt, spec.new_tokens),
+                    spec.repeats,
+                    arm_first=index % 2 == 0,
+                )
             )
             ties = 0
             for (emitted, _), (greedy, _) in pairs:

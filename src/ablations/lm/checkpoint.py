@@ -44,12 +44,12 @@ def load_tokenizer(manifest: Path) -> PreTrainedTokenizerFast:
     Raises:
         UserError: a file is missing or corrupt.
     """
-    folder, _ = _open(manifest)
+    folder, _ = _open(manifest, unread="*.safetensors")
     # Not AutoTokenizer: it may rebuild the pre-tokenizer from the model type instead of reading it.
     return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
 
 
-def _open(manifest_path: Path) -> tuple[Path, dict]:
+def _open(manifest_path: Path, unread: str = "") -> tuple[Path, dict]:
     logging.set_verbosity_error()
-    folder, manifest = open_artefact(manifest_path)
+    folder, manifest = open_artefact(manifest_path, unread)
     return folder, manifest.facts

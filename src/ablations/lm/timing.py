@@ -12,6 +12,8 @@ import torch
 from filelock import FileLock
 
 Result = TypeVar("Result")
+Timed = tuple[Result, float]
+Pair = tuple[Timed[Result], Timed[Result]]
 
 
 @contextmanager
@@ -39,16 +41,24 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def alternate(
-    repeats: int, arm: Callable[[], Result], reference: Callable[[], Result]
-) -> Iterator[tuple[Result, Result]]:
-    """Run `arm` and `reference` in pairs, A B B A A B ..., and yield each pair as (arm, reference)."""
+def timed_pairs(
+    device: torch.device,
+    arm: Callable[[], Result],
+    reference: Callable[[], Result],
+    repeats: int,
+    arm_first: bool,
+) -> Iterator[Pair[Result]]:
+    """Time `arm` and `reference` interleaved: A B B A A B ..., or B A A B ... unless `arm_first`.
+
+    Callers alternate `arm_first` from document to document, so that a single pair each favours neither.
+
+    Yields:
+        Each pair as (arm, reference), a result and its seconds each.
+    """
     for index in range(repeats):
-        if index % 2 == 0:
-            first = arm()
-            second = reference()
-            yield first, second
+        if (index % 2 == 0) == arm_first:
+            first = stopwatch(device, arm)
+            yield first, stopwatch(device, reference)
         else:
-            second = reference()
-            first = arm()
-            yield first, second
+            second = stopwatch(device, reference)
+            yield stopwatch(device, arm), second

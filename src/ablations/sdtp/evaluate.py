@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -12,7 +13,7 @@ from ablations.lm.checkpoint import load_model
 from ablations.lm.corpus import Window
 from ablations.lm.device import configure, device_name, peak_memory_bytes
 from ablations.lm.layered import LayeredLM
-from ablations.lm.timing import alternate, device_lock, stopwatch
+from ablations.lm.timing import device_lock, timed_pairs
 from ablations.sdtp.continuation import continuation_nll
 from ablations.sdtp.cost import kv_bytes, prefill_flops
 from ablations.sdtp.heldout import REFERENCE_FILE, heldout_windows
@@ -111,10 +112,12 @@ class Evaluation:
                 ids = self.prompt(window)
                 warmup = timing.warmup if index == 0 else 0
                 pairs = []
-                for arm, reference in alternate(
+                for (_, arm), (_, reference) in timed_pairs(
+                    self.device,
+                    partial(self.pruned_prefill, ids, index),
+                    partial(self.dense_prefill, ids),
                     warmup + timing.repeats,
-                    lambda i=ids, d=index: stopwatch(self.device, lambda: self.pruned_prefill(i, d))[1],
-                    lambda i=ids: stopwatch(self.device, lambda: self.dense_prefill(i))[1],
+                    arm_first=index % 2 == 0,
                 ):
                     pairs.append(TimedPair(arm=arm, reference=reference))
                     bar.update()

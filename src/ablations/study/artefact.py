@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,12 @@ def new_artefact(run: Run, facts: dict[str, Any]) -> Iterator[Path]:
         write_text(run.out, manifest.model_dump_json(indent=1) + "\n")
 
 
-def open_artefact(manifest_path: Path) -> tuple[Path, Manifest]:
+def open_artefact(manifest_path: Path, unread: str = "") -> tuple[Path, Manifest]:
     """Check an artefact's files against its manifest; return its folder and the manifest.
+
+    Args:
+        manifest_path: The manifest.
+        unread: Pattern of file names that the caller will not read, and that need no check.
 
     Raises:
         UserError: the manifest or a file is missing, or a file's bytes are not those that were written.
@@ -75,6 +80,8 @@ def open_artefact(manifest_path: Path) -> tuple[Path, Manifest]:
     manifest = read_contract(manifest_path, Manifest)
     folder = manifest_path.parent
     for name, expected in manifest.files.items():
+        if fnmatch(name, unread):
+            continue
         path = folder / name
         if not path.is_file():
             raise UserError(f"{path}: missing; delete {manifest_path} and run snakemake again")
