@@ -145,6 +145,11 @@ def test_an_id_names_one_experiment(raw):
     assert problem(raw).startswith("dynatree.ablations.F1: this id is also in sdtp.ablations")
 
 
+def test_a_text_cannot_take_the_name_of_another_input(raw):
+    message = problem(raw, "texts", model=raw["texts"]["python"])
+    assert message == "texts.model: this name is a job's own; choose another"
+
+
 def test_only_switches_on_a_subset(raw):
     raw["sdtp"]["only"] = ["A7"]
     plan = Plan(raw, ROOT)

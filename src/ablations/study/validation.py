@@ -14,6 +14,9 @@ Baseline = TypeVar("Baseline", bound=Contract)
 
 BASELINE = "baseline"
 
+# A decoding job knows its texts by name, beside these inputs of its own.
+RESERVED_TEXTS = ("model", "draft", "ngram")
+
 
 def load_study(raw: Mapping[str, Any]) -> StudyConfig:
     """Check a raw configuration, cross-references included.
@@ -22,6 +25,9 @@ def load_study(raw: Mapping[str, Any]) -> StudyConfig:
         UserError: the first problem found, naming its key.
     """
     config = _validate(StudyConfig, raw, "")
+    for name in RESERVED_TEXTS:
+        if name in config.texts:
+            raise UserError(f"texts.{name}: this name is a job's own; choose another")
     _known("sdtp.model", [config.sdtp.model], config.models, "models")
     _known("sdtp.text", [config.sdtp.text], config.texts, "texts")
     _known("dynatree.target", [config.dynatree.target], config.models, "models")

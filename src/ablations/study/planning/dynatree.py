@@ -11,10 +11,10 @@ from ablations.study.contracts.dynatree import (
     NgramSpec,
     PromptSet,
 )
-from ablations.study.contracts.paper import Experiment
 from ablations.study.errors import UserError
 from ablations.study.planning.artefacts import Artefacts
 from ablations.study.planning.jobs import Job, Sources
+from ablations.study.planning.rows import Row, ablation_row
 from ablations.study.planning.stages import DECODE, FIT_NGRAM
 from ablations.study.validation import changed, selected
 
@@ -28,28 +28,14 @@ class DynatreePlanner:
         self._sources = sources
         self._target = artefacts.model(config.dynatree.target)
 
-    def rows(self) -> Iterator[tuple[Experiment, Job]]:
+    def rows(self) -> Iterator[Row]:
         """Each experiment with the job that measures it."""
         config = self._config
         for name, ablation in selected(config.ablations, config.only).items():
             key = f"dynatree.ablations.{name}"
             job = self._decode(changed(config.baseline, ablation, key), ablation.budget, key)
-            yield (
-                Experiment(
-                    id=name,
-                    method="dynatree",
-                    title=ablation.title,
-                    section=ablation.section,
-                    step=ablation.step,
-                    change=ablation.change,
-                    hypothesis=ablation.hypothesis,
-                    expect=ablation.expect,
-                    versus=ablation.versus,
-                    record=str(job.path),
-                    budget=ablation.budget.model_dump() if ablation.budget else {},
-                ),
-                job,
-            )
+            budget = ablation.budget.model_dump() if ablation.budget else {}
+            yield ablation_row("dynatree", name, ablation, job, ablation.versus, budget)
 
     def _decode(self, components: DynatreeBaseline, budget: DecodingBudget | None, key: str) -> Job:
         config = self._config

@@ -1,27 +1,19 @@
 """From a checked configuration to the jobs of a study and the rows of its paper."""
 
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ablations.study.contracts.paper import Experiment, PaperPlan
+from ablations.study.contracts.paper import PaperPlan
 from ablations.study.errors import UserError
 from ablations.study.planning.artefacts import Artefacts
 from ablations.study.planning.code import CodeIndex
 from ablations.study.planning.dynatree import DynatreePlanner
 from ablations.study.planning.jobs import Job, Sources
 from ablations.study.planning.pins import Pins
+from ablations.study.planning.rows import Row
 from ablations.study.planning.sdtp import SdtpPlanner
 from ablations.study.planning.stages import Stage
 from ablations.study.validation import load_study
-
-
-@dataclass(frozen=True)
-class Row:
-    """An experiment and the job that measures it."""
-
-    experiment: Experiment
-    job: Job
 
 
 class Plan:
@@ -43,7 +35,7 @@ class Plan:
             SdtpPlanner(self.config, artefacts, self.sources),
             DynatreePlanner(self.config, artefacts, self.sources),
         )
-        self.rows = [Row(*pair) for planner in planners for pair in planner.rows()]
+        self.rows = [row for planner in planners for row in planner.rows()]
 
     @cached_property
     def jobs(self) -> dict[str, Job]:

@@ -8,6 +8,7 @@ from ablations.study.contracts.sdtp import EvaluateSpec, PrunerSpec, ReferenceSp
 from ablations.study.errors import UserError
 from ablations.study.planning.artefacts import Artefacts
 from ablations.study.planning.jobs import Job, Sources
+from ablations.study.planning.rows import Row, ablation_row
 from ablations.study.planning.stages import EVALUATE_SDTP, REFERENCE, SALIENCY, TRAIN_PRUNER
 from ablations.study.validation import BASELINE, changed, selected
 
@@ -35,37 +36,24 @@ class SdtpPlanner:
             continuation_tokens=evaluation.continuation_tokens,
         )
 
-    def rows(self) -> Iterator[tuple[Experiment, Job]]:
+    def rows(self) -> Iterator[Row]:
         """Each experiment with the job that measures it, the baseline first."""
         config = self._config
-        experiment = Experiment(
+        job = self._evaluate(config.baseline, "sdtp.baseline")
+        baseline = Experiment(
             id=BASELINE,
             method="sdtp",
             title="Baseline",
             section="baseline",
             change={},
             versus=None,
-            record=str((job := self._evaluate(config.baseline, "sdtp.baseline")).path),
+            record=str(job.path),
         )
-        yield experiment, job
+        yield Row(baseline, job)
         for name, ablation in selected(config.ablations, config.only).items():
             key = f"sdtp.ablations.{name}"
             job = self._evaluate(changed(config.baseline, ablation, key), key)
-            yield (
-                Experiment(
-                    id=name,
-                    method="sdtp",
-                    title=ablation.title,
-                    section=ablation.section,
-                    step=ablation.step,
-                    change=ablation.change,
-                    hypothesis=ablation.hypothesis,
-                    expect=ablation.expect,
-                    versus=ablation.versus or BASELINE,
-                    record=str(job.path),
-                ),
-                job,
-            )
+            yield ablation_row("sdtp", name, ablation, job, ablation.versus or BASELINE, {})
 
     def _layers(self, schedule: Schedule, key: str) -> tuple[int, ...]:
         """Explicit pruning layers of a schedule."""

@@ -1,0 +1,36 @@
+"""Rows of a study: an experiment as the paper sees it, and the job that measures it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ablations.study.config import Ablation
+from ablations.study.contracts.paper import Experiment, Method
+from ablations.study.planning.jobs import Job
+
+
+@dataclass(frozen=True)
+class Row:
+    """An experiment and the job that measures it."""
+
+    experiment: Experiment
+    job: Job
+
+
+def ablation_row(
+    method: Method, name: str, ablation: Ablation, job: Job, versus: str | None, budget: dict[str, Any]
+) -> Row:
+    """The row of one entry of the configuration."""
+    experiment = Experiment(
+        id=name,
+        method=method,
+        title=ablation.title,
+        section=ablation.section,
+        step=ablation.step,
+        change=ablation.change,
+        hypothesis=ablation.hypothesis,
+        expect=ablation.expect,
+        versus=versus,
+        record=str(job.path),
+        budget=budget,
+    )
+    return Row(experiment, job)
