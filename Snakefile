@@ -8,6 +8,11 @@
 configfile: "config.yaml"
 
 
+# One measurement at a time on each machine, however many machines a scheduler spreads the jobs over.
+resource_scopes:
+    timer="local",
+
+
 # Checks the configuration, plans its jobs, and writes their immutable specs and the paper's stamps.
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/prepare.smk"

@@ -6,12 +6,21 @@ from ablations.sdtp.prefill import Pruning, prefill
 from ablations.sdtp.saliency import window_saliency
 from ablations.sdtp.table import SaliencyTable
 from ablations.sdtp.train import Trainer
-from ablations.study.contracts.sdtp import PrunerSpec
+from ablations.study.contracts.sdtp import PrunerSpec, SaliencySpec
 from tests.sdtp.random_models import LAYERS as MODEL_LAYERS
 from tests.sdtp.random_models import VOCABULARY, tiny_lm
 
 LAYERS = (1, 3, MODEL_LAYERS - 1)
 CONTINUATION = 8
+SALIENCY = SaliencySpec(
+    layers=LAYERS,
+    measure="norm",
+    documents=32,
+    validation_documents=4,
+    tokens=56,
+    continuation_tokens=CONTINUATION,
+    compute={},
+)
 
 
 def make_spec(**change) -> PrunerSpec:
@@ -36,7 +45,7 @@ def frozen():
     lm = tiny_lm("llama")
     ids = torch.randint(VOCABULARY, (36, 56), generator=torch.Generator().manual_seed(2))
     saliency = torch.stack([window_saliency(lm, window, LAYERS, CONTINUATION, "norm")[0] for window in ids])
-    return lm, SaliencyTable(ids, saliency, torch.arange(36) >= 32, CONTINUATION)
+    return lm, SaliencyTable(ids, saliency, torch.arange(36) >= 32, SALIENCY)
 
 
 def mean_losses(trainer):
@@ -59,7 +68,7 @@ def test_training_lowers_the_losses_and_raises_spearman_on_held_out_windows(froz
 def test_lm_loss_alone_learns_what_the_continuation_needs(frozen):
     """Overfit one window: the hard-pruned model predicts its continuation better than before."""
     lm, table = frozen
-    one = SaliencyTable(table.ids[:1], table.saliency[:1], torch.tensor([False]), CONTINUATION)
+    one = SaliencyTable(table.ids[:1], table.saliency[:1], torch.tensor([False]), SALIENCY)
     spec = make_spec(losses={"lm": 1.0, "mse": 0.0, "ranking": 0.0}, epochs=80, batch=1)
     trainer = Trainer(lm, spec, one)
 

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+from tests.workflow.conftest import TINY
+
 RENDERING = ["Collecting the records into results/summary.json", "Drawing figures", "Writing tables"]
 SECTION = "Writing paper/ablation.tex"
 ALL_RENDERING = sorted([*RENDERING, SECTION])
@@ -57,6 +59,29 @@ def test_loss_logic_reruns_training_and_no_decoding(study):
         f"Evaluating {name} (SDTP)" for name in learned
     ]
     assert not [job for job in planned if job.startswith(("Decoding", "Preparing", "Extracting"))]
+
+
+def test_a_lost_checkpoint_is_rebuilt_only_for_new_experiments(study):
+    for manifest in (study.path / "results/model").glob("*/manifest.json"):
+        manifest.unlink()
+    assert study.planned() == []
+    study.replace("config.yaml", "schedule: {keep_ratio: 0.5}", "schedule: {keep_ratio: 0.6}")
+    planned = study.planned()
+    assert [job for job in planned if "Evaluating" in job or "Decoding" in job] == ["Evaluating A7 (SDTP)"]
+    assert sum(job.startswith("Preparing checkpoint") for job in planned) == 1
+    assert not [job for job in planned if job.startswith(("Training", "Extracting", "Counting"))]
+
+
+def test_a_forgotten_record_and_lost_tables_come_back(study):
+    command = [sys.executable, "-m", "ablations.study", "forget", "A9", "--configfile", TINY]
+    subprocess.run(command, cwd=study.path, check=True, capture_output=True)
+    assert study.planned() == sorted(["Evaluating A9 (SDTP)", *ALL_RENDERING])
+    assert study.snakemake("paper/ablation.tex").code == 0
+    assert study.planned() == []
+    (study.path / "paper/tables/decoding.tex").unlink()
+    assert study.planned() == ["Writing paper/ablation.tex", "Writing tables"]
+    assert study.snakemake("paper/ablation.tex").code == 0
+    assert study.planned() == []
 
 
 def test_a_new_ablation_needs_yaml_only_and_appears_in_the_table(study):

@@ -14,7 +14,9 @@ rule fit_ngram:
         digest=plan.pattern(stages.FIT_NGRAM),
     conda:
         "../../envs/measure.yaml"
+    threads: 1
     resources:
+        gpu=0,
         runtime=model_resources["runtime"],
     message:
         "Counting n-grams {wildcards.digest}"

@@ -13,6 +13,9 @@ rule collect:
         "benchmarks/collect.tsv"
     conda:
         "../../envs/paper.yaml"
+    threads: 1
+    resources:
+        gpu=0,
     message:
         "Collecting the records into {output}"
     shell:
@@ -24,13 +27,16 @@ rule tables:
         stamp=stages.TABLES_STAMP,
         summary=stages.SUMMARY,
     output:
-        expand("paper/tables/{name}.tex", name=stages.TABLES),
+        stages.TABLES,
     log:
         "logs/tables.log",
     benchmark:
         "benchmarks/tables.tsv"
     conda:
         "../../envs/paper.yaml"
+    threads: 1
+    resources:
+        gpu=0,
     message:
         "Writing tables"
     shell:
@@ -43,13 +49,16 @@ rule figures:
         stamp=stages.FIGURES_STAMP,
         summary=stages.SUMMARY,
     output:
-        expand("paper/figures/{name}.{kind}", name=stages.FIGURES, kind=["pdf", "png"]),
+        stages.FIGURES,
     log:
         "logs/figures.log",
     benchmark:
         "benchmarks/figures.tsv"
     conda:
         "../../envs/paper.yaml"
+    threads: 1
+    resources:
+        gpu=0,
     message:
         "Drawing figures"
     shell:
@@ -63,13 +72,16 @@ rule ablation_section:
         tables=rules.tables.output,
         figures=rules.figures.output,
     output:
-        "paper/ablation.tex",
+        stages.SECTION,
     log:
         "logs/ablation_section.log",
     benchmark:
         "benchmarks/ablation_section.tsv"
     conda:
         "../../envs/paper.yaml"
+    threads: 1
+    resources:
+        gpu=0,
     message:
         "Writing paper/ablation.tex"
     shell:
@@ -90,6 +102,9 @@ rule ablation_pdf:
         "benchmarks/ablation_pdf.tsv"
     conda:
         "../../envs/paper.yaml"
+    threads: 1
+    resources:
+        gpu=0,
     message:
         "Compiling paper/ablation.pdf"
     shell:

@@ -30,9 +30,13 @@ except UserError as error:
 
 
 def job_inputs(wildcards):
-    """Spec and input artefacts of a job; their names say what they hold, so their times are ignored."""
+    """Spec and input artefacts of a job; their names say what they hold, so their times are ignored.
+
+    A finished result needs its inputs no more: a lost checkpoint is rebuilt only for new experiments.
+    """
     job = plan.job(wildcards.digest)
-    paths = {name: str(needed.path) for name, needed in job.inputs.items()}
+    needed = {} if job.path.exists() else job.inputs
+    paths = {name: str(artefact.path) for name, artefact in needed.items()}
     return {
         name: ancient(path)
         for name, path in {"spec": str(job.spec_path), **paths}.items()

@@ -14,7 +14,9 @@ rule prepare_model:
         digest=plan.pattern(stages.PREPARE_MODEL),
     conda:
         "../../envs/measure.yaml"
+    threads: 1
     resources:
+        gpu=0,
         mem_mb=model_resources["mem_mb"],
         runtime=model_resources["runtime"],
     message:
@@ -36,7 +38,9 @@ rule prepare_text:
         digest=plan.pattern(stages.PREPARE_TEXT),
     conda:
         "../../envs/measure.yaml"
+    threads: 1
     resources:
+        gpu=0,
         runtime=model_resources["runtime"],
     message:
         "Preparing text {wildcards.digest}"

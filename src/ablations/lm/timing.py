@@ -1,10 +1,10 @@
 """Interleaved timing on a device that nobody else of ours is timing on."""
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from getpass import getuser
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ Pair = tuple[Timed[Result], Timed[Result]]
 def device_lock(device: torch.device) -> Iterator[None]:
     """Hold the file lock of `device` on this host, so that no two processes of ours measure at once."""
     # The temporary folder is the host's own, where a home may be shared by many hosts.
-    folder = Path(tempfile.gettempdir()) / f"ablations-{getuser()}"
+    folder = Path(tempfile.gettempdir()) / f"ablations-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     with FileLock(folder / f"{device.type}-{device.index or 0}.lock"):
         yield

@@ -299,6 +299,7 @@ def _sdtp_protocol(arms: Mapping[str, Measured]) -> SdtpProtocol | None:
     if arm is None:
         return None
     spec = arm.record.spec
+    training = arm.record.totals.training if arm.record.totals else None
     return SdtpProtocol(
         documents=spec.windows.documents,
         prompt_tokens=spec.windows.prompt_tokens,
@@ -311,6 +312,9 @@ def _sdtp_protocol(arms: Mapping[str, Measured]) -> SdtpProtocol | None:
         keep_ratios=spec.keep_ratios,
         head=spec.preserve.head,
         tail=spec.preserve.tail,
+        training=training,
+        spearman=float(np.mean(training.spearman)) if training else None,
+        spearman_untrained=float(np.mean(training.spearman_untrained)) if training else None,
     )
 
 

@@ -112,9 +112,12 @@ def forward_figure(summary: Summary) -> Figure:
         before = summary.row(row.versus) if row.versus else None
         if effect is None or before is None or before.decoding is None:
             continue
-        # Bars start where the row before ended, both on the prompts of the comparison's later row.
+        # The speed-up of the row measured on fewer prompts is the one that holds for those both have.
         end = row.decoding.speedup.value
         start = end - effect.estimate.value
+        if before.decoding.prompts < row.decoding.prompts:
+            start = before.decoding.speedup.value
+            end = start + effect.estimate.value
         gain = effect.estimate.value >= 0
         right.barh(
             place,

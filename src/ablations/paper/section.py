@@ -106,7 +106,7 @@ def render_section(summary: Summary, templates: Path) -> str:
         summary,
         groups=groups(summary),
         machines=environments,
-        few=summary.sdtp is not None and summary.sdtp.timed_documents < FEW_DOCUMENTS,
+        few=any(item.estimate.n < FEW_DOCUMENTS for item in summary.comparisons),
         mixed=any(sum(method in item["methods"] for item in environments) > 1 for method in KNOWN),
         library=_autoregressive_rows(summary)[:1],
         dirty=any(machine.git_dirty for machine in summary.machines),

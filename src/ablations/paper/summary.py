@@ -7,6 +7,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from ablations.study.contracts.base import Contract
 from ablations.study.contracts.paper import Expectation, Identifier, Method, PaperSettings
 from ablations.study.contracts.record import Outcome
+from ablations.study.contracts.sdtp import Training
 from ablations.study.statistics import Comparison, Estimate, Measure
 from ablations.study.verdicts import OutcomeStatus, Part, Verdict
 
@@ -146,6 +147,12 @@ class SdtpProtocol(Contract):
     """Its protected tokens at the start of the prompt."""
     tail: NonNegativeInt
     """Its protected tokens at the end of the prompt."""
+    training: Training | None
+    """How its scorer was trained."""
+    spearman: float | None
+    """Held-out rank correlation of its scores and saliency, a mean over stages."""
+    spearman_untrained: float | None
+    """The same before training."""
 
 
 class PromptKind(Contract):

@@ -16,13 +16,21 @@ from ablations.lm.layered import LayeredLM
 from ablations.lm.timing import device_lock, timed_pairs
 from ablations.sdtp.continuation import continuation_nll
 from ablations.sdtp.cost import kv_bytes, prefill_flops
-from ablations.sdtp.heldout import REFERENCE_FILE, heldout_windows
+from ablations.sdtp.heldout import REFERENCE_FILE, heldout_windows, require_positions
 from ablations.sdtp.prefill import Prefilled, Pruning, Scorer, prefill, random_scores
 from ablations.sdtp.pruner import PRUNER_FILE, Pruner, load_pruner
 from ablations.sdtp.selection import require_layers, stage_counts
 from ablations.study.artefact import open_artefact
 from ablations.study.contracts.record import Outcome, Record
-from ablations.study.contracts.sdtp import EvaluateSpec, Reference, SdtpSample, SdtpTotals, TimedPair
+from ablations.study.contracts.sdtp import (
+    EvaluateSpec,
+    Reference,
+    SaliencySpec,
+    SdtpSample,
+    SdtpTotals,
+    TimedPair,
+    Training,
+)
 from ablations.study.errors import UserError
 from ablations.study.job import Run, main
 from ablations.study.record_io import digests_of, environment_of, read_contract, write_record
@@ -59,8 +67,12 @@ class Evaluation:
         self.windows = heldout_windows(run, spec.windows)
         self.reference = _read_reference(run, self.windows)
         self.lm = load_model(run.job.path("model"), spec.compute, self.device)
+        require_positions(self.lm, spec.windows)
         require_layers(spec.layers, self.lm.num_layers)
-        self.pruner = _load_pruner(run, self.lm) if spec.importance == "learned" else None
+        self.pruner: Pruner | None = None
+        self.training: Training | None = None
+        if spec.importance == "learned":
+            self.pruner, self.training = _load_pruner(run, self.lm)
         self.pruning = Pruning(spec.layers, spec.keep_ratios, spec.preserve, spec.positions)
         self.cache = self.lm.new_cache(spec.windows.prompt_tokens + spec.windows.continuation_tokens)
 
@@ -117,7 +129,7 @@ class Evaluation:
                     partial(self.pruned_prefill, ids, index),
                     partial(self.dense_prefill, ids),
                     warmup + timing.repeats,
-                    arm_first=index % 2 == 0,
+                    arm_first=(index + warmup) % 2 == 0,
                 ):
                     pairs.append(TimedPair(arm=arm, reference=reference))
                     bar.update()
@@ -138,6 +150,7 @@ class Evaluation:
             reference_prefill_flops=prefill_flops(self.lm, dense),
             kv_bytes=kv_bytes(self.cache, living),
             reference_kv_bytes=kv_bytes(self.cache, dense),
+            training=self.training,
             peak_memory_bytes=peak_memory_bytes(self.device),
         )
 
@@ -185,16 +198,23 @@ def _read_reference(run: Run[EvaluateSpec], windows: Sequence[Window]) -> list[f
     return [row.nll for row in rows]
 
 
-def _load_pruner(run: Run[EvaluateSpec], lm: LayeredLM) -> Pruner:
+def _load_pruner(run: Run[EvaluateSpec], lm: LayeredLM) -> tuple[Pruner, Training]:
     path = run.job.path("pruner")
-    folder, _ = open_artefact(path)
+    folder, manifest = open_artefact(path)
     pruner, trained = load_pruner(folder / PRUNER_FILE, lm.device)
     if not set(run.spec.layers) <= set(trained.layers):
         raise UserError(
             f"{path}: a pruner for layers {list(trained.layers)}, but 'schedule.layers' is"
             f" {list(run.spec.layers)}; let snakemake train one for these layers"
         )
-    return pruner.of_stages([trained.layers.index(layer) for layer in run.spec.layers])
+    stages = [trained.layers.index(layer) for layer in run.spec.layers]
+    training = Training(
+        pruner=trained,
+        saliency=SaliencySpec.model_validate(manifest.facts["saliency"]),
+        spearman=manifest.facts["spearman"],
+        spearman_untrained=manifest.facts["spearman_untrained"],
+    )
+    return pruner.of_stages(stages), training
 
 
 def evaluate(run: Run[EvaluateSpec]) -> None:
@@ -217,6 +237,8 @@ def evaluate(run: Run[EvaluateSpec]) -> None:
             nlls, kept, living = evaluation.quality(bar)
             pairs = evaluation.timings(bar)
         except ArmCrashError as crash:
+            # A machine that cannot run the unpruned prompt either is no finding about the arm.
+            evaluation.dense_prefill(evaluation.prompt(evaluation.windows[0]))
             outcome = crash.outcome
         else:
             totals = evaluation.totals(living)

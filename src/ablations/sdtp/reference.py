@@ -5,7 +5,7 @@ from tqdm import tqdm
 from ablations.lm.checkpoint import load_model
 from ablations.lm.device import configure
 from ablations.sdtp.continuation import continuation_nll
-from ablations.sdtp.heldout import REFERENCE_FILE, heldout_windows
+from ablations.sdtp.heldout import REFERENCE_FILE, heldout_windows, require_positions
 from ablations.sdtp.prefill import prefill
 from ablations.study.artefact import new_artefact
 from ablations.study.contracts.sdtp import Reference, ReferenceRow, ReferenceSpec
@@ -24,6 +24,7 @@ def reference(run: Run[ReferenceSpec]) -> None:
     prompt_tokens = spec.windows.prompt_tokens
     chosen = heldout_windows(run, spec.windows)
     lm = load_model(run.job.path("model"), spec.compute, device)
+    require_positions(lm, spec.windows)
     cache = lm.new_cache(prompt_tokens + spec.windows.continuation_tokens)
     rows = []
     for window in tqdm(chosen, desc="reference", mininterval=2):

@@ -20,14 +20,14 @@ class SaliencyTable:
     Attributes:
         ids: ``[windows, tokens]`` int64.
         saliency: ``[windows, stages, tokens]`` float32, raw, never negative.
-        continuation_tokens: Last tokens of each window, whose NLL is the loss; they are never pruned.
+        spec: What it was made from; its `continuation_tokens` end each window and are never pruned.
         validation: ``[windows]`` bool, windows of validation documents; the others are for training.
     """
 
     ids: Tensor
     saliency: Tensor
     validation: Tensor
-    continuation_tokens: int
+    spec: SaliencySpec
 
 
 def read_saliency(manifest_path: Path, layers: tuple[int, ...]) -> SaliencyTable:
@@ -45,4 +45,4 @@ def read_saliency(manifest_path: Path, layers: tuple[int, ...]) -> SaliencyTable
             " let snakemake build the saliency of these layers"
         )
     tensors = load_file(folder / SALIENCY_FILE)
-    return SaliencyTable(tensors["ids"], tensors["saliency"], tensors["validation"], spec.continuation_tokens)
+    return SaliencyTable(tensors["ids"], tensors["saliency"], tensors["validation"], spec)

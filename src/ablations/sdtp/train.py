@@ -32,7 +32,7 @@ class Trainer:
         self.lm = lm
         self.spec = spec
         self.table = table
-        self.prompt = table.ids.shape[1] - table.continuation_tokens
+        self.prompt = table.ids.shape[1] - table.spec.continuation_tokens
         self.counts = stage_counts(self.prompt, spec.keep_ratios, spec.preserve)
         self.noise = torch.Generator(lm.device).manual_seed(spec.seed)
 
@@ -154,6 +154,7 @@ def train_pruner(run: Run[PrunerSpec]) -> None:
     untrained = trainer.rank_correlation()
     losses = trainer.train()
     facts = {
+        "saliency": table.spec.model_dump(mode="json"),
         "losses": losses,
         "spearman": trainer.rank_correlation(),
         "spearman_untrained": untrained,
@@ -168,7 +169,7 @@ def train_pruner(run: Run[PrunerSpec]) -> None:
 
 def _require_prompt(table: SaliencyTable, preserve: Preserve) -> None:
     tokens = table.ids.shape[1]
-    taken = table.continuation_tokens + preserve.head + preserve.tail
+    taken = table.spec.continuation_tokens + preserve.head + preserve.tail
     if tokens <= taken:
         raise UserError(
             f"saliency.tokens: {tokens} tokens leave nothing to prune beside continuation, head and tail"

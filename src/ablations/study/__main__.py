@@ -30,6 +30,10 @@ def main() -> None:
         "--configfile", type=Path, nargs="+", default=[], help="overlays, as snakemake takes them"
     )
     show.set_defaults(run=_show)
+    forget = commands.add_parser("forget", help="delete an experiment's record, so that it is measured again")
+    forget.add_argument("id", help="experiment")
+    forget.add_argument("--configfile", type=Path, nargs="+", default=[], help="overlays")
+    forget.set_defaults(run=_forget)
     schema = commands.add_parser("schema", help=f"export the JSON schemas to {SCHEMA_FOLDER}")
     schema.set_defaults(run=_schema)
     arguments = parser.parse_args()
@@ -55,6 +59,14 @@ def _show(arguments: argparse.Namespace) -> None:
     print(f"change  {json.dumps(row.experiment.change)}")
     print(f"run     python -m {job.stage.module} --spec {job.spec_path} --out {job.path}")
     print(job.spec.model_dump_json(indent=1))
+
+
+def _forget(arguments: argparse.Namespace) -> None:
+    row = Plan(_configuration(arguments.configfile), Path()).row(arguments.id)
+    if not row.job.path.exists():
+        raise UserError(f"{row.experiment.id} has no record ({row.job.path}); there is nothing to forget")
+    row.job.path.unlink()
+    print(f"deleted {row.job.path}; the next snakemake run measures {row.experiment.id} again")
 
 
 def _schema(_: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ import argparse
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -81,6 +82,24 @@ def read_job(path: Path, spec_type: type[Spec]) -> JobFile[Spec]:
         raise UserError(f"{path}: not a spec of this job: {one_line(error)}") from None
 
 
+def require_pins(pins: dict[str, str]) -> None:
+    """Check that what a job computes with is what its digest says.
+
+    Raises:
+        UserError: another version is installed, or none.
+    """
+    for name, pinned in pins.items():
+        try:
+            installed = version(name).partition("+")[0]
+        except PackageNotFoundError:
+            installed = "none"
+        if installed != pinned:
+            raise UserError(
+                f"constraints.txt pins {name}=={pinned}, but {installed} is installed;"
+                " install the pinned version (pip install -c constraints.txt -e .) or change the pin"
+            )
+
+
 def main(module: str, spec_type: type[Spec], work: Callable[[Run[Spec]], None], about: str) -> None:
     """Parse the command line of a job, run `work`, and turn its errors into one line.
 
@@ -100,4 +119,6 @@ def main(module: str, spec_type: type[Spec], work: Callable[[Run[Spec]], None], 
     parser.add_argument("--label", help="id of the experiment, kept in its record")
     arguments = parser.parse_args()
     with one_line_errors(arguments.out):
-        work(Run(read_job(arguments.spec, spec_type), arguments.out, arguments.label))
+        job = read_job(arguments.spec, spec_type)
+        require_pins(job.pins)
+        work(Run(job, arguments.out, arguments.label))

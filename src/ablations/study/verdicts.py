@@ -167,7 +167,7 @@ def _judge_rise(
 ) -> tuple[Verdict, Reason]:
     """A predicted rise of at least `strong`; a predicted fall comes mirrored."""
     if high < 0:
-        return "contradicted", "other_side"
+        return ("contradicted", "other_side") if significant else ("inconclusive", "not_significant")
     if -margin <= low and high <= margin:
         return "contradicted", "inside_margin"
     if strong is not None and high < strong:

@@ -105,3 +105,5 @@ class PaperPlan(Contract):
     """What the paper calls each text in use, by role (`sdtp`, and each kind of decoding prompts)."""
     code: str
     """Digest of the meaning of the code of the `collect` rule."""
+    revision: int = 0
+    """Counts how often a lost record made the paper stale; nothing is computed from it."""

@@ -181,6 +181,19 @@ class SdtpSample(Contract):
     """Prefill times; empty for windows that are not timed."""
 
 
+class Training(Contract):
+    """How the scorer of a learned arm was trained, and how well it ranks."""
+
+    pruner: PrunerSpec
+    """What was trained."""
+    saliency: SaliencySpec
+    """What it was trained on."""
+    spearman: tuple[float, ...]
+    """Held-out rank correlation of score and saliency per stage, a mean over validation windows."""
+    spearman_untrained: tuple[float, ...]
+    """The same before training."""
+
+
 class SdtpTotals(Contract):
     """Deterministic costs of one pruning configuration, per prompt of the evaluated length."""
 
@@ -192,5 +205,7 @@ class SdtpTotals(Contract):
     """Bytes of the KV cache that the pruned prefill leaves."""
     reference_kv_bytes: PositiveInt
     """The same for the unpruned model."""
+    training: Training | None = None
+    """How the scorer was trained; null where none is used."""
     peak_memory_bytes: NonNegativeInt
     """Peak memory of the process (CPU) or of the device's allocator (CUDA)."""

