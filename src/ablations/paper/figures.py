@@ -146,7 +146,13 @@ def forward_figure(summary: Summary) -> Figure:
         if not shown:
             _say_missing(axes)
     low, high = min([1.0, *speeds]), max([1.0, *speeds])
-    left.set_xlim(low / 1.25, high * 1.25)
+    ends = [
+        math.exp(end)
+        for _, row in shown
+        for end in (row.decoding.speedup.low, row.decoding.speedup.high)
+        if end is not None
+    ]
+    left.set_xlim(min([low, *ends]) / 1.25, max([high, *ends]) * 1.25)
     # Room for the factors that stand right of the bars.
     right.set_xlim(low / 1.25, high * (high / low) ** 0.5 * 1.25)
     left.set_yticks(range(len(rows)), [_label(row) for row in rows])
