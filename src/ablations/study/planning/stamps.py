@@ -37,7 +37,7 @@ def write_stamps(plan: Plan, root: Path) -> None:
         str(path.relative_to(root)): sha256_file(path) for path in sorted((root / _TEMPLATES).rglob("*.j2"))
     }
     paper_plan = plan.paper_plan(_code(plan, "ablations.paper.collect"))
-    _write(COLLECT_STAMP, paper_plan.model_dump(mode="json"), plan.records, [SUMMARY])
+    _write(COLLECT_STAMP, paper_plan.model_dump(mode="json", exclude={"revision"}), plan.records, [SUMMARY])
     tables = {"code": _code(plan, "ablations.paper.tables"), "templates": templates}
     _write(TABLES_STAMP, tables, [SUMMARY], TABLES)
     _write(FIGURES_STAMP, {"code": _code(plan, "ablations.paper.figures")}, [SUMMARY], FIGURES)
@@ -59,18 +59,20 @@ def _write(stamp: str, content: dict[str, Any], needed: Iterable[str | Path], ma
     so a deleted record or table would never come back. A new revision makes the rule stale.
     """
     path = Path(stamp)
-    revision = _revision(path)
+    before = _read(path)
+    revision = before.pop("revision", 0)
     lost = not all(Path(file).exists() for file in needed)
-    if lost and _older(path, [Path(file) for file in made]):
+    # Changed content makes the rule stale by itself, and changed back it must be what it was.
+    if lost and before == content and _older(path, [Path(file) for file in made]):
         revision += 1
     write_text_if_changed(path, json.dumps({**content, "revision": revision}, indent=1) + "\n")
 
 
-def _revision(stamp: Path) -> int:
+def _read(stamp: Path) -> dict[str, Any]:
     try:
-        return int(json.loads(stamp.read_text(encoding="utf-8"))["revision"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
+        return json.loads(stamp.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def _older(stamp: Path, made: list[Path]) -> bool:
