@@ -74,6 +74,9 @@ def test_a_lost_checkpoint_is_rebuilt_only_for_new_experiments(study):
 
 
 def test_a_forgotten_record_and_lost_tables_come_back(study):
+    study.replace("config.yaml", "Over-pruning costs quality", "Heavy pruning costs quality")
+    study.planned()
+    study.replace("config.yaml", "Heavy pruning costs quality", "Over-pruning costs quality")
     command = [sys.executable, "-m", "ablations.study", "forget", "A9", "--configfile", TINY]
     subprocess.run(command, cwd=study.path, check=True, capture_output=True)
     assert study.planned() == sorted(["Evaluating A9 (SDTP)", *ALL_RENDERING])

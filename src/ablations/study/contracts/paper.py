@@ -107,3 +107,5 @@ class PaperPlan(Contract):
     """Digest of the meaning of the code of the `collect` rule."""
     revision: int = 0
     """Counts how often a lost record made the paper stale; nothing is computed from it."""
+    lost: tuple[str, ...] = ()
+    """The records that were lost then; nothing is computed from them."""

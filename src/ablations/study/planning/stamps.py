@@ -37,7 +37,12 @@ def write_stamps(plan: Plan, root: Path) -> None:
         str(path.relative_to(root)): sha256_file(path) for path in sorted((root / _TEMPLATES).rglob("*.j2"))
     }
     paper_plan = plan.paper_plan(_code(plan, "ablations.paper.collect"))
-    _write(COLLECT_STAMP, paper_plan.model_dump(mode="json", exclude={"revision"}), plan.records, [SUMMARY])
+    _write(
+        COLLECT_STAMP,
+        paper_plan.model_dump(mode="json", exclude={"revision", "lost"}),
+        plan.records,
+        [SUMMARY],
+    )
     tables = {"code": _code(plan, "ablations.paper.tables"), "templates": templates}
     _write(TABLES_STAMP, tables, [SUMMARY], TABLES)
     _write(FIGURES_STAMP, {"code": _code(plan, "ablations.paper.figures")}, [SUMMARY], FIGURES)
@@ -60,12 +65,12 @@ def _write(stamp: str, content: dict[str, Any], needed: Iterable[str | Path], ma
     """
     path = Path(stamp)
     before = _read(path)
-    revision = before.pop("revision", 0)
-    lost = not all(Path(file).exists() for file in needed)
+    asked = {"revision": before.pop("revision", 0), "lost": before.pop("lost", [])}
+    lost = [str(file) for file in needed if not Path(file).exists()]
     # Changed content makes the rule stale by itself, and changed back it must be what it was.
-    if lost and before == content and _older(path, [Path(file) for file in made]):
-        revision += 1
-    write_text_if_changed(path, json.dumps({**content, "revision": revision}, indent=1) + "\n")
+    if lost and before == content and not _pending(path, lost == asked["lost"], made):
+        asked = {"revision": asked["revision"] + 1, "lost": lost}
+    write_text_if_changed(path, json.dumps({**content, **asked}, indent=1) + "\n")
 
 
 def _read(stamp: Path) -> dict[str, Any]:
@@ -75,8 +80,9 @@ def _read(stamp: Path) -> dict[str, Any]:
         return {}
 
 
-def _older(stamp: Path, made: list[Path]) -> bool:
-    """Whether what the rule made is all there and newer than its stamp, so that nothing would rerun it."""
-    if not stamp.exists() or not all(file.exists() for file in made):
-        return False
-    return stamp.stat().st_mtime_ns <= min(file.stat().st_mtime_ns for file in made)
+def _pending(stamp: Path, asked: bool, made: Iterable[str]) -> bool:
+    """Whether the rule reruns anyway: it has never run to the end, or was asked for this loss already."""
+    files = [Path(file) for file in made]
+    if not all(file.exists() for file in files):
+        return True
+    return asked and stamp.stat().st_mtime_ns > min(file.stat().st_mtime_ns for file in files)
