@@ -9,13 +9,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ablations.study.files import sha256_file, write_text_if_changed
+from ablations.study.files import (
+    canonical_json,
+    sha256_file,
+    sha256_text,
+    write_text,
+    write_text_if_changed,
+)
 from ablations.study.planning.jobs import DIGEST_LENGTH
 from ablations.study.planning.plan import Plan
 from ablations.study.planning.stages import (
     COLLECT_STAMP,
     FIGURES,
     FIGURES_STAMP,
+    RESULTS,
     SECTION,
     SECTION_STAMP,
     SUMMARY,
@@ -24,6 +31,7 @@ from ablations.study.planning.stages import (
 )
 
 _TEMPLATES = Path("paper/templates")
+_REVISIONS = RESULTS / "revisions.json"
 
 
 def write_stamps(plan: Plan, root: Path) -> None:
@@ -61,28 +69,36 @@ def _write(stamp: str, content: dict[str, Any], needed: Iterable[str | Path], ma
     """Write a stamp if its content changed, or if something was lost that its rule needs.
 
     Snakemake does not rebuild a missing file on the way to a target that is newer than all that is there,
-    so a deleted record or table would never come back. A new revision makes the rule stale.
+    so a deleted record or table would never come back. A new revision makes the rule stale. Revisions are
+    remembered by content: a configuration changed back has the stamp it had.
     """
     path = Path(stamp)
-    before = _read(path)
-    asked = {"revision": before.pop("revision", 0), "lost": before.pop("lost", [])}
+    revisions = _read(_REVISIONS)
+    key = sha256_text(stamp + canonical_json(content))
+    asked = revisions.get(key, {"revision": 0, "lost": []})
     lost = [str(file) for file in needed if not Path(file).exists()]
-    # Changed content makes the rule stale by itself, and changed back it must be what it was.
-    if lost and before == content and not _pending(path, lost == asked["lost"], made):
+    if lost and not _pending(path, {**content, **asked}, lost == asked["lost"], made):
         asked = {"revision": asked["revision"] + 1, "lost": lost}
-    write_text_if_changed(path, json.dumps({**content, **asked}, indent=1) + "\n")
+        write_text(_REVISIONS, json.dumps({**revisions, key: asked}, indent=1) + "\n")
+    write_text_if_changed(path, _text({**content, **asked}))
 
 
-def _read(stamp: Path) -> dict[str, Any]:
-    try:
-        return json.loads(stamp.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
-def _pending(stamp: Path, asked: bool, made: Iterable[str]) -> bool:
+def _pending(stamp: Path, content: dict[str, Any], asked: bool, made: Iterable[str]) -> bool:
     """Whether the rule reruns anyway: it has never run to the end, or was asked for this loss already."""
     files = [Path(file) for file in made]
     if not all(file.exists() for file in files):
         return True
-    return asked and stamp.stat().st_mtime_ns > min(file.stat().st_mtime_ns for file in files)
+    if not asked or not stamp.exists() or stamp.read_text(encoding="utf-8") != _text(content):
+        return False
+    return stamp.stat().st_mtime_ns > min(file.stat().st_mtime_ns for file in files)
+
+
+def _text(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=1) + "\n"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
