@@ -113,7 +113,7 @@ def test_unknown_keys_are_named_at_every_level(raw, path, changes, expected):
         ),
         (("dynatree", "ablations", "F2"), {"versus": "F9"}, "dynatree.ablations.F2.versus: 'F9' is not in"),
         (("dynatree", "prompts", "code"), {"text": "pyton"}, "did you mean 'python'?"),
-        (("paper",), {"main": ["A77"]}, "paper.main: 'A77' is not in the ablations; did you mean 'A7'?"),
+        (("paper",), {"main": ["A77"]}, "paper.main: 'A77' is not in sdtp.ablations; did you mean 'A7'?"),
         (("sdtp",), {"only": ["A66"]}, "sdtp.only: 'A66' is not in sdtp.ablations"),
         (("sdtp",), {"model": "gpt"}, "sdtp.model: 'gpt' is not in models; allowed: smollm2"),
         (("sdtp", "ablations"), {"A7": None}, "sdtp.ablations.A7: "),

@@ -48,7 +48,7 @@ def load_study(raw: Mapping[str, Any]) -> StudyConfig:
             f"dynatree.ablations.{min(shared)}: this id is also in sdtp.ablations; ids are unique"
         )
     decoding = config.dynatree.ablations
-    _known("paper.main", config.paper.main, [*config.sdtp.ablations, BASELINE, *decoding], "the ablations")
+    _known("paper.main", config.paper.main, [*config.sdtp.ablations, BASELINE], "sdtp.ablations")
     _known("paper.forward", config.paper.forward, decoding, "dynatree.ablations")
     _known("paper.backward", config.paper.backward, decoding, "dynatree.ablations")
     _known("paper.full_method", [config.paper.full_method], decoding, "dynatree.ablations")

@@ -75,7 +75,7 @@ class PaperSettings(Contract):
     heading: Literal["section", "subsection"] = "section"
     """LaTeX level of the section's own heading; its parts are one level below."""
     main: Identifiers = ()
-    """Rows of the main table, in order; empty puts every row there."""
+    """Rows of the main SDTP table, in order (others follow in a second one); empty puts every row there."""
     forward: Identifiers = ()
     """Rows of the forward decoding table, in order; each is compared with its `versus`."""
     backward: Identifiers = ()
