@@ -34,7 +34,7 @@ def job_inputs(wildcards):
 
     A finished result needs its inputs no more: a lost checkpoint is rebuilt only for new experiments.
     """
-    job = plan.job(wildcards.digest)
+    job = plan.jobs[wildcards.digest]
     needed = {} if job.path.exists() else job.inputs
     paths = {name: str(artefact.path) for name, artefact in needed.items()}
     return {

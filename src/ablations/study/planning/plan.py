@@ -49,10 +49,6 @@ class Plan:
         """Regular expression that matches the digests of a stage's jobs, and nothing else."""
         return "|".join(digest for digest, job in self.jobs.items() if job.stage == stage) or "(?!)"
 
-    def job(self, digest: str) -> Job:
-        """The job whose result is named `digest`."""
-        return self.jobs[digest]
-
     def label(self, digest: str) -> str:
         """Id of the first experiment that a record belongs to."""
         return next(row.experiment.id for row in self.rows if row.job.digest == digest)
