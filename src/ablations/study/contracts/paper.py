@@ -25,6 +25,8 @@ class Expectation(Contract):
     """Experiments whose speed-up exceeds this one's."""
     about: Identifiers = ()
     """Experiments whose speed-up this one equals within the margin."""
+    less_traffic: Identifiers = ()
+    """Experiments that send more bytes over the pipeline's boundaries than this one."""
 
 
 class Experiment(Contract):
@@ -48,8 +50,8 @@ class Experiment(Contract):
     """What the hypothesis predicts."""
     versus: Identifier | None
     """Experiment the effect is measured against; null for the baseline and for the first row."""
-    record: str
-    """Path of its record, relative to the working directory."""
+    records: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Paths of its records, relative to the working directory, one per seed; only the first is timed."""
     budget: dict[str, Any] = Field(default={})
     """Where its budget differs from the method's (fewer prompts, say)."""
 
@@ -103,6 +105,8 @@ class PaperPlan(Contract):
     """What the paper calls each model in use, by role (`sdtp`, `dynatree`, `draft`)."""
     texts: dict[str, str]
     """What the paper calls each text in use, by role (`sdtp`, and each kind of decoding prompts)."""
+    sweeps: tuple[str, ...] = ()
+    """Paths of the prompt-length sweeps, relative to the working directory."""
     code: str
     """Digest of the meaning of the code of the `collect` rule."""
     revision: int = 0

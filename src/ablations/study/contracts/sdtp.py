@@ -6,11 +6,18 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from ablations.study.contracts.base import Contract
 from ablations.study.contracts.lm import Compute
+from ablations.study.contracts.record import Digests, Environment
 
 Ratio = Annotated[float, Field(gt=0.0, le=1.0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Layers = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
 
-Importance = Literal["learned", "random"]
+Importance = Literal["learned", "saliency", "prior", "random", "recent", "hidden_norm"]
+Positions = Literal["original", "packed", "stale"]
+Mask = Literal["hard", "soft"]
+Propagation = Literal["cascade", "local", "stale_keys"]
+Selection = Literal["top_k", "top_p", "threshold"]
+Measure = Literal["abs", "norm", "signed"]
 
 
 class Losses(Contract):
@@ -33,21 +40,30 @@ class Preserve(Contract):
     """Last tokens of the prompt that are always kept."""
 
 
+class SaliencyTarget(Contract):
+    """What saliency means."""
+
+    measure: Measure = "norm"
+    """Per token, of gradient g and state x: `abs` is |g . x|, `norm` is |g| |x|, `signed` is g . x."""
+    loss: Literal["continuation", "window"] = "continuation"
+    """Whose NLL the gradient is of: the window's last tokens, which are not pruned, or all of its tokens."""
+
+
 class SaliencySpec(Contract):
-    """Job of `ablations.sdtp.saliency`: training windows and their saliency per pruning layer."""
+    """Job of `ablations.sdtp.saliency`: windows and their saliency per pruning layer."""
 
     layers: Layers
     """Layers whose input states are scored, counted from 0."""
-    measure: Literal["abs", "norm"] = "abs"
-    """Per token: `abs` is |sum over hidden of gradient x state|, `norm` is |gradient| x |state|."""
+    target: SaliencyTarget
+    """What saliency means."""
     documents: PositiveInt
     """Training documents, one window each."""
-    validation_documents: PositiveInt
-    """Validation documents, one window each, for the pruner's held-out ranking quality."""
+    heldout_documents: PositiveInt
+    """Held-out documents, one window each, on which a pruner's ranking is measured."""
     tokens: PositiveInt
     """Tokens of one window."""
     continuation_tokens: PositiveInt
-    """Last tokens of a window: the loss is their NLL, here and in training, and no stage prunes them."""
+    """Last tokens of a window: training's LM loss is their NLL, and no stage prunes them."""
     compute: Compute
     """How the job computes."""
 
@@ -101,11 +117,39 @@ class Timing(Contract):
     """Untimed pairs before the first timed one."""
 
 
+class Retrieval(Contract):
+    """Passkey retrieval: a number hidden in held-out text, asked for at the end of the prompt."""
+
+    tokens: PositiveInt
+    """Tokens of a prompt, the question included."""
+    depths: Annotated[tuple[Share, ...], Field(min_length=1)]
+    """Where the number is hidden, as shares of the text before the question."""
+    keys: PositiveInt
+    """Prompts (each with a number of its own) per depth."""
+
+
+class RetrievalProbe(Contract):
+    """One passkey prompt under one pruning configuration."""
+
+    depth: Share
+    """Where the number was hidden."""
+    hit: bool
+    """Whether greedy decoding says the number."""
+    nll: float
+    """Mean NLL of the number's tokens, nats per token."""
+    reference_hit: bool
+    """The same for the unpruned model: the ceiling."""
+    reference_nll: float
+    """The same for the unpruned model."""
+
+
 class ReferenceSpec(Contract):
-    """Job of `ablations.sdtp.reference`: the unpruned model on the held-out windows."""
+    """Job of `ablations.sdtp.reference`: the unpruned model on all that arms are evaluated on."""
 
     windows: Windows
     """Which windows."""
+    retrieval: Retrieval | None
+    """Passkey prompts; null for none."""
     compute: Compute
     """How the job computes."""
 
@@ -119,11 +163,88 @@ class ReferenceRow(Contract):
     """Mean NLL of the continuation, nats per token."""
 
 
+class ReferenceProbe(Contract):
+    """The unpruned model on one passkey prompt."""
+
+    depth: Share
+    """Where the number was hidden."""
+    hit: bool
+    """Whether greedy decoding says the number."""
+    nll: float
+    """Mean NLL of the number's tokens, nats per token."""
+
+
 class Reference(Contract):
-    """Output of `ablations.sdtp.reference`."""
+    """Output of `ablations.sdtp.reference`; the states of continuations lie beside it."""
 
     rows: tuple[ReferenceRow, ...]
     """One row per window, in the order of evaluation."""
+    retrieval: tuple[ReferenceProbe, ...]
+    """One row per passkey prompt, in the order of evaluation."""
+
+
+class CalibrationSpec(Contract):
+    """Job of `ablations.sdtp.calibrate`: what makes another selection rule keep as much as top-k.
+
+    One number per stage, so that over the validation prompts the mean of the kept tokens is top-k's count.
+    """
+
+    selection: Literal["top_p", "threshold"]
+    """The rule to calibrate."""
+    layers: Layers
+    """Layers at whose input a stage prunes, counted from 0."""
+    keep_ratios: tuple[Ratio, ...]
+    """Share of the living tokens that top-k would keep at each stage."""
+    preserve: Preserve
+    """Tokens that no stage may drop."""
+    documents: PositiveInt
+    """Validation documents, one prompt each."""
+    tokens: PositiveInt
+    """Tokens of a prompt."""
+    compute: Compute
+    """How the job computes."""
+
+
+class Calibration(Contract):
+    """Output of `ablations.sdtp.calibrate`."""
+
+    values: tuple[float, ...]
+    """Per stage: the probability mass to keep (`top_p`) or the lowest score kept (`threshold`)."""
+    counts: tuple[PositiveInt, ...]
+    """Tokens that top-k keeps at each stage, of a prompt of the calibrated length."""
+    mean_kept: tuple[PositiveFloat, ...]
+    """Tokens that the rule keeps at each stage, a mean over the validation prompts."""
+
+
+class Match(Contract):
+    """Another configuration whose count or cost an arm must have; it takes the place of keep ratios."""
+
+    quantity: Literal["count", "flops"]
+    """`count`: as many tokens after each stage; `flops`: one ratio for all stages, of equal prefill FLOPs."""
+    layers: Layers
+    """Pruning layers of the configuration to match."""
+    keep_ratios: tuple[Ratio, ...]
+    """Its keep ratios."""
+    preserve: Preserve
+    """Its protected tokens."""
+
+
+class PromptSaliency(Contract):
+    """Importance `saliency`: the gradient saliency of the prompt itself, by a backward pass over it."""
+
+    measure: Measure
+    """What saliency means."""
+    loss_tokens: PositiveInt
+    """Last tokens of the prompt whose NLL the gradient is of."""
+
+
+class Pipeline(Contract):
+    """The prefill split over ranks, consecutive layers each, one process per rank."""
+
+    ranks: Annotated[int, Field(ge=2)]
+    """Processes."""
+    prune: Literal["before", "after"] = "before"
+    """Which side of a boundary runs the stage that lies on it: the sender (`before`) or the receiver."""
 
 
 class EvaluateSpec(Contract):
@@ -135,20 +256,32 @@ class EvaluateSpec(Contract):
     """Layers at whose input a stage prunes, counted from 0."""
     keep_ratios: tuple[Ratio, ...]
     """Share of the living tokens that each stage keeps."""
+    match: Match | None
+    """Configuration whose count or cost takes the place of `keep_ratios`; null for none."""
     preserve: Preserve
     """Tokens that no stage may drop."""
-    positions: Literal["original", "packed"]
-    """`original` keeps each survivor's RoPE index, `packed` renumbers survivors at every stage."""
-    mask: Literal["hard"]
-    """`hard` removes dropped tokens from hidden states, keys, values and masks."""
-    propagation: Literal["cascade"]
-    """`cascade`: what one stage dropped stays dropped."""
-    selection: Literal["top_k"]
-    """`top_k`: a stage keeps the highest scores up to its count."""
+    positions: Positions
+    """`original` keeps each survivor's RoPE index, `packed` renumbers survivors at every stage, `stale`
+    leaves the full-length rotary tensor in place."""
+    mask: Mask
+    """`hard` removes dropped tokens from hidden states, keys, values and masks; `soft` removes nothing and
+    weights attention by keep probabilities."""
+    propagation: Propagation
+    """`cascade`: what one stage dropped stays dropped; `local`: the next stage may take it up again, with the
+    state it had; `stale_keys`: its state stays as it was, and its keys and values stay visible."""
+    selection: Selection
+    """`top_k`: a stage keeps the highest scores up to its count; `top_p`: the fewest tokens with a given mass
+    of probability; `threshold`: all scores over a bound."""
+    saliency: PromptSaliency | None
+    """How importance `saliency` is computed; null for other importances."""
+    pipeline: Pipeline | None
+    """Ranks that share the prefill; null for a single process."""
     windows: Windows
     """Which windows."""
-    timing: Timing
-    """How prefill time is measured."""
+    retrieval: Retrieval | None
+    """Passkey prompts; null for none."""
+    timing: Timing | None
+    """How prefill time is measured; null measures none (further seeds of an arm)."""
     seed: int
     """Seed of random scores."""
     compute: Compute
@@ -164,6 +297,15 @@ class TimedPair(Contract):
     """Unpruned prefill, measured beside it."""
 
 
+class RankTime(Contract):
+    """How one rank of a pipeline spent one prefill, seconds."""
+
+    busy: NonNegativeFloat
+    """Computing its layers and stages."""
+    idle: NonNegativeFloat
+    """Waiting for its input, or for the end of the prefill after its own work."""
+
+
 class SdtpSample(Contract):
     """One held-out window under one pruning configuration."""
 
@@ -175,10 +317,34 @@ class SdtpSample(Contract):
     """Mean NLL of the continuation after the pruned prompt, nats per token."""
     reference_nll: float
     """The same for the unpruned model."""
+    agreement: Share
+    """Share of the continuation's tokens for which both models' most probable token is the same."""
+    kl: NonNegativeFloat
+    """KL divergence of the pruned model's next-token distribution from the unpruned one's, a mean over the
+    continuation, nats."""
     living: tuple[NonNegativeInt, ...]
     """Tokens that enter each layer during prefill."""
     pairs: tuple[TimedPair, ...] = ()
     """Prefill times; empty for windows that are not timed."""
+    boundary_bytes: tuple[NonNegativeInt, ...] = ()
+    """Bytes of hidden states sent over each pipeline boundary in the pruned prefill; empty without ranks."""
+    reference_boundary_bytes: tuple[NonNegativeInt, ...] = ()
+    """The same for the unpruned model."""
+    ranks: tuple[RankTime, ...] = ()
+    """How each rank spent the last timed pruned prefill; empty without ranks or where it is not timed."""
+
+
+class Ranking(Contract):
+    """How well scores rank the prompt's tokens of one held-out window, one number per stage."""
+
+    document: str
+    """Identifier of the document."""
+    spearman: tuple[float, ...]
+    """Rank correlation of score and saliency (Spearman)."""
+    ndcg: tuple[Share, ...]
+    """Normalised discounted cumulative gain of the order of scores, with saliency's quantile as the gain."""
+    overlap: tuple[Share, ...]
+    """Share of the tokens that this stage would keep by saliency which it keeps by score."""
 
 
 class Training(Contract):
@@ -188,24 +354,95 @@ class Training(Contract):
     """What was trained."""
     saliency: SaliencySpec
     """What it was trained on."""
-    spearman: tuple[float, ...]
-    """Held-out rank correlation of score and saliency per stage, a mean over validation windows."""
-    spearman_untrained: tuple[float, ...]
+    ranking: tuple[Ranking, ...]
+    """Per held-out window."""
+    ranking_untrained: tuple[Ranking, ...]
     """The same before training."""
+    seconds: PositiveFloat
+    """Duration of the training."""
 
 
 class SdtpTotals(Contract):
-    """Deterministic costs of one pruning configuration, per prompt of the evaluated length."""
+    """Facts of one pruning configuration; costs are means over the evaluated prompts."""
 
+    keep_ratios: tuple[Ratio, ...]
+    """Keep ratios in use, after matching."""
     prefill_flops: PositiveFloat
-    """Floating-point operations of the pruned prefill, scorers included."""
+    """Floating-point operations of the pruned prefill, scorers (or their backward pass) included."""
     reference_prefill_flops: PositiveFloat
     """The same for the unpruned model."""
-    kv_bytes: PositiveInt
+    kv_bytes: PositiveFloat
     """Bytes of the KV cache that the pruned prefill leaves."""
     reference_kv_bytes: PositiveInt
     """The same for the unpruned model."""
     training: Training | None = None
     """How the scorer was trained; null where none is used."""
+    calibration: Calibration | None = None
+    """Numbers of a calibrated selection rule; null for top-k."""
+    retrieval: tuple[RetrievalProbe, ...] = ()
+    """Passkey prompts."""
+    weight_layout: str
+    """How the weights lie in memory for both arms (`stock`, or the prepacking used)."""
+    cores: PositiveInt
+    """CPU cores this process could use."""
     peak_memory_bytes: NonNegativeInt
     """Peak memory of the process (CPU) or of the device's allocator (CUDA)."""
+
+
+class SweepSpec(Contract):
+    """Job of `ablations.sdtp.sweep`: time against prompt length, for several keep ratios."""
+
+    layers: Layers
+    """Layers at whose input a stage prunes, counted from 0."""
+    keep_ratios: Annotated[tuple[Ratio, ...], Field(min_length=1)]
+    """Keep ratios to measure; each is the ratio of every stage."""
+    preserve: Preserve
+    """Tokens that no stage may drop."""
+    tokens: PositiveInt
+    """Tokens of the prompt."""
+    new_tokens: PositiveInt
+    """Tokens decoded after the prefill for the end-to-end time."""
+    repeats: PositiveInt
+    """Interleaved pairs of each kind, the order alternating."""
+    warmup: NonNegativeInt = 1
+    """Untimed pairs before the first timed one."""
+    compute: Compute
+    """How the job computes."""
+
+
+class SweepPoint(Contract):
+    """One keep ratio at one prompt length."""
+
+    keep_ratio: Ratio
+    """Ratio of every stage."""
+    flops: PositiveFloat
+    """Floating-point operations of the pruned prefill, scorers included."""
+    reference_flops: PositiveFloat
+    """The same for the unpruned model."""
+    kv_bytes: PositiveInt
+    """Bytes of the KV cache after the pruned prefill."""
+    reference_kv_bytes: PositiveInt
+    """The same for the unpruned model."""
+    prefill: tuple[TimedPair, ...]
+    """Prefill times."""
+    end_to_end: tuple[TimedPair, ...]
+    """Times of prefill and decoding."""
+    overhead: Share
+    """Share of the pruned prefill that scoring, selecting and gathering take."""
+
+
+class Sweep(Contract):
+    """Output of `ablations.sdtp.sweep`."""
+
+    spec: SweepSpec
+    """What ran."""
+    points: tuple[SweepPoint, ...]
+    """One per keep ratio."""
+    library: tuple[TimedPair, ...]
+    """Unpruned prefill (`arm`) beside that of `transformers` (`reference`), last-position logits in both."""
+    weight_layout: str
+    """How this project's weights lie in memory (`stock`, or the prepacking used)."""
+    environment: Environment
+    """Where and with what."""
+    digests: Digests
+    """What determines it."""
