@@ -1,4 +1,4 @@
-"""Quality: the NLL of the text that follows a pruned prompt."""
+"""Quality: the text that follows a pruned prompt, read by one teacher-forced forward."""
 
 import torch
 from torch import Tensor
@@ -10,11 +10,11 @@ from ablations.sdtp.prefill import Prefilled
 
 
 @torch.inference_mode()
-def continuation_nll(lm: LayeredLM, prefilled: Prefilled, cache: StaticCache, ids: Tensor) -> Tensor:
-    """Mean NLL of the continuation, each token given the pruned prompt and the tokens before it.
+def continuation_states(lm: LayeredLM, prefilled: Prefilled, cache: StaticCache, ids: Tensor) -> Tensor:
+    """States that predict each token of a continuation, given the pruned prompt and the tokens before it.
 
-    The prefill's logits predict the first token; the others come from one teacher-forced forward, in
-    which every layer has its own number of cached rows and so its own mask.
+    The prefill's state predicts the first token; the others come from one forward, in which every layer
+    has its own number of cached rows and so its own mask.
 
     Args:
         lm: Model.
@@ -23,19 +23,27 @@ def continuation_nll(lm: LayeredLM, prefilled: Prefilled, cache: StaticCache, id
         ids: ``[tokens]`` int64 continuation, on the model's device.
 
     Returns:
-        Scalar float32, nats per token.
+        ``[tokens, hidden]``, after the last layer and before the final norm: ``lm.head(states[None])[0]``
+        are the logits.
     """
     rows = ids.shape[0] - 1
-    logits = prefilled.logits[None]
-    if rows:
-        hidden = lm.embed(ids[None, :-1])
-        positions = torch.arange(rows, device=ids.device) + prefilled.next_position
-        rotary = lm.rotary(hidden, positions[None])
-        masks = {length: _mask(length, rows, ids.device) for length in set(cache.lengths)}
-        for layer in range(lm.num_layers):
-            hidden = lm.layer(layer, hidden, rotary, masks[cache.lengths[layer]], cache)
-        logits = torch.cat([logits, lm.head(hidden)[0]])
-    return F.cross_entropy(logits.float(), ids)
+    first = prefilled.state[None]
+    if not rows:
+        return first
+    hidden = lm.embed(ids[None, :-1])
+    positions = torch.arange(rows, device=ids.device) + prefilled.next_position
+    rotary = lm.rotary(hidden, positions[None])
+    masks = {length: _mask(length, rows, ids.device) for length in set(cache.lengths)}
+    for layer in range(lm.num_layers):
+        hidden = lm.layer(layer, hidden, rotary, masks[cache.lengths[layer]], cache)
+    return torch.cat([first, hidden[0]])
+
+
+@torch.inference_mode()
+def continuation_nll(lm: LayeredLM, prefilled: Prefilled, cache: StaticCache, ids: Tensor) -> Tensor:
+    """Mean NLL of the continuation: scalar float32, nats per token (arguments as `continuation_states`)."""
+    states = continuation_states(lm, prefilled, cache, ids)
+    return F.cross_entropy(lm.head(states[None])[0].float(), ids)
 
 
 def _mask(cached: int, rows: int, device: torch.device) -> Tensor:

@@ -43,12 +43,14 @@ class Prefilled:
 
     Attributes:
         logits: ``[vocabulary]``, of the last kept token (the last prompt token, unless it was dropped).
+        state: ``[hidden]``, that token's state after the last layer, before the final norm.
         kept: ``[kept]`` int64, ascending prompt indices that survived every stage.
         next_position: RoPE index of the first token after the prompt: the prompt's length for `original`
             positions, the number of survivors for `packed`.
     """
 
     logits: Tensor
+    state: Tensor
     kept: Tensor
     next_position: int
 
@@ -100,4 +102,4 @@ def prefill(
             rotary = cosines[:, rows], sines[:, rows]
         hidden = lm.layer(layer, hidden, rotary, None, cache)
     next_position = tokens if pruning.positions == "original" or not counts else counts[-1]
-    return Prefilled(lm.head(hidden[:, -1:])[0, 0], kept, next_position)
+    return Prefilled(lm.head(hidden[:, -1:])[0, 0], hidden[0, -1], kept, next_position)
