@@ -1,41 +1,102 @@
-"""Job `reference_sdtp`: the unpruned model on the held-out windows."""
+"""Job `reference_sdtp`: the unpruned model on all that pruning configurations are evaluated on."""
 
+import math
+from collections.abc import Sequence
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
+from ablations.lm.cache import StaticCache
 from ablations.lm.checkpoint import load_model
+from ablations.lm.corpus import Window
 from ablations.lm.device import configure
-from ablations.sdtp.continuation import continuation_nll
-from ablations.sdtp.heldout import REFERENCE_FILE, heldout_windows, require_positions
+from ablations.lm.layered import LayeredLM
+from ablations.lm.packing import pack_linears
+from ablations.sdtp.continuation import continuation_states
+from ablations.sdtp.heldout import (
+    REFERENCE_FILE,
+    STATES_FILE,
+    heldout_passkeys,
+    heldout_windows,
+    require_positions,
+)
 from ablations.sdtp.prefill import prefill
+from ablations.sdtp.retrieval import Passkey, probe
 from ablations.study.artefact import new_artefact
-from ablations.study.contracts.sdtp import Reference, ReferenceRow, ReferenceSpec
+from ablations.study.contracts.sdtp import Reference, ReferenceProbe, ReferenceRow, ReferenceSpec
+from ablations.study.errors import UserError
 from ablations.study.files import write_text
 from ablations.study.job import Run, main
 
 
 def reference(run: Run[ReferenceSpec]) -> None:
-    """Write the unpruned NLL of every held-out window.
+    """Write the unpruned NLL and states of every held-out window, and the passkeys that are found unpruned.
 
     Raises:
-        UserError: an input is missing or corrupt, or too few documents are long enough.
+        UserError: an input is missing or corrupt, too few documents are long enough, prompts are longer
+            than the model allows, or an NLL is not finite.
     """
     spec = run.spec
     device = configure(spec.compute)
-    prompt_tokens = spec.windows.prompt_tokens
-    chosen = heldout_windows(run, spec.windows)
+    windows = heldout_windows(run, spec.windows)
+    keys = heldout_passkeys(run, spec.retrieval)
     lm = load_model(run.job.path("model"), spec.compute, device)
     require_positions(lm, spec.windows)
-    cache = lm.new_cache(prompt_tokens + spec.windows.continuation_tokens)
-    rows = []
-    for window in tqdm(chosen, desc="reference", mininterval=2):
-        ids = window.ids.to(device)
+    # The layout that arms are evaluated with, so that nothing but pruning tells them apart.
+    layout = pack_linears(lm)
+    longest = max((key.prompt.shape[0] + key.answer.shape[0] for key in keys), default=0)
+    if longest > lm.config.max_position_embeddings:
+        raise UserError(
+            f"retrieval.tokens: prompt and answer of {longest} tokens exceed the model's"
+            f" {lm.config.max_position_embeddings} positions; lower it"
+        )
+    cache = lm.new_cache(max(longest, spec.windows.prompt_tokens + spec.windows.continuation_tokens))
+    with tqdm(total=len(windows) + len(keys), desc="reference", mininterval=2) as bar:
+        rows, states = _windows(lm, cache, windows, spec.windows.prompt_tokens, bar)
+        probes = _probes(lm, cache, keys, bar)
+    facts = {
+        "documents": len(rows),
+        "nll": sum(row.nll for row in rows) / len(rows),
+        "passkeys": len(probes),
+        "passkeys_found": sum(row.hit for row in probes),
+        "weight_layout": layout,
+    }
+    with new_artefact(run, facts) as folder:
+        found = Reference(rows=tuple(rows), retrieval=tuple(probes))
+        write_text(folder / REFERENCE_FILE, found.model_dump_json(indent=1) + "\n")
+        save_file({"states": torch.stack(states)}, folder / STATES_FILE)
+
+
+def _windows(
+    lm: LayeredLM, cache: StaticCache, windows: Sequence[Window], prompt_tokens: int, bar: tqdm
+) -> tuple[list[ReferenceRow], list[Tensor]]:
+    rows, found = [], []
+    for window in windows:
+        ids = window.ids.to(lm.device)
         cache.truncate(0)
         prefilled = prefill(lm, ids[:prompt_tokens], cache)
-        nll = continuation_nll(lm, prefilled, cache, ids[prompt_tokens:]).item()
+        states = continuation_states(lm, prefilled, cache, ids[prompt_tokens:])
+        nll = F.cross_entropy(lm.head(states[None])[0].float(), ids[prompt_tokens:]).item()
+        if not math.isfinite(nll):
+            raise UserError(f"NLL of document '{window.document}' is {nll}; use compute.dtype float32")
         rows.append(ReferenceRow(document=window.document, nll=nll))
-    facts = {"documents": len(rows), "nll": sum(row.nll for row in rows) / len(rows)}
-    with new_artefact(run, facts) as folder:
-        write_text(folder / REFERENCE_FILE, Reference(rows=tuple(rows)).model_dump_json(indent=1) + "\n")
+        found.append(states.cpu())
+        bar.update()
+    return rows, found
+
+
+def _probes(lm: LayeredLM, cache: StaticCache, keys: Sequence[Passkey], bar: tqdm) -> list[ReferenceProbe]:
+    found = []
+    for key in keys:
+        cache.truncate(0)
+        prefilled = prefill(lm, key.prompt.to(lm.device), cache)
+        hit, nll = probe(lm, prefilled, cache, key.answer.to(lm.device))
+        found.append(ReferenceProbe(depth=key.depth, hit=hit, nll=nll))
+        bar.update()
+    return found
 
 
 if __name__ == "__main__":
