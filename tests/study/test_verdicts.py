@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from ablations.study.contracts.paper import Expectation, Thresholds
+from ablations.study.contracts.paper import Expectation, Experiment, Thresholds
 from ablations.study.statistics import Comparison, Estimate
-from ablations.study.verdicts import combine, judge, judge_experiment
+from ablations.study.verdicts import combine, judge, judge_experiment, judge_ranking
 
 THRESHOLDS = Thresholds()
 
@@ -96,9 +96,27 @@ def test_unstable_is_about_the_spread(spread, verdict):
     assert judge("unstable", comparison(0.1, 0.2, spread=spread), THRESHOLDS)[0] == verdict
 
 
-def parts(expect, status="ok", found=None, exact=None):
+def experiment(**expect):
+    return Experiment(
+        id="A",
+        method="sdtp",
+        title="A",
+        section="ratio",
+        change={},
+        expect=Expectation(**expect),
+        versus="baseline",
+        records=("A.json",),
+    )
+
+
+def parts(expect, status="ok", found=None, exact=None, traffic=None):
     return judge_experiment(
-        Expectation(**expect), status, "baseline", lambda against, measure: found, THRESHOLDS, exact
+        experiment(**expect),
+        status,
+        lambda against, measure: found,
+        THRESHOLDS,
+        exact=exact,
+        traffic=traffic or {},
     )
 
 
@@ -134,11 +152,48 @@ def test_orderings_are_judged_against_the_named_experiments():
         asked.append((against, measure))
         return comparison(0.1, 0.2, measure="speed")
 
-    found = judge_experiment(
-        Expectation(above=("X",), below=("Y",), about=("Z",)), "ok", "baseline", compare, THRESHOLDS
-    )
+    orderings = experiment(above=("X",), below=("Y",), about=("Z",))
+    found = judge_experiment(orderings, "ok", compare, THRESHOLDS, traffic={})
     assert asked == [("X", "speed"), ("Y", "speed"), ("Z", "speed")]
     assert [part.verdict for part in found] == ["supported", "contradicted", "contradicted"]
+
+
+@pytest.mark.parametrize(
+    ("traffic", "verdict", "reason"),
+    [
+        ({"A": 1000.0, "G2": 1001.0}, "supported", "fewer_bytes"),
+        ({"A": 1000.0, "G2": 1000.0}, "contradicted", "no_fewer_bytes"),
+        ({"A": 1001.0, "G2": 1000.0}, "contradicted", "no_fewer_bytes"),
+        ({"A": 1000.0}, "not_tested", "no_bytes"),
+        ({"G2": 1000.0}, "not_tested", "no_bytes"),
+    ],
+)
+def test_traffic_is_counted_not_estimated(traffic, verdict, reason):
+    (part,) = parts({"less_traffic": ("G2",)}, traffic=traffic)
+    assert (part.aspect, part.against, part.verdict, part.reason) == (
+        "less_traffic",
+        "G2",
+        verdict,
+        reason,
+    )
+
+
+def test_traffic_of_an_arm_that_crashed_is_not_tested():
+    assert parts({"less_traffic": ("G2",)}, "crashed")[0].verdict == "not_tested"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "verdict"),
+    [
+        (-0.3, -0.01, 0.01, "supported"),
+        (-0.3, -0.01, 0.2, "inconclusive"),
+        (-0.3, 0.01, 0.2, "inconclusive"),
+        (0.01, 0.3, 0.01, "contradicted"),
+        (None, None, 1.0, "inconclusive"),
+    ],
+)
+def test_a_loss_improves_ranking_where_its_removal_worsens_it(low, high, p, verdict):
+    assert judge_ranking(comparison(low, high, measure="ranking", p=p), THRESHOLDS)[0] == verdict
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,13 @@ from ablations.study.contracts.paper import Identifier
 POWER = 0.8
 """Power of the minimum detectable effect."""
 
-Measure = Literal["quality", "speed"]
+T_BELOW = 20
+"""Means of fewer documents have Student's t interval: bootstrap intervals of so few are too narrow."""
+
+SPREAD_FROM = 8
+"""Fewest documents for an interval of a ratio of standard deviations."""
+
+Measure = Literal["quality", "speed", "ranking"]
 
 
 class Pair(Protocol):
@@ -64,7 +70,8 @@ class Comparison(Contract):
     versus: Identifier | None
     """Experiment it is compared with; null is the reference measured beside the arm."""
     measure: Measure
-    """`quality`: difference of NLL, nats per token; `speed`: difference of log speed-ups."""
+    """`quality`: difference of NLL, nats per token; `speed`: difference of log speed-ups; `ranking`:
+    difference of rank correlations (`versus` null: the same scorer before training)."""
     estimate: Estimate
     """The effect."""
     unpaired: NonNegativeInt
@@ -85,10 +92,12 @@ def log_speedup(pairs: Iterable[Pair]) -> float:
 
 
 def estimate(values: pd.Series, resampling: Resampling) -> Estimate:
-    """Mean and BCa bootstrap interval (Efron 1987) of one value per document.
+    """Mean and interval of one value per document.
 
-    Where every document has the same value the bootstrap distribution is a point, and so is the interval.
-    A single document, or data whose acceleration is undefined, has no interval.
+    Under `T_BELOW` documents the interval is Student's t, which is exact for normal data and goes with the
+    p-value and the detectable effect; from there on it is a BCa bootstrap interval (Efron 1987) at a level
+    adjusted for small samples. Where every document has the same value, so have both ends. A single
+    document, or data whose acceleration is undefined, has no interval.
 
     Args:
         values: One value per document, shape (n,), n >= 1.
@@ -101,7 +110,11 @@ def estimate(values: pd.Series, resampling: Resampling) -> Estimate:
     deviation = float(data.std(ddof=1))
     if _constant(data):
         return Estimate(value=mean, low=mean, high=mean, n=len(data), sd=0.0)
-    low, high = _bca((data,), _mean, resampling)
+    if len(data) < T_BELOW:
+        half = stats.t.ppf(1 - resampling.alpha / 2, len(data) - 1) * deviation / math.sqrt(len(data))
+        low, high = mean - float(half), mean + float(half)
+    else:
+        low, high = _bca((data,), _mean, resampling)
     return Estimate(value=mean, low=low, high=high, n=len(data), sd=deviation)
 
 
@@ -178,6 +191,16 @@ def minimum_detectable_effect(deviation: float, n: int, alpha: float) -> float:
     return float(quantiles * deviation / math.sqrt(n))
 
 
+def bootstrap_level(alpha: float, n: int) -> float:
+    """Confidence level to ask of a bootstrap of n values so that its interval covers 1 - alpha.
+
+    Resamples of n values spread by a factor sqrt((n - 1) / n) too little and know nothing of Student's t;
+    the level that makes up for both is that of the expanded percentile interval of Hesterberg (2015).
+    """
+    tail = stats.norm.cdf(math.sqrt(n / (n - 1)) * stats.t.ppf(alpha / 2, n - 1))
+    return float(1 - 2 * tail)
+
+
 def _mean(data: np.ndarray, axis: int = -1) -> np.ndarray:
     return np.mean(data, axis=axis)
 
@@ -198,7 +221,7 @@ def _bca(
             statistic,
             paired=len(data) > 1,
             vectorized=True,
-            confidence_level=1 - resampling.alpha,
+            confidence_level=bootstrap_level(resampling.alpha, len(data[0])),
             n_resamples=resampling.resamples,
             method="BCa",
             rng=np.random.default_rng(resampling.seed),
@@ -210,8 +233,7 @@ def _bca(
 def _log_spread(paired: pd.DataFrame, resampling: Resampling) -> Estimate | None:
     """Paired bootstrap of the log ratio of standard deviations; columns `arm` and `versus`."""
     arm, versus = (paired[name].to_numpy(dtype=float) for name in ("arm", "versus"))
-    # Three documents are the fewest whose leave-one-out samples still have a spread.
-    if len(paired) < 3 or _constant(arm) or _constant(versus):
+    if len(paired) < SPREAD_FROM or _constant(arm) or _constant(versus):
         return None
 
     def statistic(first: np.ndarray, second: np.ndarray, axis: int = -1) -> np.ndarray:

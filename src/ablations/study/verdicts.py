@@ -6,12 +6,12 @@ from typing import Literal
 import numpy as np
 
 from ablations.study.contracts.base import Contract
-from ablations.study.contracts.paper import Expectation, Identifier, Level, Thresholds
+from ablations.study.contracts.paper import Expectation, Experiment, Identifier, Level, Thresholds
 from ablations.study.statistics import Comparison, Measure
 
 OutcomeStatus = Literal["ok", "crashed", "not_run"]
 Verdict = Literal["supported", "contradicted", "inconclusive", "not_tested"]
-Aspect = Literal["quality", "speed", "above", "below", "about"]
+Aspect = Literal["quality", "speed", "above", "below", "about", "less_traffic"]
 Reason = Literal[
     "inside_margin",
     "outside_margin",
@@ -31,6 +31,9 @@ Reason = Literal[
     "similar_spread",
     "exact",
     "inexact",
+    "fewer_bytes",
+    "no_fewer_bytes",
+    "no_bytes",
     "no_comparison",
     "not_run",
 ]
@@ -42,7 +45,7 @@ class Part(Contract):
     aspect: Aspect
     """What was predicted."""
     level: Level
-    """How; an ordering is `up` (above), `down` (below) or `same` (about)."""
+    """How; an ordering is `up` (above), `down` (below, less traffic) or `same` (about)."""
     against: Identifier | None
     """Experiment of the comparison; null is the reference measured beside the arm."""
     verdict: Verdict
@@ -52,6 +55,7 @@ class Part(Contract):
 
 
 Compare = Callable[[Identifier | None, Measure], Comparison | None]
+Traffic = Mapping[Identifier, float]
 
 
 def judge(level: Level, comparison: Comparison | None, thresholds: Thresholds) -> tuple[Verdict, Reason]:
@@ -85,32 +89,44 @@ def judge(level: Level, comparison: Comparison | None, thresholds: Thresholds) -
     return _judge_rise(low, high, same, strong if level.endswith("strong") else None, significant)
 
 
+def judge_ranking(comparison: Comparison, thresholds: Thresholds) -> tuple[Verdict, Reason]:
+    """Verdict on the prediction that the arm ranks worse than the other arm; no margin counts as same."""
+    effect = comparison.estimate
+    if effect.low is None or effect.high is None:
+        return "inconclusive", "no_interval"
+    significant = comparison.p_adjusted <= thresholds.alpha
+    return _judge_rise(-effect.high, -effect.low, 0.0, None, significant)
+
+
 def judge_experiment(
-    expect: Expectation,
+    experiment: Experiment,
     status: OutcomeStatus,
-    versus: Identifier | None,
     compare: Compare,
     thresholds: Thresholds,
+    *,
     exact: bool | None = None,
+    traffic: Traffic,
 ) -> tuple[Part, ...]:
     """Verdict on each prediction of an experiment.
 
     Args:
-        expect: What was predicted.
+        experiment: What was predicted, and the experiment its effect is measured against.
         status: How the experiment ended.
-        versus: Experiment its effect is measured against.
         compare: Gives the comparison with an experiment on a measure.
         thresholds: Where `same` ends and `strong` begins.
         exact: For decoding, whether the arm emitted the target's own tokens; that is its quality.
+        traffic: Mean bytes over all pipeline boundaries, of the experiments whose records have them.
     """
     parts = []
-    for aspect, level, against in predictions(expect, versus):
+    for aspect, level, against in predictions(experiment.expect, experiment.versus):
         if status == "not_run":
             verdict, reason = "not_tested", "not_run"
         elif status == "crashed":
             # Nothing was measured, so only a prediction of trouble is tested by a crash.
             foreseen = level in ("crash", "unstable")
             verdict, reason = "supported" if foreseen else "not_tested", "crashed"
+        elif aspect == "less_traffic":
+            verdict, reason = _judge_traffic(traffic.get(experiment.id), traffic.get(against))
         elif aspect == "quality" and exact is not None:
             verdict, reason = _judge_exactness(level, exact)
         else:
@@ -133,6 +149,7 @@ def predictions(
         "above": ("up", expect.above),
         "below": ("down", expect.below),
         "about": ("same", expect.about),
+        "less_traffic": ("down", expect.less_traffic),
     }
     for aspect, (level, others) in orderings.items():
         found.extend((aspect, level, other) for other in others)
@@ -197,3 +214,10 @@ def _judge_exactness(level: Level, exact: bool) -> tuple[Verdict, Reason]:
     if exact:
         return "supported" if level == "same" else "contradicted", "exact"
     return "contradicted" if level == "same" else "inconclusive", "inexact"
+
+
+def _judge_traffic(own: float | None, other: float | None) -> tuple[Verdict, Reason]:
+    """Less traffic than the other arm: bytes are counted, so there is no interval."""
+    if own is None or other is None:
+        return "not_tested", "no_bytes"
+    return ("supported", "fewer_bytes") if own < other else ("contradicted", "no_fewer_bytes")
