@@ -33,9 +33,9 @@ def problem(raw, *path, **changes):
 
 def test_the_default_study_is_valid_and_shares_records(raw):
     plan = Plan(raw, ROOT)
-    assert plan.row("K2").job.digest == plan.row("F3").job.digest
-    assert plan.row("K4").job.digest == plan.row("F1").job.digest
-    assert plan.row("A7").job.digest != plan.row("baseline").job.digest
+    assert plan.row("K2").jobs[0].digest == plan.row("F3").jobs[0].digest
+    assert plan.row("K4").jobs[0].digest == plan.row("F1").jobs[0].digest
+    assert plan.row("A7").jobs[0].digest != plan.row("baseline").jobs[0].digest
 
 
 @pytest.mark.parametrize(
@@ -124,6 +124,44 @@ def test_impossible_values_are_named(raw, path, changes, expected):
     assert expected in problem(raw, *path, **changes)
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "expected"),
+    [
+        ("A2", {"mask": "soft"}, "mask: 'soft' needs the keep logits of importance 'learned', not 'random'"),
+        ("A2", {"selection": "top_p"}, "selection: 'top_p' needs the keep logits"),
+        ("B1", {"schedule": {"layers": [4], "match": "count"}}, "B1.schedule.match: 'count' needs the"),
+        ("GB", {"pipeline": {"ranks": 1}}, "GB.change.pipeline.ranks: input should be greater than"),
+    ],
+)
+def test_combinations_that_mean_nothing_are_named(raw, name, change, expected):
+    ablation = raw["sdtp"]["ablations"][name]
+    ablation["compound"] = True
+    ablation["change"] = {**ablation["change"], **change}
+    assert expected in problem(raw)
+
+
+def test_only_what_a_seed_changes_has_a_job_per_seed(raw):
+    raw["sdtp"]["seeds"] = [0, 1, 2]
+    plan = Plan(raw, ROOT)
+    jobs = {row.experiment.id: row.jobs for row in plan.rows}
+    assert {name: len(jobs[name]) for name in ("baseline", "A2", "A3", "M1", "A1s", "GB", "F4")} == {
+        "baseline": 3, "A2": 3, "A3": 3, "M1": 1, "A1s": 1, "GB": 1, "F4": 1,
+    }  # fmt: skip
+    assert [job.spec.timing is None for job in jobs["baseline"]] == [False, True, True]
+    assert [job.spec.seed for job in jobs["A2"]] == [0, 1, 2]
+    assert len({job.inputs["pruner"].digest for job in jobs["A3"]}) == 3
+    experiment = plan.row("A3").experiment
+    assert experiment.records == tuple(str(job.path) for job in jobs["A3"])
+
+
+def test_matched_rows_carry_the_baseline_they_are_matched_to(raw):
+    raw["sdtp"]["ablations"]["B1"]["change"]["schedule"]["match"] = "flops"
+    spec = Plan(raw, ROOT).row("B1").jobs[0].spec
+    assert spec.layers == (4,)
+    assert spec.match.quantity == "flops"
+    assert spec.match.layers == (4, 7, 10, 12, 15, 18, 21, 23, 26, 29)
+
+
 def test_a_missing_key_is_named(raw):
     del raw["sdtp"]["saliency"]
     assert problem(raw) == "sdtp.saliency: missing; this key is required"
@@ -137,7 +175,7 @@ def test_two_component_groups_need_compound(raw):
     )
     raw["sdtp"]["ablations"]["A7"]["change"]["importance"] = "random"
     raw["sdtp"]["ablations"]["A7"]["compound"] = True
-    assert Plan(raw, ROOT).row("A7").job.spec.importance == "random"
+    assert Plan(raw, ROOT).row("A7").jobs[0].spec.importance == "random"
 
 
 def test_an_id_names_one_experiment(raw):
@@ -158,7 +196,7 @@ def test_only_switches_on_a_subset(raw):
 
 
 def test_layers_are_evenly_spaced_to_the_last(raw):
-    spec = Plan(raw, ROOT).row("baseline").job.spec
+    spec = Plan(raw, ROOT).row("baseline").jobs[0].spec
     assert spec.layers == (4, 7, 10, 12, 15, 18, 21, 23, 26, 29)
     assert spec.keep_ratios == (0.7,) * 10
 
@@ -170,7 +208,7 @@ def test_total_scope_spreads_the_ratio_over_the_stages(raw):
         "keep_ratio": 0.5,
         "scope": "total",
     }
-    ratios = Plan(raw, ROOT).row("baseline").job.spec.keep_ratios
+    ratios = Plan(raw, ROOT).row("baseline").jobs[0].spec.keep_ratios
     product = 1.0
     for ratio in ratios:
         product *= ratio

@@ -5,6 +5,7 @@ rule collect:
     input:
         plan=stages.COLLECT_STAMP,
         records=plan.records,
+        sweeps=[job.path for job in plan.sweeps],
     output:
         stages.SUMMARY,
     log:

@@ -48,6 +48,16 @@ def job_threads(wildcards):
     return plan.threads(wildcards.digest)
 
 
+def job_gpus(wildcards):
+    """GPUs of a job: one for each of its processes, where jobs use GPUs at all."""
+    return plan.config.resources.gpu * plan.ranks(wildcards.digest)
+
+
+def job_memory(wildcards):
+    """Memory of a job, MiB: each of its processes loads the model."""
+    return plan.config.resources.mem_mb * plan.ranks(wildcards.digest)
+
+
 def job_label(wildcards):
     """Id of the experiment that a record belongs to."""
     return plan.label(wildcards.digest)

@@ -1,4 +1,4 @@
-# SDTP: saliency -> pruner -> evaluation, each against the shared unpruned reference.
+# SDTP: saliency -> pruner -> evaluation, each against the shared unpruned reference; sweeps over lengths.
 
 
 rule saliency:
@@ -67,6 +67,28 @@ rule reference:
         "python -m ablations.sdtp.reference --spec {input.spec} --out {output} > {log} 2>&1"
 
 
+rule calibrate:
+    input:
+        unpack(job_inputs),
+    output:
+        stages.CALIBRATE.result,
+    log:
+        "logs/calibrate/{digest}.log",
+    benchmark:
+        "benchmarks/calibrate/{digest}.tsv"
+    wildcard_constraints:
+        digest=plan.pattern(stages.CALIBRATE),
+    conda:
+        "../../envs/measure.yaml"
+    threads: job_threads
+    resources:
+        **model_resources,
+    message:
+        "Calibrating selection rule {wildcards.digest}"
+    shell:
+        "python -m ablations.sdtp.calibrate --spec {input.spec} --out {output} > {log} 2>&1"
+
+
 rule evaluate_sdtp:
     input:
         unpack(job_inputs),
@@ -91,3 +113,54 @@ rule evaluate_sdtp:
     shell:
         "python -m ablations.sdtp.evaluate --spec {input.spec} --out {output}"
         " --label {params.label:q} > {log} 2>&1"
+
+
+rule evaluate_pipeline:
+    input:
+        unpack(job_inputs),
+    output:
+        stages.EVALUATE_PIPELINE.result,
+    log:
+        "logs/evaluate_pipeline/{digest}.log",
+    benchmark:
+        "benchmarks/evaluate_pipeline/{digest}.tsv"
+    wildcard_constraints:
+        digest=plan.pattern(stages.EVALUATE_PIPELINE),
+    conda:
+        "../../envs/measure.yaml"
+    threads: job_threads
+    resources:
+        gpu=job_gpus,
+        mem_mb=job_memory,
+        runtime=model_resources["runtime"],
+        timer=1,
+    params:
+        label=job_label,
+    message:
+        "Evaluating {params.label} (SDTP over several ranks)"
+    shell:
+        "python -m ablations.sdtp.evaluate_pipeline --spec {input.spec} --out {output}"
+        " --label {params.label:q} > {log} 2>&1"
+
+
+rule sweep:
+    input:
+        unpack(job_inputs),
+    output:
+        stages.SWEEP.result,
+    log:
+        "logs/sweep/{digest}.log",
+    benchmark:
+        "benchmarks/sweep/{digest}.tsv"
+    wildcard_constraints:
+        digest=plan.pattern(stages.SWEEP),
+    conda:
+        "../../envs/measure.yaml"
+    threads: job_threads
+    resources:
+        **model_resources,
+        timer=1,
+    message:
+        "Timing prefill at one prompt length {wildcards.digest}"
+    shell:
+        "python -m ablations.sdtp.sweep --spec {input.spec} --out {output} > {log} 2>&1"

@@ -45,13 +45,15 @@ def _show(arguments: argparse.Namespace) -> None:
     plan = Plan(_configuration(arguments.configfile), Path())
     if arguments.id is None:
         for row in plan.rows:
-            state = "measured" if row.job.path.exists() else "not measured"
-            print(f"{row.experiment.id:10} {row.job.path}  {state:12}  {row.experiment.title}")
+            measured = sum(job.path.exists() for job in row.jobs)
+            state = f"{measured} of {len(row.jobs)} measured"
+            print(f"{row.experiment.id:10} {row.jobs[0].path}  {state:16}  {row.experiment.title}")
         return
     row = plan.row(arguments.id)
-    job = row.job
+    job = row.jobs[0]
     print(f"{row.experiment.id}: {row.experiment.title}")
-    print(f"record  {job.path}  ({'exists' if job.path.exists() else 'missing'})")
+    for path in (each.path for each in row.jobs):
+        print(f"record  {path}  ({'exists' if path.exists() else 'missing'})")
     print(f"spec    {job.spec_path}")
     print(f"log     logs/{job.stage.rule}/{job.digest}.log")
     for name, needed in job.inputs.items():
@@ -63,10 +65,12 @@ def _show(arguments: argparse.Namespace) -> None:
 
 def _forget(arguments: argparse.Namespace) -> None:
     row = Plan(_configuration(arguments.configfile), Path()).row(arguments.id)
-    if not row.job.path.exists():
-        raise UserError(f"{row.experiment.id} has no record ({row.job.path}); there is nothing to forget")
-    row.job.path.unlink()
-    print(f"deleted {row.job.path}; the next snakemake run measures {row.experiment.id} again")
+    found = [job.path for job in row.jobs if job.path.exists()]
+    if not found:
+        raise UserError(f"{row.experiment.id} has no record ({row.jobs[0].path}); there is nothing to forget")
+    for path in found:
+        path.unlink()
+        print(f"deleted {path}; the next snakemake run measures {row.experiment.id} again")
 
 
 def _schema(_: argparse.Namespace) -> None:

@@ -8,7 +8,20 @@ from ablations.study.contracts.base import Contract
 from ablations.study.contracts.dynatree import Drafter, Pruning, Shape
 from ablations.study.contracts.lm import Compute, ModelSource, Split, TextSource
 from ablations.study.contracts.paper import Expectation, Identifier, Identifiers, PaperSettings
-from ablations.study.contracts.sdtp import Importance, Losses, Preserve, Ratio, Timing
+from ablations.study.contracts.sdtp import (
+    Importance,
+    Losses,
+    Mask,
+    Pipeline,
+    Positions,
+    Preserve,
+    Propagation,
+    Ratio,
+    Retrieval,
+    SaliencyTarget,
+    Selection,
+    Timing,
+)
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}$")]
 
@@ -58,6 +71,11 @@ class Schedule(Contract):
     """Share of tokens kept; of what, `scope` says."""
     scope: Literal["stage", "total"] = "stage"
     """`stage`: the ratio of each stage; `total`: the ratio after all stages."""
+    match: Literal["count", "flops"] | None = None
+    """Takes the place of `keep_ratio`: the baseline's `count` after each stage, or one ratio for all stages
+    that gives the baseline's prefill `flops`."""
+    trained_keep_ratio: Ratio | None = None
+    """Keep ratio that training simulates; null: `training.keep_ratio`."""
 
 
 class SdtpBaseline(Contract):
@@ -67,29 +85,33 @@ class SdtpBaseline(Contract):
     """Where the scores of the prompt's tokens come from."""
     losses: Losses = Losses()
     """Weights of the losses that train the pruner."""
+    saliency: SaliencyTarget = SaliencyTarget()
+    """What saliency means, which the pruner is trained on."""
     schedule: Schedule = Schedule()
     """Where and how much is pruned."""
     preserve: Preserve = Preserve()
     """Prompt tokens kept whatever their scores."""
-    positions: Literal["original", "packed"] = "original"
-    """RoPE indices of survivors: their own, or renumbered at every stage."""
-    mask: Literal["hard"] = "hard"
-    """`hard` removes dropped tokens."""
-    propagation: Literal["cascade"] = "cascade"
-    """`cascade`: what one stage dropped stays dropped."""
-    selection: Literal["top_k"] = "top_k"
-    """How a stage turns scores into survivors."""
+    positions: Positions = "original"
+    """RoPE indices of survivors: their own (`original`), renumbered at every stage (`packed`), or the
+    full-length rotary tensor left in place (`stale`)."""
+    mask: Mask = "hard"
+    """`hard` removes dropped tokens, `soft` weights attention by keep probabilities and removes nothing."""
+    propagation: Propagation = "cascade"
+    """`cascade`: what one stage dropped stays dropped; `local`: the next stage may take it up again;
+    `stale_keys`: its state stays as it was, its keys and values stay visible."""
+    selection: Selection = "top_k"
+    """How a stage turns scores into survivors; `top_p` and `threshold` are calibrated to top-k's counts."""
+    pipeline: Pipeline | None = None
+    """Ranks that share the prefill; null for a single process."""
 
 
 class SaliencySettings(Contract):
     """Saliency targets that train the pruner."""
 
-    measure: Literal["abs", "norm"] = "abs"
-    """Per token: |sum over hidden of gradient x state| (`abs`) or |gradient| x |state| (`norm`)."""
     documents: PositiveInt
     """Training documents, one window each."""
-    validation_documents: PositiveInt
-    """Validation documents, one window each."""
+    heldout_documents: PositiveInt
+    """Held-out documents, one window each, on which a pruner's ranking is measured."""
     tokens: PositiveInt
     """Tokens of one window."""
     continuation_tokens: PositiveInt = 64
@@ -128,8 +150,29 @@ class SdtpEvaluation(Contract):
     """Tokens after the prompt whose NLL is the quality."""
     timing: Timing
     """How prefill time is measured."""
+    retrieval: Retrieval | None = None
+    """Passkey prompts; null for none."""
+    calibration_documents: PositiveInt = 6
+    """Validation documents on which selection rules are calibrated to top-k's counts."""
+    shards: PositiveInt = 1
+    """Jobs that share the documents of one experiment (for clusters); no result depends on it."""
     compute: Compute = Compute()
     """How evaluation is computed."""
+
+
+class SweepSettings(Contract):
+    """Prefill and end-to-end time of the baseline against prompt length."""
+
+    lengths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    """Tokens of the prompt; a job each."""
+    keep_ratios: Annotated[tuple[Ratio, ...], Field(min_length=1)]
+    """Keep ratios of every stage."""
+    new_tokens: PositiveInt = 128
+    """Tokens decoded after the prefill for the end-to-end time."""
+    repeats: PositiveInt = 3
+    """Interleaved pairs of each kind."""
+    warmup: NonNegativeInt = 1
+    """Untimed pairs before the first timed one."""
 
 
 class SdtpConfig(Contract):
@@ -147,6 +190,10 @@ class SdtpConfig(Contract):
     """Training of the pruner."""
     evaluation: SdtpEvaluation
     """Held-out evaluation."""
+    sweep: SweepSettings | None = None
+    """Time against prompt length; null measures none."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    """Seeds of training and of random scores; quality is a mean over them, speed is measured on the first."""
     ablations: dict[Identifier, Ablation] = Field(default={})
     """Experiments by id; `baseline` is one by itself."""
     only: Identifiers | None = None
@@ -239,7 +286,7 @@ class StudyConfig(Contract):
     study: str = "default"
     """Name of the study, as the paper and records call it."""
     seed: int = 0
-    """Seed of splits, training and random scores."""
+    """Seed of the order and the split of texts."""
     resources: Resources = Resources()
     """What jobs ask of a scheduler."""
     models: Annotated[dict[Name, ModelSource], Field(min_length=1)]

@@ -6,12 +6,13 @@ from pathlib import Path
 from ablations.study.config import StudyConfig
 from ablations.study.contracts.dynatree import DecodeSample, DecodeSpec, DecodeTotals
 from ablations.study.contracts.record import Record
-from ablations.study.contracts.sdtp import EvaluateSpec, SdtpSample, SdtpTotals
+from ablations.study.contracts.sdtp import EvaluateSpec, SdtpSample, SdtpTotals, Sweep
 from ablations.study.files import write_text_if_changed
 
 SCHEMAS = {
     "config.schema.json": StudyConfig,
     "sdtp-record.schema.json": Record[EvaluateSpec, SdtpSample, SdtpTotals],
+    "sdtp-sweep.schema.json": Sweep,
     "dynatree-record.schema.json": Record[DecodeSpec, DecodeSample, DecodeTotals],
 }
 

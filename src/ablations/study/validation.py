@@ -181,5 +181,5 @@ def _check_references(
         where = f"{method}.ablations" if only is None else f"{method}.only"
         if ablation.versus is not None:
             _known(f"{key}.versus", [ablation.versus], running, where)
-        for relation in ("above", "below", "about"):
+        for relation in ("above", "below", "about", "less_traffic"):
             _known(f"{key}.expect.{relation}", getattr(ablation.expect, relation), running, where)

@@ -35,7 +35,7 @@ class DynatreePlanner:
             key = f"dynatree.ablations.{name}"
             job = self._decode(changed(config.baseline, ablation, key), ablation.budget, key)
             budget = ablation.budget.model_dump() if ablation.budget else {}
-            yield ablation_row("dynatree", name, ablation, job, ablation.versus, budget)
+            yield ablation_row("dynatree", name, ablation, (job,), ablation.versus, budget)
 
     def _decode(self, components: DynatreeBaseline, budget: DecodingBudget | None, key: str) -> Job:
         config = self._config

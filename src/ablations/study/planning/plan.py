@@ -31,18 +31,17 @@ class Plan:
         self.config = load_study(raw)
         self.sources = Sources(CodeIndex(), Pins.read(root / "constraints.txt"))
         artefacts = Artefacts(self.config, self.sources)
-        planners = (
-            SdtpPlanner(self.config, artefacts, self.sources),
-            DynatreePlanner(self.config, artefacts, self.sources),
-        )
-        self.rows = [row for planner in planners for row in planner.rows()]
+        sdtp = SdtpPlanner(self.config, artefacts, self.sources)
+        dynatree = DynatreePlanner(self.config, artefacts, self.sources)
+        self.rows = [*sdtp.rows(), *dynatree.rows()]
+        self.sweeps = sdtp.sweeps()
 
     @cached_property
     def jobs(self) -> dict[str, Job]:
         """Every job of the study by digest."""
         found: dict[str, Job] = {}
-        for row in self.rows:
-            found |= row.job.with_inputs()
+        for job in (*(job for row in self.rows for job in row.jobs), *self.sweeps):
+            found |= job.with_inputs()
         return found
 
     def pattern(self, stage: Stage) -> str:
@@ -51,12 +50,17 @@ class Plan:
 
     def label(self, digest: str) -> str:
         """Id of the first experiment that a record belongs to."""
-        return next(row.experiment.id for row in self.rows if row.job.digest == digest)
+        return next(row.experiment.id for row in self.rows for job in row.jobs if job.digest == digest)
 
     def threads(self, digest: str) -> int:
-        """CPU threads that a job's spec asks for."""
+        """CPU threads that a job's spec asks for, over all its processes."""
         compute = getattr(self.jobs[digest].spec, "compute", None)
-        return compute.threads if compute else 1
+        return compute.threads * self.ranks(digest) if compute else 1
+
+    def ranks(self, digest: str) -> int:
+        """Processes of a job, each with a device of its own."""
+        pipeline = getattr(self.jobs[digest].spec, "pipeline", None)
+        return pipeline.ranks if pipeline else 1
 
     def row(self, name: str) -> Row:
         """The row of experiment `name`.
@@ -74,7 +78,7 @@ class Plan:
     @property
     def records(self) -> list[Path]:
         """Paths of all records, each once."""
-        return list(dict.fromkeys(row.job.path for row in self.rows))
+        return list(dict.fromkeys(job.path for row in self.rows for job in row.jobs))
 
     def paper_plan(self, code: str) -> PaperPlan:
         """What the paper is told of this study; rows that do not run are left out of its tables."""
@@ -103,6 +107,7 @@ class Plan:
                 "sdtp": texts[config.sdtp.text],
                 **{kind: texts[prompts.text] for kind, prompts in config.dynatree.prompts.items()},
             },
+            sweeps=tuple(str(job.path) for job in self.sweeps),
             code=code,
         )
 

@@ -1,4 +1,4 @@
-"""Rows of a study: an experiment as the paper sees it, and the job that measures it."""
+"""Rows of a study: an experiment as the paper sees it, and the jobs that measure it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,14 +10,19 @@ from ablations.study.planning.jobs import Job
 
 @dataclass(frozen=True)
 class Row:
-    """An experiment and the job that measures it."""
+    """An experiment and the jobs that measure it, one per seed."""
 
     experiment: Experiment
-    job: Job
+    jobs: tuple[Job, ...]
 
 
 def ablation_row(
-    method: Method, name: str, ablation: Ablation, job: Job, versus: str | None, budget: dict[str, Any]
+    method: Method,
+    name: str,
+    ablation: Ablation,
+    jobs: tuple[Job, ...],
+    versus: str | None,
+    budget: dict[str, Any],
 ) -> Row:
     """The row of one entry of the configuration."""
     experiment = Experiment(
@@ -30,7 +35,7 @@ def ablation_row(
         hypothesis=ablation.hypothesis,
         expect=ablation.expect,
         versus=versus,
-        record=str(job.path),
+        records=tuple(str(job.path) for job in jobs),
         budget=budget,
     )
-    return Row(experiment, job)
+    return Row(experiment, jobs)

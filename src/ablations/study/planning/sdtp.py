@@ -2,28 +2,44 @@
 
 from collections.abc import Iterator
 
-from ablations.study.config import Schedule, SdtpBaseline, StudyConfig
+from ablations.study.config import SdtpBaseline, StudyConfig
 from ablations.study.contracts.paper import Experiment
-from ablations.study.contracts.sdtp import EvaluateSpec, PrunerSpec, ReferenceSpec, SaliencySpec, Windows
+from ablations.study.contracts.sdtp import (
+    EvaluateSpec,
+    Match,
+    PromptSaliency,
+    ReferenceSpec,
+    SweepSpec,
+    Windows,
+)
 from ablations.study.errors import UserError
 from ablations.study.planning.artefacts import Artefacts
 from ablations.study.planning.jobs import Job, Sources
+from ablations.study.planning.pruners import PrunerPlanner
 from ablations.study.planning.rows import Row, ablation_row
-from ablations.study.planning.stages import EVALUATE_SDTP, REFERENCE, SALIENCY, TRAIN_PRUNER
+from ablations.study.planning.schedule import pruning_layers, stage_ratios
+from ablations.study.planning.stages import EVALUATE_PIPELINE, EVALUATE_SDTP, REFERENCE, SWEEP
 from ablations.study.validation import BASELINE, changed, selected
+
+# Importances that differ from seed to seed: by training, or by their own draw.
+_SEEDED = ("learned", "random")
 
 
 class SdtpPlanner:
     """Plans the baseline and each ablation of SDTP."""
 
     def __init__(self, config: StudyConfig, artefacts: Artefacts, sources: Sources) -> None:
-        self._seed = config.seed
         self._config = config.sdtp
         self._model_layers = config.models[config.sdtp.model].layers
-        self._model = artefacts.model(config.sdtp.model)
-        self._text = artefacts.text(config.sdtp.text)
         self._sources = sources
-        self._baseline_layers = self._layers(config.sdtp.baseline.schedule, "sdtp.baseline")
+        self._inputs = {
+            "model": artefacts.model(config.sdtp.model),
+            "text": artefacts.text(config.sdtp.text),
+        }
+        self._baseline_layers = self._layers(config.sdtp.baseline, "sdtp.baseline")
+        self._pruners = PrunerPlanner(
+            config.sdtp, self._model_layers, self._baseline_layers, self._inputs, sources
+        )
         evaluation = config.sdtp.evaluation
         if evaluation.timing.documents > evaluation.documents:
             raise UserError(
@@ -37,9 +53,9 @@ class SdtpPlanner:
         )
 
     def rows(self) -> Iterator[Row]:
-        """Each experiment with the job that measures it, the baseline first."""
+        """Each experiment with the jobs that measure it, the baseline first."""
         config = self._config
-        job = self._evaluate(config.baseline, "sdtp.baseline")
+        jobs = self._evaluations(config.baseline, "sdtp.baseline")
         baseline = Experiment(
             id=BASELINE,
             method="sdtp",
@@ -47,105 +63,131 @@ class SdtpPlanner:
             section="baseline",
             change={},
             versus=None,
-            record=str(job.path),
+            records=tuple(str(job.path) for job in jobs),
         )
-        yield Row(baseline, job)
+        yield Row(baseline, jobs)
         for name, ablation in selected(config.ablations, config.only).items():
             key = f"sdtp.ablations.{name}"
-            job = self._evaluate(changed(config.baseline, ablation, key), key)
-            yield ablation_row("sdtp", name, ablation, job, ablation.versus or BASELINE, {})
+            jobs = self._evaluations(changed(config.baseline, ablation, key), key)
+            yield ablation_row("sdtp", name, ablation, jobs, ablation.versus or BASELINE, {})
 
-    def _layers(self, schedule: Schedule, key: str) -> tuple[int, ...]:
-        """Explicit pruning layers of a schedule."""
-        total = self._model_layers
-        if schedule.layers is not None:
-            layers = tuple(sorted(set(schedule.layers)))
-            if layers[-1] >= total:
-                raise UserError(
-                    f"{key}.schedule.layers: layer {layers[-1]} is out of range;"
-                    f" '{self._config.model}' has layers 0 to {total - 1}"
-                )
-            return layers
-        first, stages = schedule.first_layer, schedule.stages
-        if first + stages > total:
-            raise UserError(
-                f"{key}.schedule.stages: {stages} stages from layer {first} do not fit;"
-                f" '{self._config.model}' has layers 0 to {total - 1}"
+    def sweeps(self) -> list[Job]:
+        """The baseline at each prompt length of the sweep."""
+        sweep, baseline = self._config.sweep, self._config.baseline
+        if sweep is None:
+            return []
+        inputs = {**self._inputs, "pruner": self._pruners.job(baseline, self._config.seeds[0])}
+        return [
+            Job(
+                SWEEP,
+                SweepSpec(
+                    layers=self._baseline_layers,
+                    keep_ratios=sweep.keep_ratios,
+                    preserve=baseline.preserve,
+                    tokens=tokens,
+                    new_tokens=sweep.new_tokens,
+                    repeats=sweep.repeats,
+                    warmup=sweep.warmup,
+                    compute=self._config.evaluation.compute,
+                ),
+                self._sources,
+                inputs,
             )
-        if stages == 1:
-            return (first,)
-        step = (total - 1 - first) / (stages - 1)
-        return tuple(round(first + step * stage) for stage in range(stages))
+            for tokens in sweep.lengths
+        ]
 
-    def _evaluate(self, components: SdtpBaseline, key: str) -> Job:
-        schedule = components.schedule
-        layers = self._layers(schedule, key)
-        ratio = schedule.keep_ratio
-        if schedule.scope == "total":
-            ratio = ratio ** (1 / len(layers))
+    def _layers(self, components: SdtpBaseline, key: str) -> tuple[int, ...]:
+        return pruning_layers(components.schedule, self._model_layers, self._config.model, key)
+
+    def _evaluations(self, components: SdtpBaseline, key: str) -> tuple[Job, ...]:
+        """An experiment's jobs: one per seed where a seed plays a part, the first of them timed."""
+        _require_learned(components, key)
+        seeds = self._config.seeds
+        if components.importance not in _SEEDED or components.pipeline is not None:
+            # Ranks are about time and traffic, and the baseline has the seeds already.
+            seeds = seeds[:1]
+        return tuple(self._evaluate(components, key, seed) for seed in seeds)
+
+    def _evaluate(self, components: SdtpBaseline, key: str, seed: int) -> Job:
         evaluation = self._config.evaluation
         protected = components.preserve.head + components.preserve.tail
         if evaluation.prompt_tokens <= protected:
             raise UserError(
                 f"sdtp.evaluation.prompt_tokens: a prompt of {evaluation.prompt_tokens} tokens is all"
-                f" protected ({key}.preserve keeps {protected});"
-                " make it longer"
+                f" protected ({key}.preserve keeps {protected}); make it longer"
             )
-        inputs = {"model": self._model, "text": self._text, "reference": self._reference()}
+        layers = self._layers(components, key)
+        ratios = stage_ratios(components.schedule, len(layers))
+        inputs = {**self._inputs, "reference": self._reference()}
         if components.importance == "learned":
-            inputs["pruner"] = self._pruner(components, layers)
+            inputs["pruner"] = self._pruners.job(components, seed)
+        if components.importance == "prior":
+            inputs["saliency"] = self._pruners.saliency(components)
+        if components.selection != "top_k":
+            inputs["calibration"] = self._pruners.calibration(components, layers, ratios, seed)
+        own_saliency = PromptSaliency(
+            measure=components.saliency.measure, loss_tokens=self._config.saliency.continuation_tokens
+        )
         spec = EvaluateSpec(
             importance=components.importance,
             layers=layers,
-            keep_ratios=(ratio,) * len(layers),
+            keep_ratios=ratios,
+            match=self._match(components, layers, key),
             preserve=components.preserve,
             positions=components.positions,
             mask=components.mask,
             propagation=components.propagation,
             selection=components.selection,
+            saliency=own_saliency if components.importance == "saliency" else None,
+            pipeline=components.pipeline,
             windows=self._windows,
-            timing=evaluation.timing,
-            seed=self._seed,
+            retrieval=evaluation.retrieval if components.pipeline is None else None,
+            timing=evaluation.timing if seed == self._config.seeds[0] else None,
+            # A learned arm differs by its pruner alone.
+            seed=seed if components.importance == "random" else 0,
             compute=evaluation.compute,
         )
-        return Job(EVALUATE_SDTP, spec, self._sources, inputs)
+        stage = EVALUATE_SDTP if components.pipeline is None else EVALUATE_PIPELINE
+        return Job(stage, spec, self._sources, inputs)
+
+    def _match(self, components: SdtpBaseline, layers: tuple[int, ...], key: str) -> Match | None:
+        """The baseline as something to match."""
+        schedule = components.schedule
+        if schedule.match is None:
+            return None
+        if schedule.match == "count" and len(layers) != len(self._baseline_layers):
+            raise UserError(
+                f"{key}.schedule.match: 'count' needs the baseline's {len(self._baseline_layers)} stages,"
+                f" not {len(layers)}; use 'flops'"
+            )
+        baseline = self._config.baseline
+        return Match(
+            quantity=schedule.match,
+            layers=self._baseline_layers,
+            keep_ratios=stage_ratios(baseline.schedule, len(self._baseline_layers)),
+            preserve=baseline.preserve,
+        )
 
     def _reference(self) -> Job:
-        spec = ReferenceSpec(windows=self._windows, compute=self._config.evaluation.compute)
-        return Job(REFERENCE, spec, self._sources, {"model": self._model, "text": self._text})
+        evaluation = self._config.evaluation
+        spec = ReferenceSpec(
+            windows=self._windows, retrieval=evaluation.retrieval, compute=evaluation.compute
+        )
+        return Job(REFERENCE, spec, self._sources, self._inputs)
 
-    def _pruner(self, components: SdtpBaseline, layers: tuple[int, ...]) -> Job:
-        """The pruner an arm loads: the baseline's own wherever it has a scorer for each layer."""
-        if set(layers) <= set(self._baseline_layers):
-            layers = self._baseline_layers
-        settings = self._config.saliency
-        saliency = Job(
-            SALIENCY,
-            SaliencySpec(
-                layers=layers,
-                measure=settings.measure,
-                documents=settings.documents,
-                validation_documents=settings.validation_documents,
-                tokens=settings.tokens,
-                continuation_tokens=settings.continuation_tokens,
-                compute=settings.compute,
-            ),
-            self._sources,
-            {"model": self._model, "text": self._text},
-        )
-        training = self._config.training
-        spec = PrunerSpec(
-            layers=layers,
-            losses=components.losses,
-            keep_ratios=(training.keep_ratio,) * len(layers),
-            # Trained once with the baseline's protection: what an arm protects is an inference setting.
-            preserve=self._config.baseline.preserve,
-            width=training.width,
-            epochs=training.epochs,
-            batch=training.batch,
-            learning_rate=training.learning_rate,
-            temperature=training.temperature,
-            seed=self._seed,
-            compute=training.compute,
-        )
-        return Job(TRAIN_PRUNER, spec, self._sources, {"model": self._model, "saliency": saliency})
+
+def _require_learned(components: SdtpBaseline, key: str) -> None:
+    """Check that what works on a trained scorer's keep logits has one.
+
+    Raises:
+        UserError: it has not.
+    """
+    if components.importance == "learned":
+        return
+    for group, usual in (("mask", "hard"), ("selection", "top_k")):
+        value = getattr(components, group)
+        if value != usual:
+            raise UserError(
+                f"{key}.{group}: '{value}' needs the keep logits of importance 'learned',"
+                f" not '{components.importance}'; use '{usual}'"
+            )

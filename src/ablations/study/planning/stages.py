@@ -32,7 +32,10 @@ PREPARE_TEXT = Stage("prepare_text", "ablations.lm.prepare_text", _artefact("tex
 SALIENCY = Stage("saliency", "ablations.sdtp.saliency", _artefact("saliency"))
 TRAIN_PRUNER = Stage("train_pruner", "ablations.sdtp.train", _artefact("pruner"))
 REFERENCE = Stage("reference", "ablations.sdtp.reference", _artefact("reference"))
+CALIBRATE = Stage("calibrate", "ablations.sdtp.calibrate", _artefact("calibration"))
 EVALUATE_SDTP = Stage("evaluate_sdtp", "ablations.sdtp.evaluate", RECORD)
+EVALUATE_PIPELINE = Stage("evaluate_pipeline", "ablations.sdtp.evaluate_pipeline", RECORD)
+SWEEP = Stage("sweep", "ablations.sdtp.sweep", f"{RESULTS}/sweep/{{digest}}.json")
 FIT_NGRAM = Stage("fit_ngram", "ablations.dynatree.fit_ngram", _artefact("ngram"))
 DECODE = Stage("decode", "ablations.dynatree.decode", RECORD)
 
