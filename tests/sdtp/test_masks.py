@@ -33,6 +33,16 @@ def test_without_noise_it_is_top_k(scores):
     assert set(drawn.round().nonzero()[:, 0].tolist()) == {0, 1, 17, 18, 19, *inner.tolist()}
 
 
+def test_each_row_of_a_batch_is_drawn_by_itself(scores):
+    batch = torch.stack([scores.detach(), scores.detach().flip(0)])
+    visible = torch.ones(2, TOKENS)
+    visible[1, 7] = 0
+    together = sample_keep(batch, visible, 10, PRESERVE, 0.5, None)
+    alone = [sample_keep(batch[row], visible[row], 10, PRESERVE, 0.5, None) for row in range(2)]
+    assert torch.equal(together, torch.stack(alone))
+    assert together[1, 7].item() == 0
+
+
 def test_noise_explores(scores):
     generator = torch.Generator().manual_seed(0)
     drawn = {
@@ -55,7 +65,7 @@ def test_gradient_is_that_of_the_soft_mask(scores):
 
 
 def test_attention_mask_by_hand():
-    mask = attention_mask(torch.tensor([1.0, 0.0, 1.0]), torch.float32)[0, 0]
+    mask = attention_mask(torch.tensor([[1.0, 0.0, 1.0]]), torch.float32)[0, 0]
     seen = torch.softmax(mask, -1)
     torch.testing.assert_close(seen[0], torch.tensor([1.0, 0.0, 0.0]))
     torch.testing.assert_close(seen[1], torch.tensor([0.5, 0.5, 0.0]))  # dropped, sees itself
@@ -73,7 +83,7 @@ def test_dropped_tokens_get_the_gradient_of_the_product_form():
         return visible.grad[:2]
 
     def additive(visible):
-        return torch.softmax(logits + attention_mask(visible, torch.float32)[0, 0, 2], -1)
+        return torch.softmax(logits + attention_mask(visible[None], torch.float32)[0, 0, 2], -1)
 
     def product(visible):
         weights = logits.exp() * torch.cat([visible[:2], torch.ones(1)])
@@ -85,17 +95,48 @@ def test_dropped_tokens_get_the_gradient_of_the_product_form():
 
 
 def test_gradients_reach_every_stage(llama, ids):
-    scores = torch.randn(3, 60, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    scores = torch.randn(3, 2, 60, generator=torch.Generator().manual_seed(0)).requires_grad_()
 
     def keep(stage, states, visible):
         assert not states.requires_grad
         return sample_keep(scores[stage], visible, (40, 30, 20)[stage], PRESERVE, 0.5, None)
 
-    masked = masked_forward(llama, ids, (1, 3, 4), keep)
-    assert masked.living.sum(-1).tolist() == [60, 40, 30]
-    masked.hidden[-1].square().sum().backward()
+    masked = masked_forward(llama, torch.stack([ids, ids.flip(0)]), (1, 3, 4), keep)
+    assert masked.living.sum(-1).tolist() == [[60, 60], [40, 40], [30, 30]]
+    masked.hidden[:, -1].square().sum().backward()
     for stage in range(3):
         dead = ~masked.living[stage]
         assert (scores.grad[stage][dead] == 0).all()
-        dropped = masked.living[stage] & (masked.visible < 0.5)
-        assert (scores.grad[stage][dropped] != 0).any(), "dropped tokens can learn to come back"
+        for row in range(2):
+            dropped = masked.living[stage, row] & (masked.visible[row] < 0.5)
+            assert (scores.grad[stage, row][dropped] != 0).any(), "dropped tokens can learn to come back"
+
+
+@pytest.mark.parametrize("end", [None, 4])
+def test_windows_of_a_batch_do_not_meet(lm, ids, end):
+    scores = torch.randn(2, 2, 60, generator=torch.Generator().manual_seed(0))
+    windows = torch.stack([ids, ids.flip(0)])
+
+    def run(rows):
+        def keep(stage, states, visible):
+            return sample_keep(scores[stage, rows], visible, (40, 25)[stage], PRESERVE, 0.5, None)
+
+        return masked_forward(lm, windows[rows], (1, 4), keep, end)
+
+    both = run(slice(None))
+    for row in range(2):
+        alone = run(slice(row, row + 1))
+        torch.testing.assert_close(both.hidden[row], alone.hidden[0])
+        torch.testing.assert_close(both.states[1][row], alone.states[1][0])
+        assert torch.equal(both.living[:, row], alone.living[:, 0])
+    assert both.visible.round().sum(-1).tolist() == [25, 25]
+
+
+def test_a_forward_can_end_early(llama, ids):
+    def keep(stage, states, visible):
+        return visible
+
+    whole = masked_forward(llama, ids[None], (1, 3), keep)
+    early = masked_forward(llama, ids[None], (1, 3), keep, 3)
+    assert torch.equal(early.states[1], whole.states[1])
+    assert torch.equal(early.hidden, early.states[1])

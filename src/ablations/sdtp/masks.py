@@ -18,8 +18,8 @@ from ablations.study.contracts.sdtp import Preserve
 HIDDEN = 1e-20
 
 Keep = Callable[[int, Tensor, Tensor], Tensor]
-"""Takes a stage, the states ``[tokens, hidden]`` and what is visible ``[tokens]``; returns the stage's keep
-mask ``[tokens]``, float32, one or zero, with or without a gradient."""
+"""Takes a stage, the states ``[batch, tokens, hidden]`` and what is visible ``[batch, tokens]``; returns the
+stage's keep mask ``[batch, tokens]``, float32, one or zero, with or without a gradient."""
 
 
 def sample_keep(
@@ -38,27 +38,28 @@ def sample_keep(
     tokens as top-k does at inference, and without noise the same ones.
 
     Args:
-        scores: ``[tokens]`` float32 keep logits.
-        visible: ``[tokens]`` float32, one for living tokens.
-        keep: Living tokens after this stage, protected ones included.
+        scores: ``[..., tokens]`` float32 keep logits.
+        visible: ``[..., tokens]`` float32, one for living tokens.
+        keep: Living tokens of each row after this stage, protected ones included.
         preserve: Tokens that are always kept.
         temperature: Above zero.
         generator: Source of the noise; None draws none.
 
     Returns:
-        ``[tokens]`` float32; forward exactly zero or (to rounding) one, backward the soft mask's gradient.
+        ``[..., tokens]`` float32; forward exactly zero or (to rounding) one, backward the soft mask's
+        gradient.
     """
-    tokens = scores.shape[0]
+    tokens = scores.shape[-1]
     index = torch.arange(tokens, device=scores.device)
     protected = (index < preserve.head) | (index >= tokens - preserve.tail)
     noisy = scores
     if generator is not None:
-        uniform = torch.rand(tokens, generator=generator, device=scores.device)
+        uniform = torch.rand(scores.shape, generator=generator, device=scores.device)
         noisy = scores + temperature * uniform.logit(eps=1e-6)
     candidates = (visible.detach() > 0.5) & ~protected
     free = max(0, keep - min(tokens, preserve.head + preserve.tail))
     order = noisy.detach().masked_fill(~candidates, -torch.inf).argsort(descending=True, stable=True)
-    chosen = torch.zeros_like(protected).index_fill(0, order[:free], True) & candidates
+    chosen = torch.zeros_like(candidates).scatter(-1, order[..., :free], True) & candidates
     threshold = _threshold(noisy.detach(), chosen, candidates & ~chosen)
     soft = torch.sigmoid((noisy - threshold) / temperature)
     drawn = chosen.float() - soft.detach() + soft
@@ -66,26 +67,28 @@ def sample_keep(
 
 
 def _threshold(scores: Tensor, chosen: Tensor, dropped: Tensor) -> Tensor:
-    """Midway between the lowest chosen and the highest dropped score; the one there is if one is missing."""
-    lowest = scores.masked_fill(~chosen, torch.inf).amin()
-    highest = scores.masked_fill(~dropped, -torch.inf).amax()
+    """Midway between the lowest chosen and the highest dropped score of each row, ``[..., 1]``; the one there
+    is if one is missing.
+    """
+    lowest = scores.masked_fill(~chosen, torch.inf).amin(-1, keepdim=True)
+    highest = scores.masked_fill(~dropped, -torch.inf).amax(-1, keepdim=True)
     lowest = torch.where(lowest.isinf(), highest, lowest)
     highest = torch.where(highest.isinf(), lowest, highest)
     return torch.nan_to_num((lowest + highest) / 2)
 
 
 def attention_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """Additive causal mask ``[1, 1, tokens, tokens]`` in which only visible tokens are seen by others.
+    """Additive causal mask ``[batch, 1, tokens, tokens]`` in which only visible tokens are seen by others.
 
     Args:
-        visible: ``[tokens]`` float32, one for living tokens, zero for dropped ones.
+        visible: ``[batch, tokens]`` float32, one for living tokens, zero for dropped ones.
         dtype: Data type of the attention.
     """
-    tokens = visible.shape[0]
+    tokens = visible.shape[-1]
     itself = torch.eye(tokens, dtype=torch.bool, device=visible.device)
     future = torch.ones_like(itself).triu(diagonal=1)
-    weights = torch.log(visible + HIDDEN).expand(tokens, tokens).masked_fill(itself, 0.0)
-    return weights.masked_fill(future, torch.finfo(dtype).min).to(dtype)[None, None]
+    weights = torch.log(visible + HIDDEN)[:, None, None].masked_fill(itself, 0.0)
+    return weights.masked_fill(future, torch.finfo(dtype).min).to(dtype)
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,10 @@ class Masked:
     """A forward under simulated pruning.
 
     Attributes:
-        hidden: ``[tokens, hidden]`` after the last layer, before the final norm.
-        states: ``[tokens, hidden]`` at the input of each stage's layer, detached.
-        living: ``[stages, tokens]`` bool, what was visible when each stage began.
-        visible: ``[tokens]`` float32, what every stage kept.
+        hidden: ``[batch, tokens, hidden]`` after the last layer that ran, before the final norm.
+        states: ``[batch, tokens, hidden]`` at the input of each stage's layer, detached.
+        living: ``[stages, batch, tokens]`` bool, what was visible when each stage began.
+        visible: ``[batch, tokens]`` float32, what every stage kept.
     """
 
     hidden: Tensor
@@ -105,30 +108,35 @@ class Masked:
     visible: Tensor
 
 
-def masked_forward(lm: LayeredLM, ids: Tensor, layers: tuple[int, ...], keep: Keep) -> Masked:
-    """Run a window through all layers; at each pruning layer `keep` decides what stays visible.
+def masked_forward(
+    lm: LayeredLM, ids: Tensor, layers: tuple[int, ...], keep: Keep, end: int | None = None
+) -> Masked:
+    """Run windows through the layers; at each pruning layer `keep` decides what stays visible.
 
     Stages cascade: what one dropped no later one brings back. The states that `keep` sees are detached,
     so the LM loss reaches a scorer through its own mask and not through the input of later scorers.
 
     Args:
         lm: Frozen model.
-        ids: ``[tokens]`` int64.
+        ids: ``[batch, tokens]`` int64.
         layers: Ascending pruning layers.
         keep: Decides.
+        end: How many layers run; a stage at the input of layer `end` still takes place. None runs all.
     """
+    end = lm.num_layers if end is None else end
     stage_of = {layer: stage for stage, layer in enumerate(layers)}
-    hidden = lm.embed(ids[None])
-    rotary = lm.rotary(hidden, torch.arange(ids.shape[0], device=ids.device)[None])
-    visible = torch.ones(ids.shape[0], device=ids.device)
+    hidden = lm.embed(ids)
+    rotary = lm.rotary(hidden, torch.arange(ids.shape[1], device=ids.device)[None])
+    visible = torch.ones(ids.shape, device=ids.device)
     mask = None
     states, living = [], []
-    for layer in range(lm.num_layers):
+    for layer in range(end + 1):
         stage = stage_of.get(layer)
         if stage is not None:
-            states.append(hidden[0].detach())
+            states.append(hidden.detach())
             living.append(visible.detach() > 0.5)
             visible = visible * keep(stage, states[-1], visible)
             mask = attention_mask(visible, lm.dtype)
-        hidden = lm.layer(layer, hidden, rotary, mask)
-    return Masked(hidden[0], states, torch.stack(living), visible)
+        if layer < end:
+            hidden = lm.layer(layer, hidden, rotary, mask)
+    return Masked(hidden, states, torch.stack(living), visible)
