@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ablations.study.artefact import Manifest, open_artefact
 from ablations.study.contracts.sdtp import PrunerSpec
 from ablations.study.errors import UserError
 
@@ -84,3 +85,21 @@ def load_pruner(path: Path, device: torch.device) -> tuple[Pruner, PrunerSpec]:
     except (KeyError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: not a pruner ({error}); delete it and run snakemake again") from None
     return pruner.to(device).eval().requires_grad_(False), spec
+
+
+def open_pruner(
+    manifest_path: Path, layers: Sequence[int], device: torch.device
+) -> tuple[Pruner, PrunerSpec, Manifest]:
+    """Open a trained pruner for stages at `layers`: their scorers, what it was trained from, its manifest.
+
+    Raises:
+        UserError: a file is missing, corrupt or no pruner, or it was trained for other layers.
+    """
+    folder, manifest = open_artefact(manifest_path)
+    pruner, trained = load_pruner(folder / PRUNER_FILE, device)
+    if not set(layers) <= set(trained.layers):
+        raise UserError(
+            f"{manifest_path}: a pruner for layers {list(trained.layers)}, but 'schedule.layers' is"
+            f" {list(layers)}; let snakemake train one for these layers"
+        )
+    return pruner.of_stages([trained.layers.index(layer) for layer in layers]), trained, manifest
