@@ -2,6 +2,7 @@
 #
 #   snakemake --cores 1 paper/ablation.tex       the section, its tables and figures
 #   snakemake --cores 1 records                  the measurements alone
+#   snakemake --cores 1 A7                       one experiment
 #   snakemake --cores 1 paper/ablation.pdf       the compiled section (needs latexmk)
 
 
@@ -35,3 +36,13 @@ rule all:
 rule records:
     input:
         plan.records,
+
+
+for row in plan.rows:
+
+    rule:
+        name:
+            row.experiment.id
+        input:
+            [job.path for job in row.jobs],
+        localrule: True
