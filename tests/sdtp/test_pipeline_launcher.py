@@ -1,0 +1,128 @@
+"""Processes of a pipeline: started here or joined, and ended together."""
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from ablations.sdtp.pipeline.environment import described
+from ablations.sdtp.pipeline.group import Member, barrier, gather
+from ablations.sdtp.pipeline.launcher import launch
+from ablations.study.contracts.sdtp import EvaluateSpec
+from ablations.study.errors import UserError
+from ablations.study.job import JobFile, Run
+
+SPEC = {
+    "importance": "recent",
+    "layers": [1],
+    "keep_ratios": [0.5],
+    "match": None,
+    "preserve": {"head": 1, "tail": 1},
+    "positions": "original",
+    "mask": "hard",
+    "propagation": "cascade",
+    "selection": "top_k",
+    "saliency": None,
+    "pipeline": {"ranks": 2},
+    "windows": {"documents": 1, "prompt_tokens": 8, "continuation_tokens": 2},
+    "retrieval": None,
+    "timing": None,
+    "seed": 0,
+    "compute": {"dtype": "float32", "threads": 1},
+}
+SLURM = {"SLURM_PROCID": "1", "SLURM_LOCALID": "0", "SLURM_JOB_ID": "1234567", "SLURM_NTASKS": "2"}
+TORCHRUN = {"RANK": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "1"}
+
+
+@pytest.fixture
+def run(tmp_path) -> Run[EvaluateSpec]:
+    job = JobFile[EvaluateSpec](digest="d", module="m", spec=SPEC, spec_digest="s", code_digest="c")
+    return Run(job, tmp_path / "record.json", "label")
+
+
+def meet(run: Run[EvaluateSpec], member: Member) -> None:
+    found = gather((member.rank, os.getpid()))
+    if member.rank == 0:
+        run.out.write_text(f"{member.ranks} {[rank for rank, _ in found]} {run.label}")
+    assert len({process for _, process in found}) == 2
+
+
+def raise_in_one(run: Run[EvaluateSpec], member: Member) -> None:
+    if member.rank == 1:
+        raise UserError("schedule.layers: wrong")
+    barrier()
+    run.out.write_text("never")
+
+
+def memory_in_one(run: Run[EvaluateSpec], member: Member) -> None:
+    if member.rank == 1:
+        raise MemoryError
+    barrier()
+
+
+def killed_in_one(run: Run[EvaluateSpec], member: Member) -> None:
+    if member.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(600)
+
+
+def test_ranks_meet(run):
+    launch(meet, run)
+    assert run.out.read_text() == "2 [0, 1] label"
+
+
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [
+        (raise_in_one, r"^rank 1: schedule.layers: wrong$"),
+        (memory_in_one, r"^rank 1: out of memory; lower"),
+        (killed_in_one, r"^rank 1: .*SIGKILL"),
+    ],
+)
+def test_one_failing_rank_ends_all(run, work, message):
+    start = time.monotonic()
+    with pytest.raises(UserError, match=message):
+        launch(work, run)
+    assert time.monotonic() - start < 60
+    assert not run.out.exists()
+    assert not [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+
+
+def test_a_lone_process_is_in_no_group(monkeypatch):
+    assert described(2) is None
+    # An allocation of two tasks whose batch script runs one process: srun did not start it.
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    assert described(2) is None
+    # A step of a single task, as Snakemake's executor makes it.
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    assert described(2) is None
+
+
+def test_torchrun_is_joined(monkeypatch):
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    group = described(2)
+    assert (group.rank, group.local_rank, group.rendezvous) == (1, 0, "env://")
+    with pytest.raises(UserError, match=r"^pipeline.ranks: 4, but .* 2 processes \(WORLD_SIZE\)"):
+        described(4)
+    monkeypatch.delenv("MASTER_PORT")
+    with pytest.raises(UserError, match="MASTER_PORT is not"):
+        described(2)
+
+
+def test_slurm_step_is_joined(monkeypatch, tmp_path):
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "node[03-04]")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="set MASTER_ADDR"):
+        described(2)
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text("#!/bin/sh\necho node03\necho node04\n")
+    scontrol.chmod(0o755)
+    group = described(2)
+    assert (group.rank, group.local_rank, group.rendezvous) == (1, 0, "tcp://node03:24567")
