@@ -1,11 +1,14 @@
 """Quality: the text that follows a pruned prompt, read by one teacher-forced forward."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ablations.lm.cache import StaticCache
 from ablations.lm.layered import LayeredLM
+from ablations.sdtp.masks import HIDDEN
 from ablations.sdtp.prefill import Prefilled
 
 
@@ -35,17 +38,53 @@ def continuation_states(lm: LayeredLM, prefilled: Prefilled, cache: StaticCache,
     rotary = lm.rotary(hidden, positions[None])
     masks = {length: _mask(length, rows, ids.device) for length in set(cache.lengths)}
     for layer in range(lm.num_layers):
-        hidden = lm.layer(layer, hidden, rotary, masks[cache.lengths[layer]], cache)
+        mask = masks[cache.lengths[layer]]
+        if prefilled.weights is not None:
+            mask = _weighted(mask, prefilled.weights[layer], lm.dtype)
+        hidden = lm.layer(layer, hidden, rotary, mask, cache)
     return torch.cat([first, hidden[0]])
 
 
+@dataclass(frozen=True)
+class Quality:
+    """A pruned continuation beside the unpruned one.
+
+    Attributes:
+        nll: Mean NLL of the continuation, nats per token.
+        agreement: Share of its tokens for which both models' most probable token is the same.
+        kl: KL divergence of the pruned next-token distribution from the unpruned one, a mean, nats.
+    """
+
+    nll: float
+    agreement: float
+    kl: float
+
+
 @torch.inference_mode()
-def continuation_nll(lm: LayeredLM, prefilled: Prefilled, cache: StaticCache, ids: Tensor) -> Tensor:
-    """Mean NLL of the continuation: scalar float32, nats per token (arguments as `continuation_states`)."""
-    states = continuation_states(lm, prefilled, cache, ids)
-    return F.cross_entropy(lm.head(states[None])[0].float(), ids)
+def quality(lm: LayeredLM, states: Tensor, reference: Tensor, ids: Tensor) -> Quality:
+    """Compare predictions of a continuation, in float32.
+
+    Args:
+        lm: Model, whose head predicts from both.
+        states: ``[tokens, hidden]`` that predict each token after the pruned prompt.
+        reference: The same after the whole prompt.
+        ids: ``[tokens]`` int64 continuation.
+    """
+    found, expected = (lm.head(rows[None])[0].float().log_softmax(-1) for rows in (states, reference))
+    return Quality(
+        nll=F.nll_loss(found, ids).item(),
+        agreement=(found.argmax(-1) == expected.argmax(-1)).float().mean().item(),
+        # Rounding takes the divergence of equal distributions below zero.
+        kl=F.kl_div(found, expected, reduction="batchmean", log_target=True).clamp(min=0.0).item(),
+    )
 
 
 def _mask(cached: int, rows: int, device: torch.device) -> Tensor:
     """``[1, 1, rows, cached + rows]`` bool: new rows see all cached ones and themselves causally."""
     return torch.ones(rows, cached + rows, dtype=torch.bool, device=device).tril(diagonal=cached)[None, None]
+
+
+def _weighted(mask: Tensor, weights: Tensor, dtype: torch.dtype) -> Tensor:
+    """The same mask, additive, in which the prompt's ``[tokens]`` keys have the soft mask's weights."""
+    keys = F.pad(torch.log(weights + HIDDEN), (0, mask.shape[-1] - weights.shape[0]))
+    return keys.expand(mask.shape).masked_fill(~mask, torch.finfo(dtype).min).to(dtype)

@@ -60,10 +60,21 @@ def sample_keep(
     free = max(0, keep - min(tokens, preserve.head + preserve.tail))
     order = noisy.detach().masked_fill(~candidates, -torch.inf).argsort(descending=True, stable=True)
     chosen = torch.zeros_like(candidates).scatter(-1, order[..., :free], True) & candidates
-    threshold = _threshold(noisy.detach(), chosen, candidates & ~chosen)
-    soft = torch.sigmoid((noisy - threshold) / temperature)
+    soft = keep_probabilities(noisy, chosen, candidates & ~chosen, temperature)
     drawn = chosen.float() - soft.detach() + soft
     return torch.where(protected, 1.0, drawn)
+
+
+def keep_probabilities(scores: Tensor, chosen: Tensor, dropped: Tensor, temperature: float) -> Tensor:
+    """Soft keep mask ``sigmoid((score - threshold) / temperature)`` of a stage, ``[..., tokens]`` float32.
+
+    Args:
+        scores: ``[..., tokens]`` float32 keep logits.
+        chosen: ``[..., tokens]`` bool, tokens that the stage keeps for their score.
+        dropped: ``[..., tokens]`` bool, tokens that it drops; the (detached) threshold lies between both.
+        temperature: Above zero.
+    """
+    return torch.sigmoid((scores - _threshold(scores.detach(), chosen, dropped)) / temperature)
 
 
 def _threshold(scores: Tensor, chosen: Tensor, dropped: Tensor) -> Tensor:

@@ -1,0 +1,109 @@
+"""Where the scores of a prompt's tokens come from."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ablations.lm.layered import LayeredLM
+from ablations.sdtp.cost import saliency_flops, scorer_flops
+from ablations.sdtp.living import Scorer
+from ablations.sdtp.losses import regression_targets
+from ablations.sdtp.pruner import Pruner
+from ablations.sdtp.saliency import window_saliency
+from ablations.sdtp.table import SaliencyTable
+from ablations.study.contracts.sdtp import PromptSaliency
+from ablations.study.errors import UserError
+
+
+@dataclass(frozen=True)
+class Importance:
+    """One way to score.
+
+    Attributes:
+        scorer: Takes a prompt ``[tokens]`` and its number among the evaluated ones; returns its scorer.
+            What it does belongs to the prefill, and is timed with it.
+        flops: Takes the prompt's tokens and the candidates of each stage; returns the floating-point
+            operations of all of its scoring.
+    """
+
+    scorer: Callable[[Tensor, int], Scorer]
+    flops: Callable[[int, Sequence[int]], int] = lambda tokens, scored: 0
+
+
+def learned(lm: LayeredLM, pruner: Pruner) -> Importance:
+    """Keep logits of trained scorers (arXiv 2504.04514, eq. 1)."""
+
+    def scorer(ids: Tensor, number: int) -> Scorer:
+        return lambda stage, states, indices: pruner(stage, states)
+
+    return Importance(scorer, lambda tokens, scored: scorer_flops(lm, scored, pruner.width))
+
+
+def random(seed: int) -> Importance:
+    """Uniform scores, drawn anew at each stage; a prompt's draws depend on the seed and its number alone."""
+
+    def scorer(ids: Tensor, number: int) -> Scorer:
+        generator = torch.Generator(ids.device).manual_seed((seed * 1_000_003 + number) % 2**63)
+        return lambda stage, states, indices: torch.rand(
+            states.shape[0], generator=generator, device=states.device
+        )
+
+    return Importance(scorer)
+
+
+def recent() -> Importance:
+    """The later in the prompt, the more important (the window of StreamingLLM, Xiao et al., 2024)."""
+
+    def scorer(ids: Tensor, number: int) -> Scorer:
+        return lambda stage, states, indices: indices.float()
+
+    return Importance(scorer)
+
+
+def hidden_norm() -> Importance:
+    """L2 norm of a token's state, computed in float32."""
+
+    def scorer(ids: Tensor, number: int) -> Scorer:
+        return lambda stage, states, indices: torch.linalg.vector_norm(states, dim=-1, dtype=torch.float32)
+
+    return Importance(scorer)
+
+
+def prior(table: SaliencyTable, device: torch.device) -> Importance:
+    """A fixed curve per stage: how salient the tokens at a relative position of a prompt are on average.
+
+    The mean over the training windows of what a scorer regresses to (standardised logarithm of saliency),
+    over the part of the window that is prompt, interpolated to the length of the prompt at hand.
+    """
+    prompt = table.ids.shape[1] - table.spec.continuation_tokens
+    saliency = table.saliency[~table.heldout, :, :prompt]
+    curves = regression_targets(saliency, torch.ones_like(saliency, dtype=torch.bool)).mean(0).to(device)
+
+    def scorer(ids: Tensor, number: int) -> Scorer:
+        scores = F.interpolate(curves[None], size=ids.shape[0], mode="linear", align_corners=True)[0]
+        return lambda stage, states, indices: scores[stage, indices]
+
+    return Importance(scorer)
+
+
+def saliency(lm: LayeredLM, layers: tuple[int, ...], spec: PromptSaliency) -> Importance:
+    """Gradient saliency of the prompt itself: one forward and one backward over all of it (eq. 3).
+
+    Args:
+        lm: Model whose linear layers have gradients, that is, not prepacked ones.
+        layers: Pruning layers.
+        spec: What the gradient is of.
+    """
+
+    def scorer(ids: Tensor, number: int) -> Scorer:
+        # Whoever prefills does so without gradients.
+        with torch.inference_mode(False):
+            scores, _ = window_saliency(lm, ids.clone(), layers, spec.loss_tokens, spec.measure)
+        if not scores.isfinite().all():
+            raise UserError("saliency of a prompt is not finite; use compute.dtype float32")
+        return lambda stage, states, indices: scores[stage, indices]
+
+    return Importance(scorer, lambda tokens, scored: saliency_flops(lm, tokens, layers[0], spec.loss_tokens))
