@@ -80,7 +80,8 @@ def prior(table: SaliencyTable, device: torch.device) -> Importance:
     """
     prompt = table.ids.shape[1] - table.spec.continuation_tokens
     saliency = table.saliency[~table.heldout, :, :prompt]
-    curves = regression_targets(saliency, torch.ones_like(saliency, dtype=torch.bool)).mean(0).to(device)
+    everything = torch.ones_like(saliency, dtype=torch.bool)
+    curves = regression_targets(saliency, everything, table.spec.target.measure).mean(0).to(device)
 
     def scorer(ids: Tensor, number: int) -> Scorer:
         scores = F.interpolate(curves[None], size=ids.shape[0], mode="linear", align_corners=True)[0]
@@ -99,9 +100,7 @@ def saliency(lm: LayeredLM, layers: tuple[int, ...], spec: PromptSaliency) -> Im
     """
 
     def scorer(ids: Tensor, number: int) -> Scorer:
-        # Whoever prefills does so without gradients.
-        with torch.inference_mode(False):
-            scores, _ = window_saliency(lm, ids.clone(), layers, spec.loss_tokens, spec.measure)
+        scores, _ = window_saliency(lm, ids, layers, spec.loss_tokens, spec.measure)
         if not scores.isfinite().all():
             raise UserError("saliency of a prompt is not finite; use compute.dtype float32")
         return lambda stage, states, indices: scores[stage, indices]

@@ -173,9 +173,8 @@ class Soft(Living):
         count = self._counts[self.stages]
         alive = self._alive[self.pruning.choose(self.stages, scores[self._alive], count)]
         protected = (self.kept < preserve.head) | (self.kept >= self.tokens - preserve.tail)
-        before, after = (
-            torch.zeros_like(protected).index_fill(0, rows, True) for rows in (self._alive, alive)
-        )
+        nobody = torch.zeros_like(protected)
+        before, after = nobody.index_fill(0, self._alive, True), nobody.index_fill(0, alive, True)
         probabilities = keep_probabilities(
             scores, after & ~protected, before & ~after, self.pruning.temperature
         )
