@@ -6,34 +6,42 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ablations.study.contracts.sdtp import Measure
 from ablations.study.errors import UserError
 
 # Where the logarithm of saliency ends; measured values lie between 1e-6 and 10.
 SMALLEST = 1e-9
 
 
-def regression_targets(saliency: Tensor, living: Tensor) -> Tensor:
-    """The logarithm of saliency, standardised over the living tokens of each stage.
+def regression_targets(saliency: Tensor, living: Tensor, measure: Measure) -> Tensor:
+    """Saliency on a scale that a squared error can fit, standardised over the living tokens of each stage.
 
-    Saliency has a heavy tail (the first token's lies tens of standard deviations above the others), and
-    a squared error on it fits little else. The logarithm keeps the order of tokens.
+    Saliency has a heavy tail (the first token's lies tens of standard deviations above the others), and a
+    squared error on it fits little else. The logarithm has no such tail and keeps the order of tokens. For
+    signed saliency, whose tails are on both sides of zero, its odd counterpart does: the inverse
+    hyperbolic sine, linear below the median magnitude and logarithmic above it. (A logarithm of the
+    magnitude with the sign put back would tear small values of either sign apart.)
 
     Args:
-        saliency: ``[stages, tokens]`` float32, not negative.
-        living: ``[stages, tokens]`` bool.
+        saliency: ``[..., tokens]`` float32, not negative unless signed.
+        living: ``[..., tokens]`` bool.
+        measure: What saliency means.
     """
-    return standardise(saliency.clamp(min=SMALLEST).log(), living)
+    if measure != "signed":
+        return standardise(saliency.clamp(min=SMALLEST).log(), living)
+    median = saliency.abs().masked_fill(~living, torch.nan).nanmedian(-1, keepdim=True).values
+    return standardise(torch.asinh(saliency / median.nan_to_num().clamp(min=SMALLEST)), living)
 
 
 def standardise(values: Tensor, living: Tensor) -> Tensor:
     """Zero mean and unit variance over the living tokens of each stage.
 
     Args:
-        values: ``[stages, tokens]`` float32.
-        living: ``[stages, tokens]`` bool.
+        values: ``[..., tokens]`` float32.
+        living: ``[..., tokens]`` bool.
 
     Returns:
-        ``[stages, tokens]`` float32, zero where not living.
+        ``[..., tokens]`` float32, zero where not living.
     """
     weight = living.float()
     number = weight.sum(-1, keepdim=True).clamp(min=1)
@@ -43,12 +51,12 @@ def standardise(values: Tensor, living: Tensor) -> Tensor:
 
 
 def regression_loss(scores: Tensor, targets: Tensor, living: Tensor) -> Tensor:
-    """Mean squared error between keep logits and targets over living tokens, a mean over stages (eq. 4).
+    """Mean squared error between keep logits and targets over living tokens, a mean over the rest (eq. 4).
 
     Args:
-        scores: ``[stages, tokens]`` float32 keep logits.
-        targets: ``[stages, tokens]`` float32 standardised saliency.
-        living: ``[stages, tokens]`` bool.
+        scores: ``[..., tokens]`` float32 keep logits.
+        targets: ``[..., tokens]`` float32 standardised saliency.
+        living: ``[..., tokens]`` bool.
     """
     weight = living.float()
     errors = ((scores - targets).square() * weight).sum(-1) / weight.sum(-1)
@@ -56,15 +64,15 @@ def regression_loss(scores: Tensor, targets: Tensor, living: Tensor) -> Tensor:
 
 
 def ranking_loss(scores: Tensor, targets: Tensor, living: Tensor) -> Tensor:
-    """Pairwise logistic ranking loss (eq. 5 and 6), a mean over pairs and over stages.
+    """Pairwise logistic ranking loss (eq. 5 and 6), a mean over pairs and over the rest.
 
     ``log(1 + exp(-(score_i - score_j) * sign(target_i - target_j)))`` over pairs i < j of living tokens.
     The paper sums; a mean keeps the weight independent of the length of the window.
 
     Args:
-        scores: ``[stages, tokens]`` float32 keep logits.
-        targets: ``[stages, tokens]`` float32 saliency; only its order matters.
-        living: ``[stages, tokens]`` bool.
+        scores: ``[..., tokens]`` float32 keep logits.
+        targets: ``[..., tokens]`` float32 saliency; only its order matters.
+        living: ``[..., tokens]`` bool.
     """
     order = torch.sign(targets.unsqueeze(-1) - targets.unsqueeze(-2))
     margins = (scores.unsqueeze(-1) - scores.unsqueeze(-2)) * order

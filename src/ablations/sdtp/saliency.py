@@ -1,7 +1,5 @@
 """Job `saliency`: how much each token's state matters to the LM loss, at the input of each pruning layer."""
 
-from typing import Literal
-
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -9,54 +7,59 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ablations.lm.checkpoint import load_model, load_tokenizer
-from ablations.lm.corpus import Window, read_corpus, windows
+from ablations.lm.corpus import read_corpus, windows
 from ablations.lm.device import configure
 from ablations.lm.layered import LayeredLM
 from ablations.sdtp.selection import require_layers
 from ablations.sdtp.table import SALIENCY_FILE
 from ablations.study.artefact import new_artefact
-from ablations.study.contracts.sdtp import SaliencySpec
+from ablations.study.contracts.sdtp import Measure, SaliencySpec
 from ablations.study.errors import UserError
 from ablations.study.job import Run, main
 
 
 def window_saliency(
-    lm: LayeredLM, ids: Tensor, layers: tuple[int, ...], continuation: int, measure: Literal["abs", "norm"]
+    lm: LayeredLM, ids: Tensor, layers: tuple[int, ...], loss_tokens: int, measure: Measure
 ) -> tuple[Tensor, float]:
     """Saliency of one window's tokens, by one forward and one backward (arXiv 2504.04514, eq. 3).
 
-    The gradient is that of the continuation's NLL with respect to the hidden states alone; the model is
-    frozen. What a prompt token does for its own neighbours is thereby left out: it is of no use once the
-    prompt has been read.
+    The gradient is that of the NLL with respect to the hidden states alone; the model is frozen. Where the
+    loss is about the continuation, what a prompt token does for its own neighbours is left out: it is of
+    no use once the prompt has been read.
 
     Args:
         lm: Frozen model.
         ids: ``[tokens]`` int64, on the model's device.
-        layers: Layers whose input states are meant.
-        continuation: How many tokens at the end the loss is about, fewer than all.
-        measure: `abs` is |sum over hidden of gradient x state|, `norm` is |gradient| x |state|.
+        layers: Ascending layers whose input states are meant.
+        loss_tokens: How many tokens at the end the loss is about, fewer than all.
+        measure: Of gradient g and state x, `abs` is |g . x|, `norm` is |g| |x|, and `signed` is -g . x: by
+            how much the NLL would rise, to first order, if the state were zero.
 
     Returns:
-        ``[stages, tokens]`` float32 on the model's device, and the continuation's NLL in nats per token.
-        Tokens of the continuation have values too, which mean nothing for pruning.
+        ``[stages, tokens]`` float32 on the model's device, and the mean NLL of those tokens in nats.
     """
     states = {}
-    with torch.enable_grad():
-        # The gradient of frozen weights is not wanted, so the graph begins at the embedded tokens.
-        hidden = lm.embed(ids[None]).requires_grad_()
+    with torch.no_grad():
+        hidden = lm.embed(ids[None])
         rotary = lm.rotary(hidden, torch.arange(ids.shape[0], device=ids.device)[None])
-        for layer in range(lm.num_layers):
+        for layer in range(layers[0]):
+            hidden = lm.layer(layer, hidden, rotary)
+    with torch.enable_grad():
+        # The gradient of frozen weights is not wanted, so the graph begins at the first state that is.
+        hidden.requires_grad_()
+        for layer in range(layers[0], lm.num_layers):
             if layer in layers:
                 states[layer] = hidden
             hidden = lm.layer(layer, hidden, rotary)
-        logits = lm.head(hidden[:, -continuation - 1 : -1])[0]
-        loss = F.cross_entropy(logits.float(), ids[-continuation:])
+        logits = lm.head(hidden[:, -loss_tokens - 1 : -1])[0]
+        loss = F.cross_entropy(logits.float(), ids[-loss_tokens:])
         gradients = torch.autograd.grad(loss, [states[layer] for layer in layers])
     state = torch.cat([states[layer].detach() for layer in layers]).float()
     gradient = torch.cat(gradients).float()
     if measure == "norm":
         return gradient.norm(dim=-1) * state.norm(dim=-1), loss.item()
-    return (gradient * state).sum(-1).abs(), loss.item()
+    signed = -(gradient * state).sum(-1)
+    return (signed.abs() if measure == "abs" else signed), loss.item()
 
 
 def saliency(run: Run[SaliencySpec]) -> None:
@@ -76,15 +79,16 @@ def saliency(run: Run[SaliencySpec]) -> None:
     device = configure(spec.compute)
     tokenizer = load_tokenizer(run.job.path("model"))
     documents = read_corpus(run.job.path("text"))
-    chosen: list[Window] = []
-    for split, count in (("train", spec.documents), ("validation", spec.validation_documents)):
-        chosen += windows(documents, tokenizer, split, count, spec.tokens)
+    chosen = windows(documents, tokenizer, "train", spec.documents, spec.tokens)
+    chosen += windows(documents, tokenizer, "heldout", spec.heldout_documents, spec.tokens)
     lm = load_model(run.job.path("model"), spec.compute, device)
     require_layers(spec.layers, lm.num_layers)
+    # Nothing comes before a window's first token, so it has no NLL.
+    loss_tokens = spec.continuation_tokens if spec.target.loss == "continuation" else spec.tokens - 1
     found, losses = [], []
     for window in tqdm(chosen, desc="saliency", mininterval=2):
         values, loss = window_saliency(
-            lm, window.ids.to(device), spec.layers, spec.continuation_tokens, spec.measure
+            lm, window.ids.to(device), spec.layers, loss_tokens, spec.target.measure
         )
         if not values.isfinite().all():
             raise UserError(
@@ -94,7 +98,7 @@ def saliency(run: Run[SaliencySpec]) -> None:
         losses.append(loss)
     facts = {
         "windows": spec.documents,
-        "validation_windows": spec.validation_documents,
+        "heldout_windows": spec.heldout_documents,
         "tokens": spec.tokens,
         "nll": sum(losses) / len(losses),
         "documents": [window.document for window in chosen],
@@ -103,7 +107,7 @@ def saliency(run: Run[SaliencySpec]) -> None:
         tensors = {
             "ids": torch.stack([window.ids for window in chosen]),
             "saliency": torch.stack(found),
-            "validation": torch.arange(len(chosen)) >= spec.documents,
+            "heldout": torch.arange(len(chosen)) >= spec.documents,
         }
         save_file(tensors, folder / SALIENCY_FILE)
 

@@ -1,4 +1,4 @@
-"""The saliency table: training windows and the saliency of their tokens, as one safetensors file."""
+"""The saliency table: windows and the saliency of their tokens, as one safetensors file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +19,17 @@ class SaliencyTable:
 
     Attributes:
         ids: ``[windows, tokens]`` int64.
-        saliency: ``[windows, stages, tokens]`` float32, raw, never negative.
+        saliency: ``[windows, stages, tokens]`` float32, raw; negative only where the measure is `signed`.
+        heldout: ``[windows]`` bool, windows of held-out documents, which nothing is trained on or chosen
+            by; the others are for training.
+        documents: Identifier of each window's document.
         spec: What it was made from; its `continuation_tokens` end each window and are never pruned.
-        validation: ``[windows]`` bool, windows of validation documents; the others are for training.
     """
 
     ids: Tensor
     saliency: Tensor
-    validation: Tensor
+    heldout: Tensor
+    documents: tuple[str, ...]
     spec: SaliencySpec
 
 
@@ -45,4 +48,5 @@ def read_saliency(manifest_path: Path, layers: tuple[int, ...]) -> SaliencyTable
             " let snakemake build the saliency of these layers"
         )
     tensors = load_file(folder / SALIENCY_FILE)
-    return SaliencyTable(tensors["ids"], tensors["saliency"], tensors["validation"], spec)
+    documents = tuple(manifest.facts["documents"])
+    return SaliencyTable(tensors["ids"], tensors["saliency"], tensors["heldout"], documents, spec)

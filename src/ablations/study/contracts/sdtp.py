@@ -44,7 +44,8 @@ class SaliencyTarget(Contract):
     """What saliency means."""
 
     measure: Measure = "norm"
-    """Per token, of gradient g and state x: `abs` is |g . x|, `norm` is |g| |x|, `signed` is g . x."""
+    """Per token, of gradient g and state x: `abs` is |g . x|, `norm` is |g| |x|, `signed` is -g . x, by how
+    much the NLL would rise, to first order, if the state were zero."""
     loss: Literal["continuation", "window"] = "continuation"
     """Whose NLL the gradient is of: the window's last tokens, which are not pruned, or all of its tokens."""
 
@@ -335,7 +336,7 @@ class SdtpSample(Contract):
 
 
 class Ranking(Contract):
-    """How well scores rank the prompt's tokens of one held-out window, one number per stage."""
+    """How well scores rank the tokens of one held-out window that stages may drop, one number per stage."""
 
     document: str
     """Identifier of the document."""
