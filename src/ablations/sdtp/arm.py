@@ -13,7 +13,7 @@ from ablations.sdtp.importance import Importance
 from ablations.sdtp.matching import matched
 from ablations.sdtp.prefill import Prefilled, prefill
 from ablations.sdtp.pruner import open_pruner
-from ablations.sdtp.pruning import Pruning
+from ablations.sdtp.pruning import CALIBRATION_FILE, Pruning
 from ablations.sdtp.selection import require_layers
 from ablations.sdtp.table import read_saliency
 from ablations.study.artefact import open_artefact
@@ -21,8 +21,6 @@ from ablations.study.contracts.sdtp import Calibration, EvaluateSpec, SaliencySp
 from ablations.study.errors import UserError
 from ablations.study.job import Run
 from ablations.study.record_io import read_contract
-
-CALIBRATION_FILE = "calibration.json"
 
 
 @dataclass(frozen=True)

@@ -55,13 +55,8 @@ class Living:
         """States ``[rows, hidden]`` and prompt indices ``[rows]`` of what the next stage chooses from."""
         return self.hidden[0], self.kept
 
-    def keep(self, scores: Tensor, chosen: Tensor) -> None:
-        """Take a stage's decision.
-
-        Args:
-            scores: ``[rows]`` of all candidates.
-            chosen: Rows of those candidates that are kept, ascending.
-        """
+    def keep(self, chosen: Tensor) -> None:
+        """Keep these rows of the candidates, ascending, and no others."""
         self.hidden = self.hidden[:, chosen]
         self.kept = self.kept[chosen]
         self._rotary = self._rotary_of(self.kept)
@@ -70,8 +65,7 @@ class Living:
         """Do the next stage: score the candidates, choose, and keep what was chosen."""
         states, indices = self.candidates()
         scores = scorer(self.stages, states, indices)
-        chosen = self.pruning.choose(self.stages, scores, self._counts[self.stages])
-        self.keep(scores, chosen)
+        self.keep(self.pruning.choose(self.stages, scores, self._counts[self.stages]))
         self.scored.append(scores.shape[0])
         self.stages += 1
 
@@ -119,8 +113,8 @@ class Local(Living):
         self._states = self._states.index_copy(1, self.kept, self.hidden)
         return self._states[0], self._everything
 
-    def keep(self, scores: Tensor, chosen: Tensor) -> None:
-        """Take a stage's decision."""
+    def keep(self, chosen: Tensor) -> None:
+        """Keep these rows of the candidates."""
         self.hidden = self._states[:, chosen]
         self.kept = chosen
         self._rotary = self._rotary_of(chosen)
@@ -136,8 +130,8 @@ class StaleKeys(Living):
         """The living tokens."""
         return self.hidden[0, self.kept], self.kept
 
-    def keep(self, scores: Tensor, chosen: Tensor) -> None:
-        """Take a stage's decision."""
+    def keep(self, chosen: Tensor) -> None:
+        """Keep these rows of the candidates."""
         self.kept = self.kept[chosen]
 
     def layer(self, index: int, cache: StaticCache | None) -> None:

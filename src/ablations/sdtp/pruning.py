@@ -7,6 +7,8 @@ from torch import Tensor
 from ablations.sdtp.selection import select, stage_counts, threshold_count, top_p_count
 from ablations.study.contracts.sdtp import Mask, Positions, Preserve, Propagation, Selection
 
+CALIBRATION_FILE = "calibration.json"
+
 
 @dataclass(frozen=True)
 class Pruning:
