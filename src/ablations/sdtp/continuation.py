@@ -1,5 +1,6 @@
 """Quality: the text that follows a pruned prompt, read by one teacher-forced forward."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,16 +34,48 @@ def continuation_states(lm: LayeredLM, prefilled: Prefilled, cache: StaticCache,
     first = prefilled.state[None]
     if not rows:
         return first
-    hidden = lm.embed(ids[None, :-1])
-    positions = torch.arange(rows, device=ids.device) + prefilled.next_position
-    rotary = lm.rotary(hidden, positions[None])
-    masks = {length: _mask(length, rows, ids.device) for length in set(cache.lengths)}
-    for layer in range(lm.num_layers):
-        mask = masks[cache.lengths[layer]]
-        if prefilled.weights is not None:
-            mask = _weighted(mask, prefilled.weights[layer], lm.dtype)
-        hidden = lm.layer(layer, hidden, rotary, mask, cache)
+    hidden = continue_layers(
+        lm,
+        lm.embed(ids[None, :-1]),
+        range(lm.num_layers),
+        prefilled.next_position,
+        cache,
+        prefilled.weights,
+    )
     return torch.cat([first, hidden[0]])
+
+
+@torch.inference_mode()
+def continue_layers(
+    lm: LayeredLM,
+    hidden: Tensor,
+    layers: range,
+    next_position: int,
+    cache: StaticCache,
+    weights: Sequence[Tensor] | None = None,
+) -> Tensor:
+    """Run a continuation's tokens through some consecutive layers, after a prompt.
+
+    Args:
+        lm: Model.
+        hidden: ``[1, rows, hidden]`` at the input of the first of them.
+        layers: Consecutive layers.
+        next_position: RoPE index of the first row.
+        cache: Holds what these layers saw of the prompt; it grows.
+        weights: Soft mask alone: per layer of the model, what later tokens see the prompt's with.
+
+    Returns:
+        ``[1, rows, hidden]`` after the last of them.
+    """
+    rows = hidden.shape[1]
+    rotary = lm.rotary(hidden, torch.arange(rows, device=hidden.device)[None] + next_position)
+    masks = {length: _mask(length, rows, hidden.device) for length in {cache.lengths[i] for i in layers}}
+    for layer in layers:
+        mask = masks[cache.lengths[layer]]
+        if weights is not None:
+            mask = _weighted(mask, weights[layer], lm.dtype)
+        hidden = lm.layer(layer, hidden, rotary, mask, cache)
+    return hidden
 
 
 @dataclass(frozen=True)
