@@ -30,18 +30,29 @@ class PackedLinear(nn.Module):
 
 
 def pack_linears(lm: LayeredLM) -> str:
-    """Replace the linear layers of a model on the CPU by packed ones, in place, where oneDNN can do it.
+    """Replace the linear layers of a language model as `pack_module` does.
 
     Returns:
         Name of the layout that the linear layers now have: ``onednn`` or ``stock``.
     """
-    if lm.device.type != "cpu" or not _packable(lm.dtype):
-        return "stock"
-    for module in list(lm.model.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.Linear):
-                setattr(module, name, PackedLinear(child))
+    layout = pack_module(lm.model)
     lm.lm_head = lm.model.get_output_embeddings()
+    return layout
+
+
+def pack_module(module: nn.Module) -> str:
+    """Replace the linear layers inside a module on the CPU by packed ones, in place, where oneDNN can do it.
+
+    Returns:
+        Name of the layout that the linear layers now have: ``onednn`` or ``stock``.
+    """
+    weight = next(module.parameters())
+    if weight.device.type != "cpu" or not _packable(weight.dtype):
+        return "stock"
+    for inner in list(module.modules()):
+        for name, child in list(inner.named_children()):
+            if isinstance(child, nn.Linear):
+                setattr(inner, name, PackedLinear(child))
     return "onednn"
 
 

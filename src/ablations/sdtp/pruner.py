@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ablations.lm.packing import pack_module
 from ablations.study.artefact import Manifest, open_artefact
 from ablations.study.contracts.sdtp import PrunerSpec
 from ablations.study.errors import UserError
@@ -92,6 +93,8 @@ def open_pruner(
 ) -> tuple[Pruner, PrunerSpec, Manifest]:
     """Open a trained pruner for stages at `layers`: their scorers, what it was trained from, its manifest.
 
+    The scorers come with packed weights where they can, as those of the language model.
+
     Raises:
         UserError: a file is missing, corrupt or no pruner, or it was trained for other layers.
     """
@@ -102,4 +105,6 @@ def open_pruner(
             f"{manifest_path}: a pruner for layers {list(trained.layers)}, but 'schedule.layers' is"
             f" {list(layers)}; let snakemake train one for these layers"
         )
-    return pruner.of_stages([trained.layers.index(layer) for layer in layers]), trained, manifest
+    pruner = pruner.of_stages([trained.layers.index(layer) for layer in layers])
+    pack_module(pruner)
+    return pruner, trained, manifest
