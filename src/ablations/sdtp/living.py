@@ -57,8 +57,9 @@ class Living:
 
     def keep(self, chosen: Tensor) -> None:
         """Keep these rows of the candidates, ascending, and no others."""
-        self.hidden = self.hidden[:, chosen]
-        self.kept = self.kept[chosen]
+        # Several times faster on the CPU than indexing by a tensor.
+        self.hidden = self.hidden.index_select(1, chosen)
+        self.kept = self.kept.index_select(0, chosen)
         self._rotary = self._rotary_of(self.kept)
 
     def prune(self, scorer: Scorer) -> None:
@@ -90,9 +91,10 @@ class Living:
     def _rotary_of(self, indices: Tensor) -> Rotary:
         if self.pruning.positions == "stale":
             return self._full_rotary
-        rows = indices if self.pruning.positions == "original" else slice(indices.shape[0])
         cosines, sines = self._full_rotary
-        return cosines[:, rows], sines[:, rows]
+        if self.pruning.positions == "packed":
+            return cosines[:, : indices.shape[0]], sines[:, : indices.shape[0]]
+        return cosines.index_select(1, indices), sines.index_select(1, indices)
 
 
 class Local(Living):
