@@ -43,13 +43,17 @@ def learned(lm: LayeredLM, pruner: Pruner) -> Importance:
 
 
 def random(seed: int) -> Importance:
-    """Uniform scores, drawn anew at each stage; a prompt's draws depend on the seed and its number alone."""
+    """Uniform scores; a draw depends on the seed, the number of the prompt and the stage alone."""
 
     def scorer(ids: Tensor, number: int) -> Scorer:
-        generator = torch.Generator(ids.device).manual_seed((seed * 1_000_003 + number) % 2**63)
-        return lambda stage, states, indices: torch.rand(
-            states.shape[0], generator=generator, device=states.device
-        )
+        generator = torch.Generator(ids.device)
+
+        def score(stage: int, states: Tensor, indices: Tensor) -> Tensor:
+            # A rank of a pipeline does not run the stages before its own.
+            generator.manual_seed(((seed * 1_000_003 + number) * 1_009 + stage) % 2**63)
+            return torch.rand(states.shape[0], generator=generator, device=states.device)
+
+        return score
 
     return Importance(scorer)
 
