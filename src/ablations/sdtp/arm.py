@@ -123,6 +123,20 @@ def _importance(run: Run[EvaluateSpec], lm: LayeredLM) -> tuple[Importance, Trai
             return importance.hidden_norm(), None
 
 
+def require_prompt(spec: EvaluateSpec) -> None:
+    """Check that prompts are long enough to lose tokens.
+
+    Raises:
+        UserError: they are not.
+    """
+    protected = spec.preserve.head + spec.preserve.tail
+    if spec.windows.prompt_tokens <= protected:
+        raise UserError(
+            f"windows.prompt_tokens: {spec.windows.prompt_tokens} is not more than preserve.head +"
+            f" preserve.tail ({protected}), so nothing could be pruned; raise it or lower preserve"
+        )
+
+
 def _require_combination(spec: EvaluateSpec) -> None:
     """Check that the parts of a spec go together.
 

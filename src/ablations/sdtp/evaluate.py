@@ -1,28 +1,23 @@
 """Job `evaluate_sdtp`: quality and prefill speed of one pruning configuration on the held-out windows."""
 
-import os
 from collections.abc import Sequence
-from statistics import fmean
 
 from tqdm import tqdm
 
 from ablations.lm.checkpoint import load_model
 from ablations.lm.corpus import Window
-from ablations.lm.device import configure, device_name, peak_memory_bytes
+from ablations.lm.device import configure, peak_memory_bytes
 from ablations.lm.packing import pack_linears
-from ablations.sdtp.arm import load_arm
-from ablations.sdtp.cost import kv_bytes, prefill_flops
+from ablations.sdtp.arm import load_arm, require_prompt
 from ablations.sdtp.crash import ArmCrashError
 from ablations.sdtp.evaluation import Evaluation
 from ablations.sdtp.heldout import heldout_passkeys, heldout_windows, read_reference, require_positions
+from ablations.sdtp.report import totals_of, write_report
 from ablations.sdtp.retrieval import Passkey
-from ablations.study.contracts.record import Outcome, Record
-from ablations.study.contracts.sdtp import EvaluateSpec, RetrievalProbe, SdtpSample, SdtpTotals
+from ablations.study.contracts.record import Outcome
+from ablations.study.contracts.sdtp import EvaluateSpec, RetrievalProbe, SdtpSample
 from ablations.study.errors import UserError
 from ablations.study.job import Run, main
-from ablations.study.record_io import digests_of, environment_of, write_record
-
-SdtpRecord = Record[EvaluateSpec, SdtpSample, SdtpTotals]
 
 
 def evaluate(run: Run[EvaluateSpec]) -> None:
@@ -33,7 +28,9 @@ def evaluate(run: Run[EvaluateSpec]) -> None:
             the model lacks a layer, or the spec combines what does not go together.
     """
     spec = run.spec
-    _require_prompt(spec)
+    if spec.pipeline is not None:
+        raise UserError("pipeline: several ranks are for ablations.sdtp.evaluate_pipeline; run that job")
+    require_prompt(spec)
     device = configure(spec.compute)
     windows = heldout_windows(run, spec.windows)
     keys = heldout_passkeys(run, spec.retrieval)
@@ -55,27 +52,14 @@ def evaluate(run: Run[EvaluateSpec]) -> None:
     except ArmCrashError as crash:
         # A machine that cannot run the unpruned prompt either is no finding about the arm.
         evaluation.dense_prefill(windows[0].ids[: spec.windows.prompt_tokens].to(device))
-        outcome, samples, rows, totals = crash.outcome, [], None, None
+        outcome, samples, kept, totals = crash.outcome, [], [], None
     else:
         outcome = Outcome(status="ok")
-        rows = [
-            {"document": window.document, "kept": kept}
-            for window, kept in zip(windows, evaluation.kept, strict=True)
-        ]
-        totals = _totals(evaluation, samples, probes, layout)
-    record = SdtpRecord(
-        label=run.label,
-        module=run.job.module,
-        spec=spec,
-        outcome=outcome,
-        samples=tuple(samples),
-        totals=totals,
-        environment=environment_of(
-            run, device_name(device), device.type, spec.compute.threads, spec.compute.dtype
-        ),
-        digests=digests_of(run),
-    )
-    write_record(run.out, record, rows)
+        kept = evaluation.kept
+        totals = totals_of(
+            arm, evaluation.cache, samples, evaluation.flops, probes, layout, peak_memory_bytes(device)
+        )
+    write_report(run, device, outcome, samples, kept, totals)
 
 
 def _measure(
@@ -91,41 +75,6 @@ def _measure(
             probes.append(evaluation.passkey(number, key))
             bar.update()
     return samples, probes
-
-
-def _totals(
-    evaluation: Evaluation, samples: Sequence[SdtpSample], probes: Sequence[RetrievalProbe], layout: str
-) -> SdtpTotals:
-    """Deterministic costs, means over the windows, and what is known about the arm."""
-    arm, cache = evaluation.arm, evaluation.cache
-    dense = [evaluation.spec.windows.prompt_tokens] * arm.lm.num_layers
-    return SdtpTotals(
-        keep_ratios=arm.pruning.keep_ratios,
-        prefill_flops=fmean(evaluation.flops),
-        reference_prefill_flops=prefill_flops(arm.lm, dense),
-        kv_bytes=fmean(kv_bytes(cache, sample.living) for sample in samples),
-        reference_kv_bytes=kv_bytes(cache, dense),
-        training=arm.training,
-        calibration=arm.calibration,
-        retrieval=tuple(probes),
-        weight_layout=layout,
-        cores=_cores(),
-        peak_memory_bytes=peak_memory_bytes(arm.lm.device),
-    )
-
-
-def _cores() -> int:
-    """CPU cores that this process may use, where the operating system can tell, else all."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def _require_prompt(spec: EvaluateSpec) -> None:
-    protected = spec.preserve.head + spec.preserve.tail
-    if spec.windows.prompt_tokens <= protected:
-        raise UserError(
-            f"windows.prompt_tokens: {spec.windows.prompt_tokens} is not more than preserve.head +"
-            f" preserve.tail ({protected}), so nothing could be pruned; raise it or lower preserve"
-        )
 
 
 if __name__ == "__main__":
