@@ -32,6 +32,12 @@ def device_name(device: torch.device) -> str:
     return platform.processor() or platform.machine()
 
 
+def own_cores() -> frozenset[int]:
+    """CPU cores that this process may use, where the operating system can tell, else all."""
+    everything = range(os.cpu_count())
+    return frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else everything)
+
+
 def peak_memory_bytes(device: torch.device) -> int:
     """Peak memory so far: of the allocator of `device` (CUDA), or of this process (CPU)."""
     if device.type == "cuda":

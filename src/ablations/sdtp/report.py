@@ -1,13 +1,12 @@
 """What the evaluation jobs write: costs of an arm, and its record."""
 
-import os
 from collections.abc import Sequence
 from statistics import fmean
 
 import torch
 
 from ablations.lm.cache import StaticCache
-from ablations.lm.device import device_name
+from ablations.lm.device import device_name, own_cores
 from ablations.sdtp.arm import Arm
 from ablations.sdtp.cost import kv_bytes, prefill_flops
 from ablations.study.contracts.record import Outcome, Record
@@ -52,12 +51,6 @@ def totals_of(
         cores=len(own_cores()),
         peak_memory_bytes=peak_memory,
     )
-
-
-def own_cores() -> frozenset[int]:
-    """CPU cores that this process may use, where the operating system can tell, else all."""
-    everything = range(os.cpu_count())
-    return frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else everything)
 
 
 def write_report(

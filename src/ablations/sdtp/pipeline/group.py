@@ -1,17 +1,15 @@
 """The process group of a pipeline: one process per rank, each with a device of its own."""
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from platform import node
 
-import psutil
 import torch
 from torch import distributed
 
-from ablations.lm.device import configure
+from ablations.lm.device import configure, own_cores
 from ablations.lm.timing import device_lock
 from ablations.study.contracts.lm import Compute
 from ablations.study.errors import UserError
@@ -74,7 +72,7 @@ def process_group(
             world_size=ranks,
             timeout=TIMEOUT,
         )
-    crowded = _crowded(gather((node(), _own_cores(), _own_gpu(device))), compute.threads)
+    crowded = _crowded(gather((node(), own_cores(), _own_gpu(device))), compute.threads)
     yield Member(rank, ranks, local_rank, device, crowded)
     # Not in a finally block: after an error the others may never come.
     barrier()
@@ -122,12 +120,6 @@ def all_locks(member: Member) -> Iterator[None]:
                 stack.enter_context(device_lock(member.device))
             barrier()
         yield
-
-
-def _own_cores() -> frozenset[int]:
-    process = psutil.Process()
-    # Where there is no affinity (macOS) every core is at hand.
-    return frozenset(process.cpu_affinity() if hasattr(process, "cpu_affinity") else range(os.cpu_count()))
 
 
 def _own_gpu(device: torch.device) -> str | None:

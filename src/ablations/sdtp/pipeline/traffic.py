@@ -1,0 +1,38 @@
+"""What crosses the boundary between two ranks."""
+
+import torch
+from torch import Tensor, distributed
+
+from ablations.sdtp.pipeline.group import talking
+
+
+def boundary_bytes(rows: int, hidden_size: int, dtype: torch.dtype) -> int:
+    """Bytes of the hidden states of `rows` tokens: tokens x hidden x bytes per element."""
+    return rows * hidden_size * dtype.itemsize
+
+
+def send(message: Tensor, to: int) -> int:
+    """Send a tensor to rank `to`, which receives one of the same shape and type.
+
+    Returns:
+        Bytes that were handed to the library.
+
+    Raises:
+        UserError: that rank ended.
+    """
+    message = message.contiguous()
+    with talking():
+        distributed.send(message, to)
+    return message.nbytes
+
+
+def receive(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, source: int) -> Tensor:
+    """Receive a tensor of known shape and type from rank `source`.
+
+    Raises:
+        UserError: that rank ended.
+    """
+    message = torch.empty(shape, dtype=dtype, device=device)
+    with talking():
+        distributed.recv(message, source)
+    return message
