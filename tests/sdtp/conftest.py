@@ -1,10 +1,13 @@
 """Tiny random causal LMs and a window of ids."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
 from ablations.lm.layered import LayeredLM
 from tests.sdtp.random_models import CONFIGS, VOCABULARY, tiny_lm
+from tests.sdtp.workspace import Workspace
 
 
 @pytest.fixture(params=sorted(CONFIGS))
@@ -20,3 +23,12 @@ def llama() -> LayeredLM:
 @pytest.fixture
 def ids() -> torch.Tensor:
     return torch.randint(VOCABULARY, (60,), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    folder = tmp_path_factory.mktemp("sdtp")
+    with pytest.MonkeyPatch.context() as patch:
+        # A lock of its own: these timings mean nothing, and must not wait for ones that do.
+        patch.setattr("tempfile.tempdir", str(folder))
+        yield Workspace(folder)

@@ -1,7 +1,7 @@
 """Tiny random causal LMs of the supported kinds."""
 
 import torch
-from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, MistralConfig, Qwen2Config
 
 from ablations.lm.layered import LayeredLM
 
@@ -21,6 +21,7 @@ SHAPE = {
 }
 CONFIGS = {
     "llama": lambda: LlamaConfig(**SHAPE, num_key_value_heads=2),
+    "mistral": lambda: MistralConfig(**SHAPE, num_key_value_heads=2, sliding_window=None),
     "qwen2": lambda: Qwen2Config(**SHAPE, num_key_value_heads=2),
     "gpt_neox": lambda: GPTNeoXConfig(**SHAPE, rotary_pct=0.5),
 }

@@ -42,6 +42,11 @@ def evaluate(run: Run[EvaluateSpec]) -> None:
         )
     lm = load_model(run.job.path("model"), spec.compute, device)
     require_positions(lm, spec.windows)
+    if reference.states[0].dtype != lm.dtype:
+        raise UserError(
+            f"{run.job.path('reference')}: computed in {reference.states[0].dtype}, but compute.dtype is"
+            f" {spec.compute.dtype}; run snakemake to rebuild it"
+        )
     arm = load_arm(run, lm)
     layout = pack_linears(lm)
     longest = max((key.prompt.shape[0] + key.answer.shape[0] for key in keys), default=0)

@@ -8,7 +8,7 @@ from torch import Tensor
 from ablations.lm.corpus import Window
 from ablations.lm.timing import device_lock, timed_pairs
 from ablations.sdtp.arm import Arm
-from ablations.sdtp.continuation import Quality, continuation_states, quality
+from ablations.sdtp.continuation import continuation_states, quality
 from ablations.sdtp.crash import own
 from ablations.sdtp.heldout import UnprunedReference
 from ablations.sdtp.prefill import Prefilled, prefill
@@ -53,7 +53,9 @@ class Evaluation:
         ids = window.ids.to(self.arm.lm.device)
         prefilled, pairs = self._prefill(ids[:tokens], number)
         rows = tuple(self.cache.lengths)
-        found = own(partial(self._quality, prefilled, self.reference.states[number], ids[tokens:]))
+        lm, continuation = self.arm.lm, ids[tokens:]
+        states = own(partial(continuation_states, lm, prefilled, self.cache, continuation))
+        found = quality(lm, states, self.reference.states[number].to(lm.device), continuation)
         if not math.isfinite(found.nll):
             raise UserError(f"NLL of document '{window.document}' is {found.nll}; use compute.dtype float32")
         self.kept.append(prefilled.kept.tolist())
@@ -110,8 +112,3 @@ class Evaluation:
             )
         pairs = [TimedPair(arm=pruned, reference=dense) for (_, pruned), (_, dense) in measured[warmup:]]
         return measured[-1][0][0], tuple(pairs)
-
-    def _quality(self, prefilled: Prefilled, reference: Tensor, ids: Tensor) -> Quality:
-        lm = self.arm.lm
-        states = continuation_states(lm, prefilled, self.cache, ids)
-        return quality(lm, states, reference.to(lm.device), ids)

@@ -1,0 +1,224 @@
+"""The evaluate job: records of every kind of arm."""
+
+import json
+from itertools import pairwise
+
+import pytest
+import torch
+
+from ablations.sdtp import evaluation
+from ablations.study.errors import UserError
+from ablations.study.files import sha256_file
+from tests.sdtp.workspace import COMPUTE
+
+SALIENCY = {"measure": "norm", "loss_tokens": 8}
+ARMS = {
+    "baseline": {},
+    "saliency": {"importance": "saliency", "saliency": SALIENCY},
+    "prior": {"importance": "prior"},
+    "random": {"importance": "random"},
+    "recent": {"importance": "recent"},
+    "hidden_norm": {"importance": "hidden_norm"},
+    "packed": {"positions": "packed"},
+    "soft": {"mask": "soft"},
+    "local": {"propagation": "local"},
+    "stale_keys": {"propagation": "stale_keys"},
+}
+
+
+def quality(record):
+    samples = [(sample.nll, sample.agreement, sample.kl) for sample in record.samples]
+    return samples, record.totals.retrieval
+
+
+def test_chain_ends_in_a_record(workspace):
+    record = workspace.evaluate()
+    assert record.outcome.status == "ok"
+    assert record.label == "label"
+    assert [len(sample.pairs) for sample in record.samples] == [2, 2, 0, 0]
+    assert len({sample.document for sample in record.samples}) == 4
+    for sample in record.samples:
+        assert sample.living == (48, 34, 34, 24, 24)
+        assert 0 < abs(sample.nll - sample.reference_nll) < 1
+        assert sample.kl > 0
+        assert sample.agreement < 1
+    totals = record.totals
+    assert totals.keep_ratios == (0.7, 0.7)
+    assert totals.kv_bytes / totals.reference_kv_bytes == pytest.approx(164 / 240)
+    assert totals.prefill_flops < totals.reference_prefill_flops
+    assert totals.peak_memory_bytes > 10**8
+    assert len(totals.training.ranking) == 2
+    assert [probe.depth for probe in totals.retrieval] == [0.2, 0.8]
+    side = workspace.folder / record.side.file
+    assert sha256_file(side) == record.side.sha256
+    rows = [json.loads(line) for line in side.read_text().splitlines()]
+    assert [row["document"] for row in rows] == [sample.document for sample in record.samples]
+    for row in rows:
+        assert len(row["kept"]) == 24
+        assert row["kept"] == sorted(row["kept"])
+        assert {0, 1, 44, 45, 46, 47} <= set(row["kept"])
+
+
+def test_ratio_one_costs_no_quality(workspace):
+    record = workspace.evaluate(keep_ratios=[1.0, 1.0])
+    for sample in record.samples:
+        assert sample.nll == pytest.approx(sample.reference_nll, abs=1e-5)
+        assert sample.agreement == 1
+        assert sample.kl == pytest.approx(0, abs=1e-6)
+    for probe in record.totals.retrieval:
+        assert probe.hit == probe.reference_hit
+        assert probe.nll == pytest.approx(probe.reference_nll, abs=1e-5)
+
+
+TIMED = {"documents": 1, "repeats": 1}
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_same_seed_same_quality_to_the_bit(workspace, arm):
+    first, second = (quality(workspace.evaluate(timing=timing, **ARMS[arm])) for timing in (None, TIMED))
+    assert first == second
+
+
+def test_bfloat16(workspace):
+    compute = COMPUTE | {"dtype": "bfloat16"}
+    with pytest.raises(UserError, match=r"computed in torch\.float32, but compute\.dtype is bfloat16"):
+        workspace.run("evaluate", "never.json", compute=compute)
+    workspace.run("reference", "reference_bfloat16", compute=compute)
+    inputs = {"reference": "reference_bfloat16"}
+    first, second = (workspace.evaluate(inputs=inputs, compute=compute) for _ in range(2))
+    assert first.outcome.status == "ok"
+    assert quality(first) == quality(second)
+    exact = workspace.evaluate(inputs=inputs, compute=compute, keep_ratios=[1.0, 1.0])
+    # The same rows through the same kernels: nothing but pruning tells the arms apart.
+    assert {(sample.kl, sample.agreement) for sample in exact.samples} == {(0.0, 1.0)}
+
+
+def test_arms_differ(workspace):
+    found = [quality(workspace.evaluate(timing=None, **change))[0][0][0] for change in ARMS.values()]
+    assert len(set(found)) == len(ARMS)
+
+
+def test_seed_moves_random_importance_alone(workspace):
+    def run(**change):
+        return quality(workspace.evaluate(timing=None, **change))
+
+    assert run(importance="random", seed=1) != run(importance="random", seed=2)
+    assert run(importance="learned", seed=1) == run(importance="learned", seed=2)
+
+
+def test_random_importance_needs_no_pruner(workspace):
+    record = workspace.evaluate(importance="random", inputs={"pruner": "nowhere"}, timing=None)
+    assert record.outcome.status == "ok"
+    assert record.totals.training is None
+
+
+def test_stale_positions_crash_in_the_models_own_rotary_application(workspace):
+    record = workspace.evaluate(positions="stale")
+    assert record.outcome.status == "crashed"
+    assert record.outcome.exception == "RuntimeError"
+    assert record.outcome.place == "apply_rotary_pos_emb in transformers.models.llama.modeling_llama"
+    assert record.samples == ()
+    assert record.totals is None
+    assert record.side is None
+    assert workspace.evaluate(positions="original").outcome.status == "ok"
+
+
+def test_what_stays_is_counted(workspace):
+    baseline, soft, stale, local = (
+        workspace.evaluate(timing=None, **ARMS[arm]) for arm in ("baseline", "soft", "stale_keys", "local")
+    )
+    for record in (soft, stale):
+        assert record.samples[0].living == (48,) * 5
+        assert record.totals.kv_bytes == record.totals.reference_kv_bytes
+        assert record.totals.prefill_flops > record.totals.reference_prefill_flops
+    # Soft scores all tokens at the second stage, too; the width is 16, and 64 + 2 the other dimensions.
+    assert soft.totals.prefill_flops - stale.totals.prefill_flops == 2 * (48 - 34) * 16 * 66
+    assert local.samples[0].living == baseline.samples[0].living
+    assert local.totals.prefill_flops - baseline.totals.prefill_flops == 2 * (48 - 34) * 16 * 66
+
+
+def test_saliency_pays_for_its_backward(workspace):
+    totals = workspace.evaluate(timing=None, **ARMS["saliency"]).totals
+    assert totals.prefill_flops > 2 * totals.reference_prefill_flops
+
+
+@pytest.mark.parametrize("selection", ["top_p", "threshold"])
+def test_calibrated_rules(workspace, selection):
+    workspace.run("calibration", selection=selection)
+    record = workspace.evaluate(selection=selection, timing=None)
+    assert record.totals.calibration.counts == (34, 24)
+    assert record.totals.calibration.mean_kept == pytest.approx((34, 24), abs=1)
+    means = [sum(rows) / 4 for rows in zip(*(sample.living for sample in record.samples), strict=True)]
+    assert means[0] == 48
+    assert all(later <= earlier for earlier, later in pairwise(means))
+    assert record.totals.kv_bytes == pytest.approx(sum(means) / 240 * record.totals.reference_kv_bytes)
+
+
+def test_matched_count(workspace):
+    match = {
+        "quantity": "count",
+        "layers": [1, 3],
+        "keep_ratios": [0.7, 0.01],
+        "preserve": {"head": 2, "tail": 4},
+    }
+    record = workspace.evaluate(
+        preserve={"head": 0, "tail": 0}, keep_ratios=[0.5, 0.5], match=match, timing=None
+    )
+    assert record.samples[0].living == (48, 34, 34, 6, 6)
+    assert record.totals.keep_ratios == (0.7, 0.01)
+
+
+def test_matched_flops(workspace):
+    match = {
+        "quantity": "flops",
+        "layers": [1, 3],
+        "keep_ratios": [0.7, 0.7],
+        "preserve": {"head": 2, "tail": 4},
+    }
+    record = workspace.evaluate(layers=[1], keep_ratios=[0.7], match=match, timing=None)
+    baseline = workspace.evaluate(timing=None)
+    assert len(record.totals.keep_ratios) == 1
+    assert record.totals.prefill_flops == pytest.approx(baseline.totals.prefill_flops, rel=0.02)
+    with pytest.raises(UserError, match="no keep ratio at layers"):
+        workspace.run(
+            "evaluate",
+            "never.json",
+            layers=[3],
+            keep_ratios=[0.7],
+            match=match | {"keep_ratios": [0.2, 0.2], "preserve": {"head": 0, "tail": 0}},
+        )
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ\nmore"), IndexError("x"), ValueError("x")])
+def test_crash_of_the_arm_is_a_record(workspace, monkeypatch, error):
+    def broken(*args):
+        raise error
+
+    monkeypatch.setattr(evaluation, "continuation_states", broken)
+    record = workspace.evaluate("crashed.json")
+    assert record.outcome.status == "crashed"
+    assert record.outcome.exception == type(error).__name__
+    assert record.outcome.message == str(error).splitlines()[0]
+    assert record.outcome.place.endswith(f"broken in {__name__}")
+
+
+@pytest.mark.parametrize(
+    "error", [UserError("x"), torch.OutOfMemoryError("x"), MemoryError("x"), KeyError("x")]
+)
+def test_other_errors_are_no_findings(workspace, monkeypatch, error):
+    def broken(*args):
+        raise error
+
+    monkeypatch.setattr(evaluation, "continuation_states", broken)
+    with pytest.raises(type(error)):
+        workspace.run("evaluate", "never.json")
+    assert not (workspace.folder / "never.json").exists()
+
+
+def test_nan_is_an_error_of_numerics(workspace, monkeypatch):
+    def nan(lm, prefilled, cache, ids):
+        return torch.full((ids.shape[0], 64), torch.nan)
+
+    monkeypatch.setattr(evaluation, "continuation_states", nan)
+    with pytest.raises(UserError, match=r"NLL of document .* is nan; use compute\.dtype float32"):
+        workspace.run("evaluate", "never.json")
