@@ -91,9 +91,35 @@ def test_divergence_is_an_error(value):
         require_finite({"lm": 1.0, "mse": value}, 7)
 
 
-def test_targets_are_the_standardised_logarithm():
+@pytest.mark.parametrize("measure", ["abs", "norm"])
+def test_targets_are_the_standardised_logarithm(measure):
     saliency = torch.tensor([[1.0, math.e, math.e**2, 0.0]])
     living = torch.tensor([[True, True, True, False]])
     expected = torch.tensor([[-1.0, 0.0, 1.0, 0.0]]) * math.sqrt(1.5)
-    torch.testing.assert_close(regression_targets(saliency, living), expected)
-    assert regression_targets(saliency, ~living).isfinite().all()
+    torch.testing.assert_close(regression_targets(saliency, living, measure), expected)
+    assert regression_targets(saliency, ~living, measure).isfinite().all()
+
+
+def test_signed_targets_keep_the_order_and_tame_both_tails():
+    values = torch.cat([torch.linspace(-1, 1, 201), torch.tensor([1e4, -1e4])])
+    saliency = values[torch.randperm(203, generator=torch.Generator().manual_seed(0))][None]
+    living = torch.ones(1, 203, dtype=torch.bool)
+    targets = regression_targets(saliency, living, "signed")
+    assert torch.equal(targets.argsort(), saliency.argsort())
+    assert targets.abs().max() < 8 < standardise(saliency, living).abs().max()
+    torch.testing.assert_close(regression_targets(-saliency, living, "signed"), -targets)
+    # The scale of a window's loss does not matter, nor does what is dead.
+    torch.testing.assert_close(regression_targets(1e-5 * saliency, living, "signed"), targets)
+    dead = torch.cat([living, torch.zeros(1, 5, dtype=torch.bool)], -1)
+    longer = torch.cat([saliency, torch.full((1, 5), 3e6)], -1)
+    torch.testing.assert_close(regression_targets(longer, dead, "signed")[:, :203], targets)
+    assert regression_targets(saliency, ~living, "signed").isfinite().all()
+    assert regression_targets(torch.zeros(1, 203), living, "signed").tolist() == [[0.0] * 203]
+
+
+def test_a_batch_is_the_mean_of_its_windows(case):
+    scores, targets, living = (torch.stack([values, values.flip(-1)], 1) for values in case)
+    scores[:, 1] *= 2
+    for loss in (regression_loss, ranking_loss):
+        alone = [loss(scores[:, row], targets[:, row], living[:, row]).item() for row in range(2)]
+        assert loss(scores, targets, living).item() == pytest.approx(sum(alone) / 2, rel=1e-5)

@@ -7,7 +7,8 @@ from ablations.sdtp.saliency import window_saliency
 LAYERS = (0, 2, 5)
 
 
-def test_saliency_against_the_model_itself(lm, ids):
+@pytest.mark.parametrize("loss_tokens", [16, 59])
+def test_saliency_against_the_model_itself(lm, ids, loss_tokens):
     """Gradients at the layers' inputs, taken with hooks from the plain forward of `transformers`."""
     states = {}
 
@@ -23,15 +24,44 @@ def test_saliency_against_the_model_itself(lm, ids):
         backbone.layers[index].register_forward_pre_hook(remember(index))
     embedded = lm.embed(ids[None]).detach().requires_grad_()
     logits = lm.model(inputs_embeds=embedded, use_cache=False).logits[0]
-    loss = F.cross_entropy(logits[43:-1], ids[44:])
+    loss = F.cross_entropy(logits[-loss_tokens - 1 : -1], ids[-loss_tokens:])
     loss.backward()
-    expected = {"abs": [], "norm": []}
+    expected = {"abs": [], "norm": [], "signed": []}
     for index in LAYERS:
         gradient, state = states[index].grad[0], states[index][0]
-        expected["abs"].append((gradient * state).sum(-1).abs())
+        product = (gradient * state).sum(-1)
+        expected["abs"].append(product.abs())
+        expected["signed"].append(-product)
         expected["norm"].append(gradient.norm(dim=-1) * state.norm(dim=-1))
     for measure, values in expected.items():
-        found, nll = window_saliency(lm, ids, LAYERS, 16, measure)
+        found, nll = window_saliency(lm, ids, LAYERS, loss_tokens, measure)
         torch.testing.assert_close(found, torch.stack(values).detach(), atol=1e-6, rtol=1e-3)
         assert nll == pytest.approx(loss.item(), rel=1e-5)
     assert all(parameter.grad is None for parameter in lm.model.parameters())
+
+
+def test_signed_saliency_is_the_rise_of_the_loss_when_a_state_shrinks(llama, ids):
+    """Shrink one token's state a little at a layer's input and see the NLL of the continuation rise."""
+    layer, token, shrink = 2, 17, 0.01
+    llama.model.double()
+    saliency, before = window_saliency(llama, ids, (layer,), 16, "signed")
+
+    def shrunk(module, args):
+        state = args[0].clone()
+        state[0, token] *= 1 - shrink
+        return (state, *args[1:])
+
+    llama.layers[layer].register_forward_pre_hook(shrunk)
+    with torch.no_grad():
+        logits = llama.forward(ids[None], torch.arange(60)[None])[0, -17:-1]
+    after = F.cross_entropy(logits.float(), ids[-16:]).item()
+    assert (after - before) / shrink == pytest.approx(saliency[0, token].item(), rel=0.1)
+
+
+def test_layers_before_the_first_stage_and_weights_get_no_gradient(llama, ids):
+    """Backward work that nobody needs: a hook on a layer's output gradient tells where it went."""
+    reached = set()
+    for index, layer in enumerate(llama.layers):
+        layer.register_full_backward_hook(lambda *_, index=index: reached.add(index))
+    window_saliency(llama, ids, (2, 4), 16, "norm")
+    assert reached == {2, 3, 4, 5}

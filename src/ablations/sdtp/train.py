@@ -39,8 +39,7 @@ def train_pruner(run: Run[PrunerSpec]) -> None:
     require_layers(spec.layers, lm.num_layers)
     trainer = Trainer(lm, spec, table)
     # Beside the folder of the result, which appears whole and only at the end.
-    folder = run.out.parent
-    checkpoint = Checkpoint(folder.parent / f".{folder.name}.{run.job.digest}.checkpoint")
+    checkpoint = Checkpoint(run.out.parent.parent / f".{run.job.digest}.checkpoint")
     seconds = train(trainer, checkpoint)
     trained, before = rank_heldout(lm, table, spec, [trainer.pruner, untrained(lm, spec)])
     facts: dict[str, Any] = {
