@@ -34,7 +34,7 @@ def test_a_rank_may_have_no_stage():
 
 
 def test_after_without_a_stage_on_a_boundary_is_refused():
-    with pytest.raises(UserError, match=r"schedule.layers \[1, 5\] .* boundary layers \[3\] .*pipeline.ranks"):
+    with pytest.raises(UserError, match=r"schedule.layers \[1, 5\] .* layers \[3\] .*pipeline.ranks"):
         partition(6, [1, 5], 2, "after")
 
 

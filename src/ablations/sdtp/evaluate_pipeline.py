@@ -20,11 +20,15 @@ from ablations.sdtp.heldout import heldout_windows, read_reference, require_posi
 from ablations.sdtp.pipeline.evaluation import PipelineEvaluation, Share
 from ablations.sdtp.pipeline.group import Member, gather
 from ablations.sdtp.pipeline.launcher import launch
+from ablations.sdtp.pipeline.partition import partition
 from ablations.sdtp.report import totals_of, write_report
+from ablations.sdtp.selection import require_layers
+from ablations.study.artefact import Manifest
 from ablations.study.contracts.record import Outcome
 from ablations.study.contracts.sdtp import EvaluateSpec, SdtpSample
 from ablations.study.errors import UserError
 from ablations.study.job import Run, main
+from ablations.study.record_io import read_contract
 
 SUPPORTED = {
     "importance": ("learned", "random", "recent", "hidden_norm"),
@@ -42,8 +46,13 @@ def evaluate_pipeline(run: Run[EvaluateSpec]) -> None:
         UserError: an input is missing, corrupt or made for something else, the spec asks for what ranks do
             not support, there are fewer GPUs than ranks, or a rank failed.
     """
-    _require_supported(run.spec)
-    require_prompt(run.spec)
+    spec = run.spec
+    _require_supported(spec)
+    require_prompt(spec)
+    # Before the ranks start: each of them takes seconds to load the model.
+    layers = read_contract(run.job.path("model"), Manifest).facts["layers"]
+    require_layers(spec.layers, layers)
+    partition(layers, spec.layers, spec.pipeline.ranks, spec.pipeline.prune)
     launch(evaluate_rank, run)
 
 
