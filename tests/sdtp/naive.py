@@ -1,4 +1,4 @@
-"""An independent pruned forward: full-size states, explicit boolean masks and positions, float64.
+"""An independent pruned forward: full-size states, explicit masks and positions, float64.
 
 Written from the definitions in loops; shares nothing with the code under test but the model's layers,
 which get every mask spelled out. Needs no cache: prompt and continuation go through together.
@@ -11,11 +11,24 @@ from fractions import Fraction
 import torch
 
 
-def naive_logits(lm, scores, prompt, continuation, layers, ratios, head, tail, positions="original"):
+def naive_logits(
+    lm,
+    scores,
+    prompt,
+    continuation,
+    layers,
+    ratios,
+    head,
+    tail,
+    positions="original",
+    propagation="cascade",
+    temperature=None,
+):
     """Float64 logits ``[1 + len(continuation), vocabulary]`` and the sets of tokens alive at each layer.
 
     The first row is that of the last surviving prompt token, the others are the continuation's.
-    `scores(stage, states)` gets the float64 states of the living prompt tokens.
+    `scores(stage, states)` gets the float64 states of the candidates: the living prompt tokens, or all of
+    them for `local` propagation. With a `temperature` nothing is dropped, and attention is weighted instead.
     """
     model = copy.deepcopy(lm.model).double()
     backbone = model.gpt_neox if lm.config.model_type == "gpt_neox" else model.model
@@ -25,34 +38,51 @@ def naive_logits(lm, scores, prompt, continuation, layers, ratios, head, tail, p
     total = n + len(continuation)
     hidden = embedding(torch.cat([prompt, continuation]))[None]
     alive = list(range(n))
+    weight = [1.0] * n
     # With packed positions the continuation's own depend on the last stage, so counts come first.
-    living = n
+    counts = [n]
     for ratio in ratios:
-        living = max(min(n, head + tail), math.ceil(Fraction(str(ratio)) * living))
-    next_position = living if positions == "packed" and layers else n
+        counts.append(max(min(n, head + tail), math.ceil(Fraction(str(ratio)) * counts[-1])))
+    next_position = counts[-1] if positions == "packed" and layers else n
     alive_at = []
     for index, layer in enumerate(backbone.layers):
         if index in layers:
             stage = layers.index(index)
-            values = scores(stage, hidden[0, alive]).detach()
-            keep = max(min(n, head + tail), math.ceil(Fraction(str(ratios[stage])) * len(alive)))
-            protected = [i for i in alive if i < head or i >= n - tail]
-            others = [(-float(values[k]), i) for k, i in enumerate(alive) if i not in protected]
-            alive = sorted(protected + [i for _, i in sorted(others)[: keep - len(protected)]])
-        alive_at.append(list(alive))
+            everybody = propagation == "local" or temperature is not None
+            candidates = list(range(n)) if everybody else alive
+            values = dict(
+                zip(candidates, scores(stage, hidden[0, candidates]).detach().tolist(), strict=True)
+            )
+            pool = candidates if propagation == "local" else alive
+            protected = [i for i in pool if i < head or i >= n - tail]
+            others = sorted((i for i in pool if i not in protected), key=lambda i: (-values[i], i))
+            keep = counts[stage + 1] - len(protected)
+            if temperature is not None:
+                threshold = (values[others[keep - 1]] + values[others[keep]]) / 2
+                for i in set(range(n)) - set(protected):
+                    weight[i] /= 1 + math.exp(min(700.0, -(values[i] - threshold) / temperature))
+            alive = sorted(protected + others[:keep])
+        visible = alive if propagation != "stale_keys" and temperature is None else list(range(n))
+        alive_at.append(list(visible) if temperature is not None else list(alive))
         place = torch.zeros(total, dtype=torch.int64)
-        for rank, i in enumerate(alive):
+        for rank, i in enumerate(visible):
             place[i] = rank if positions == "packed" and index >= min(layers, default=0) else i
         for j in range(len(continuation)):
             place[n + j] = next_position + j
-        mask = torch.zeros(total, total, dtype=torch.bool)
+        mask = torch.full((total, total), -1e30, dtype=torch.float64)
         for i in range(total):
-            mask[i, i] = True
+            mask[i, i] = 0.0
             for j in range(i):
-                mask[i, j] = j >= n or j in alive
+                if j >= n:
+                    mask[i, j] = 0.0
+                elif j in visible:
+                    mask[i, j] = math.log(max(weight[j], 1e-300))
         rotary = backbone.rotary_emb(hidden, position_ids=place[None])
         rotary = tuple(part.double() for part in rotary)
         out = layer(hidden, attention_mask=mask[None, None], position_embeddings=rotary)
-        hidden = out[0] if isinstance(out, tuple) else out
-    rows = [alive[-1], *range(n, total)]
+        out = out[0] if isinstance(out, tuple) else out
+        moving = (list(range(n)) if temperature is not None else alive) + list(range(n, total))
+        # What was dropped stays as it is.
+        hidden = hidden.index_copy(1, torch.tensor(moving), out[:, moving])
+    rows = [n - 1 if temperature is not None else alive[-1], *range(n, total)]
     return model.get_output_embeddings()(norm(hidden))[0, rows].detach(), alive_at

@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from ablations.sdtp.selection import require_layers, select, stage_counts
+from ablations.sdtp.selection import (
+    require_layers,
+    select,
+    stage_counts,
+    threshold_count,
+    top_p_count,
+)
 from ablations.study.contracts.sdtp import Preserve
 from ablations.study.errors import UserError
 
@@ -19,6 +25,45 @@ from ablations.study.errors import UserError
 )
 def test_stage_counts(tokens, ratios, head, tail, expected):
     assert stage_counts(tokens, ratios, Preserve(head=head, tail=tail)) == expected
+
+
+def test_stage_counts_with_a_floor():
+    assert stage_counts(10, (0.5, 0.1), Preserve(head=0, tail=0), least=4) == (5, 4)
+    assert stage_counts(10, (0.5, 0.1), Preserve(head=3, tail=3), least=4) == (6, 6)
+    assert stage_counts(3, (0.5, 0.1), Preserve(head=0, tail=0), least=4) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("mass", "head", "tail", "expected"),
+    [
+        # Probabilities 0.4, 0.1, 0.3, 0.2.
+        (0.0, 0, 0, 1),  # one token must remain
+        (0.3, 0, 0, 1),
+        (0.41, 0, 0, 2),
+        (0.69, 0, 0, 2),
+        (0.71, 0, 0, 3),
+        (0.91, 0, 0, 4),
+        (1.0, 0, 0, 4),
+        # Of the inner two, 0.25 and 0.75.
+        (0.0, 1, 1, 2),
+        (0.74, 1, 1, 3),
+        (0.76, 1, 1, 4),
+        (0.5, 4, 0, 4),
+        (0.5, 3, 3, 4),
+    ],
+)
+def test_top_p_by_hand(mass, head, tail, expected):
+    scores = torch.tensor([0.4, 0.1, 0.3, 0.2]).log()
+    assert top_p_count(scores, mass, Preserve(head=head, tail=tail)) == expected
+
+
+@pytest.mark.parametrize(
+    ("bound", "head", "tail", "expected"),
+    [(0.3, 0, 0, 2), (0.5, 0, 0, 1), (0.0, 0, 0, 4), (0.3, 1, 1, 3), (9.0, 1, 1, 2), (9.0, 3, 3, 4)],
+)
+def test_threshold_by_hand(bound, head, tail, expected):
+    scores = torch.tensor([0.4, 0.1, 0.3, 0.2])
+    assert threshold_count(scores, bound, Preserve(head=head, tail=tail)) == expected
 
 
 @pytest.mark.parametrize(
