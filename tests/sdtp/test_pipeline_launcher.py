@@ -2,7 +2,11 @@
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -36,10 +40,18 @@ SLURM = {"SLURM_PROCID": "1", "SLURM_LOCALID": "0", "SLURM_JOB_ID": "1234567", "
 TORCHRUN = {"RANK": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "1"}
 
 
+def some_run(out: Path) -> Run[EvaluateSpec]:
+    job = JobFile[EvaluateSpec](digest="d", module="m", spec=SPEC, spec_digest="s", code_digest="c")
+    return Run(job, out, "label")
+
+
 @pytest.fixture
 def run(tmp_path) -> Run[EvaluateSpec]:
-    job = JobFile[EvaluateSpec](digest="d", module="m", spec=SPEC, spec_digest="s", code_digest="c")
-    return Run(job, tmp_path / "record.json", "label")
+    return some_run(tmp_path / "record.json")
+
+
+def join(out: str) -> None:
+    launch(meet, some_run(Path(out)))
 
 
 def meet(run: Run[EvaluateSpec], member: Member) -> None:
@@ -126,3 +138,20 @@ def test_slurm_step_is_joined(monkeypatch, tmp_path):
     scontrol.chmod(0o755)
     group = described(2)
     assert (group.rank, group.local_rank, group.rendezvous) == (1, 0, "tcp://node03:24567")
+
+
+def test_processes_of_a_slurm_step_meet(run):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    step = {"SLURM_STEP_NUM_TASKS": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    program = "import sys; from tests.sdtp.test_pipeline_launcher import join; join(sys.argv[1])"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(run.out)],
+            env=os.environ | step | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait(60) for process in processes] == [0, 0]
+    assert run.out.read_text() == "2 [0, 1] label"

@@ -39,8 +39,12 @@ def launch(work: Work, run: Run[EvaluateSpec]) -> None:
     if group is None:
         _start(work, run, ranks)
         return
-    with process_group(group.rank, ranks, group.local_rank, group.rendezvous, run.spec.compute) as member:
-        work(run, member)
+    try:
+        with process_group(group.rank, ranks, group.local_rank, group.rendezvous, run.spec.compute) as member:
+            work(run, member)
+    except Exception as error:
+        # Whatever it is: a process that keeps its connections open would keep the others waiting.
+        raise UserError(f"rank {group.rank}: {_one_line(error)}") from None
 
 
 def _start(work: Work, run: Run[EvaluateSpec], ranks: int) -> None:
