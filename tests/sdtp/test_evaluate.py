@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from ablations.sdtp import evaluation
+from ablations.sdtp.heldout import require_positions
+from ablations.sdtp.table import read_saliency
+from ablations.study.contracts.sdtp import Windows
 from ablations.study.errors import UserError
 from ablations.study.files import sha256_file
 from tests.sdtp.workspace import COMPUTE
@@ -110,6 +113,20 @@ def test_random_importance_needs_no_pruner(workspace):
     record = workspace.evaluate(importance="random", inputs={"pruner": "nowhere"}, timing=None)
     assert record.outcome.status == "ok"
     assert record.totals.training is None
+
+
+def test_prior_of_fewer_stages_uses_their_own_curves(workspace):
+    table = workspace.folder / "saliency" / "manifest.json"
+    both, second = read_saliency(table, (1, 3)), read_saliency(table, (3,))
+    assert torch.equal(both.saliency[:, 1:], second.saliency)
+    record = workspace.evaluate(importance="prior", layers=[3], keep_ratios=[0.7], timing=None)
+    assert record.samples[0].living == (48, 48, 48, 34, 34)
+
+
+def test_over_long_prompt(lm):
+    spec = Windows(documents=1, prompt_tokens=250, continuation_tokens=8)
+    with pytest.raises(UserError, match=r"prompt_tokens: .* 258 tokens exceed .* 256 .* at most 248"):
+        require_positions(lm, spec)
 
 
 def test_stale_positions_crash_in_the_models_own_rotary_application(workspace):

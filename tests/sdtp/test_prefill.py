@@ -284,6 +284,27 @@ def test_two_stages_by_hand(llama, ids, monkeypatch, positions, propagation, kep
     assert result.next_position == (4 if positions == "packed" else 10)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {},
+        {"positions": "packed"},
+        {"propagation": "local"},
+        {"propagation": "stale_keys"},
+        {"mask": "soft"},
+    ],
+)
+def test_top_k_never_waits_for_the_device(lm, pruner, kind):
+    """Tensors without data: whoever asks for a value of one raises."""
+    lm.model.to("meta")
+    ids = torch.empty(48, dtype=torch.int64, device="meta")
+    pruning = Pruning(LAYERS, RATIOS, Preserve(head=2, tail=5), **kind)
+    result = prefill(lm, ids, lm.new_cache(48), pruning, scorer_of(pruner.to("meta")))
+    assert result.logits.shape == (97,)
+    with pytest.raises(RuntimeError, match="meta"):
+        result.logits.argmax().item()
+
+
 def test_stale_positions_raise_in_the_models_own_rotary_application(lm, ids, pruner):
     pruning = Pruning(LAYERS, RATIOS, Preserve(head=2, tail=5), "stale")
     with pytest.raises(RuntimeError, match=r"size of tensor a \(34\) must match.*\(48\)") as caught:

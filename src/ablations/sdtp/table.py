@@ -34,7 +34,7 @@ class SaliencyTable:
 
 
 def read_saliency(manifest_path: Path, layers: tuple[int, ...]) -> SaliencyTable:
-    """Read a saliency table for `layers`.
+    """Read a saliency table for `layers`, out of one that was made for them and perhaps for others, too.
 
     Raises:
         UserError: a file is missing or corrupt, or the table was made for other layers.
@@ -42,11 +42,12 @@ def read_saliency(manifest_path: Path, layers: tuple[int, ...]) -> SaliencyTable
     folder, manifest = open_artefact(manifest_path)
     spec = SaliencySpec.model_validate(manifest.spec)
     made_for = spec.layers
-    if made_for != layers:
+    if not set(layers) <= set(made_for):
         raise UserError(
             f"{manifest_path}: saliency of layers {list(made_for)}, but 'layers' is {list(layers)};"
             " let snakemake build the saliency of these layers"
         )
     tensors = load_file(folder / SALIENCY_FILE)
+    saliency = tensors["saliency"][:, [made_for.index(layer) for layer in layers]]
     documents = tuple(manifest.facts["documents"])
-    return SaliencyTable(tensors["ids"], tensors["saliency"], tensors["heldout"], documents, spec)
+    return SaliencyTable(tensors["ids"], saliency, tensors["heldout"], documents, spec)
