@@ -11,6 +11,7 @@ from ablations.paper.section import render_section
 from ablations.paper.summary import Summary
 from ablations.paper.tables import write_tables
 from ablations.study.contracts.paper import PaperPlan
+from tests.paper.design import WHOLE
 from tests.paper.synthetic import write_study
 
 TEMPLATES = Path(__file__).parents[2] / "paper" / "templates"
@@ -46,3 +47,9 @@ def render(tmp_path_factory) -> Callable[..., Study]:
 def study(render) -> Study:
     """Every experiment ran."""
     return render()
+
+
+@pytest.fixture(scope="session")
+def whole(render) -> Study:
+    """Every row of the full design, with sweeps."""
+    return render(design=WHOLE, lengths=(512, 1024, 2048, 4096), settings={"main": ("baseline", "A1", "A7")})

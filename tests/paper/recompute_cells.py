@@ -1,8 +1,8 @@
-"""Recompute every number in the rendered tables from the records, with numpy alone.
+"""Recompute every number in the rendered tables from the records, with numpy and Student's quantiles.
 
-Independent of the package on purpose: it reads the JSON of plan and records by itself, has its own BCa
-bootstrap, and finds a row's record by the comment above the row. Point values must agree to the last
-printed digit, interval ends to a share of the interval's width (the resamples differ).
+Independent of the package on purpose: it reads the JSON of plan and records by itself, has its own
+intervals, and finds a row's records by the comments above the row. Point values must agree to the last
+printed digit, ends of bootstrap intervals to a share of the interval's width (the resamples differ).
 
     python tests/paper/recompute_cells.py --plan results/stamp/collect.json --tables paper/tables
 """
@@ -16,33 +16,42 @@ from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
+from scipy.stats import t as student
 
 NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
 ROW = re.compile(r"^\s*% (\S+): (.+?)(?: sha256 ([0-9a-f]{64})| \(missing\))$")
+CELL = re.compile(r"\\ablationcell\{(.*)\}\{(.*)\}")
+UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "G": 1e9}
 INTERVAL_SLACK = 0.2
 RESAMPLES = 20_000
 
 
-def bca(values: np.ndarray, alpha: float) -> tuple[float, float] | None:
-    """Efron's BCa interval of a mean."""
-    if len(values) < 2:
+def interval(values: np.ndarray, alpha: float) -> tuple[float, float] | None:
+    """Interval of a mean: Student's t under 20 values, else BCa (Efron) at an expanded level (Hesterberg)."""
+    n = len(values)
+    if n < 2:
         return None
     if np.ptp(values) <= 1e-12 * max(1.0, np.abs(values).max()):
         return values[0], values[0]
+    tail = student.ppf(alpha / 2, n - 1)
+    if n < 20:
+        half = -tail * values.std(ddof=1) / np.sqrt(n)
+        return values.mean() - half, values.mean() + half
     rng = np.random.default_rng(1)
-    means = values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(axis=1)
+    means = values[rng.integers(0, n, (RESAMPLES, n))].mean(axis=1)
     normal = NormalDist()
     below = ((means < values.mean()).mean() + (means <= values.mean()).mean()) / 2
     shift = normal.inv_cdf(below)
-    jackknife = (values.sum() - values) / (len(values) - 1)
+    jackknife = (values.sum() - values) / (n - 1)
     centred = jackknife.mean() - jackknife
     acceleration = (centred**3).sum() / (6 * (centred**2).sum() ** 1.5)
 
-    def end(level: float) -> float:
-        z = shift + normal.inv_cdf(level)
+    def end(z: float) -> float:
+        z = shift + z
         return float(np.quantile(means, normal.cdf(shift + z / (1 - acceleration * z))))
 
-    return end(alpha / 2), end(1 - alpha / 2)
+    wide = float(tail * np.sqrt(n / (n - 1)))
+    return end(wide), end(-wide)
 
 
 class Study:
@@ -52,34 +61,52 @@ class Study:
         self.plan = json.loads(plan.read_text())
         self.experiments = {item["id"]: item for item in self.plan["experiments"]}
         self.alpha = self.plan["settings"]["thresholds"]["alpha"]
+        self._records: dict[str, list[dict]] = {}
 
-    def record(self, name: str) -> dict | None:
-        """Record of an experiment that ended well."""
-        path = Path(self.experiments[name]["record"])
-        if not path.is_file():
-            return None
-        record = json.loads(path.read_text())
-        return record if record["outcome"]["status"] == "ok" else None
+    def records(self, name: str) -> list[dict]:
+        """Records of an experiment, one per seed, if all of them ended well."""
+        if name not in self._records:
+            paths = [Path(path) for path in self.experiments[name]["records"]]
+            found = [json.loads(path.read_text()) for path in paths if path.is_file()]
+            ended_well = [record for record in found if record["outcome"]["status"] == "ok"]
+            self._records[name] = found if len(ended_well) == len(paths) else []
+        return self._records[name]
 
-    def quality(self, name: str) -> dict[str, float] | None:
-        record = self.record(name)
-        return record and {row["document"]: row["nll"] - row["reference_nll"] for row in record["samples"]}
+    def per_document(self, name: str, value) -> dict[str, float]:
+        """A value of each document, a mean over seeds."""
+        found: dict[str, list[float]] = {}
+        for record in self.records(name):
+            for row in record["samples"]:
+                found.setdefault(row["document"], []).append(value(row))
+        return {document: float(np.mean(values)) for document, values in found.items()}
 
-    def speed(self, name: str) -> dict[str, float] | None:
-        record = self.record(name)
-        if record is None:
-            return None
-        alone = "drafter" in record["spec"] and record["spec"]["drafter"] is None
-        return {
-            (row.get("kind"), row["document"]): 0.0
-            if alone
-            else float(np.mean([np.log(pair["reference"]) - np.log(pair["arm"]) for pair in row["pairs"]]))
-            for row in record["samples"]
-            if row["pairs"]
-        }
+    def quality(self, name: str) -> dict[str, float]:
+        return self.per_document(name, lambda row: row["nll"] - row["reference_nll"])
+
+    def speed(self, name: str) -> dict[tuple, float]:
+        found = {}
+        for record in self.records(name):
+            alone = "drafter" in record["spec"] and record["spec"]["drafter"] is None
+            for row in record["samples"]:
+                if row["pairs"]:
+                    logs = [np.log(pair["reference"]) - np.log(pair["arm"]) for pair in row["pairs"]]
+                    found[row.get("kind"), row["document"]] = 0.0 if alone else float(np.mean(logs))
+        return found
+
+    def ranking(self, name: str, when: str, measure: str) -> dict[str, float]:
+        """Mean over stages, then over seeds, of each held-out window."""
+        found: dict[str, list[float]] = {}
+        for record in self.records(name):
+            for row in record["totals"]["training"][when]:
+                found.setdefault(row["document"], []).append(np.mean(row[measure]))
+        return {window: float(np.mean(values)) for window, values in found.items()}
 
 
-def difference(arm: dict | None, versus: dict | None) -> np.ndarray | None:
+def values_of(found: dict) -> np.ndarray | None:
+    return np.array(list(found.values())) if found else None
+
+
+def difference(arm: dict, versus: dict) -> np.ndarray | None:
     if not arm or not versus:
         return None
     return np.array([arm[key] - versus[key] for key in arm if key in versus])
@@ -104,12 +131,12 @@ class Checker:
 
     def estimate(self, where: str, cell: str, values: np.ndarray | None, scale) -> None:
         """A cell with a mean and its interval, both on the scale they are printed on."""
-        match = re.fullmatch(r"\\ablationcell\{(.*)\}\{(.*)\}", cell)
+        match = CELL.fullmatch(cell)
         if match is None or values is None or not len(values):
             self.point(where, cell, None if values is None or not len(values) else scale(values.mean()))
             return
         self.point(where, match[1], scale(values.mean()))
-        ends, expected = NUMBER.findall(match[2]), bca(values, self.alpha)
+        ends, expected = NUMBER.findall(match[2]), interval(values, self.alpha)
         self.cells += 1
         if not ends or expected is None:
             if ends or expected is not None:
@@ -121,17 +148,27 @@ class Checker:
             if abs(float(printed) - scale(recomputed)) > slack:
                 self.problems.append(f"{where}: interval {match[2]}, recomputed {scale(recomputed):.4g}")
 
+    def quantity(self, where: str, cell: str, expected: float) -> None:
+        """A number with a unit."""
+        unit = cell.rpartition(",")[2]
+        self.point(where, cell, expected / UNITS[unit])
 
-def rows(path: Path) -> list[tuple[str, str, str | None, list[str]]]:
-    """Id, record, hash and cells of each row of a table."""
-    found, lines = [], path.read_text().splitlines()
-    for number, line in enumerate(lines):
+
+def rows(path: Path) -> list[tuple[str, list[tuple[str, str | None]], list[str]]]:
+    """Id, records with their hashes, and cells of each row of a table."""
+    found, sources, cells = [], [], []
+    for line in path.read_text().splitlines():
         if match := ROW.match(line):
+            name = match[1]
+            sources.append((match[2], match[3]))
+            cells = []
+        elif sources:
+            cells.append(line)
             # The row ends with the line that ends in a LaTeX line break.
-            end = next(i for i in range(number + 1, len(lines)) if lines[i].endswith("\\\\"))
-            text = " ".join(lines[number + 1 : end + 1]).removesuffix("\\\\")
-            cells = [cell.strip() for cell in re.split(r"(?<!\\)&", text)]
-            found.append((match[1], match[2], match[3], cells))
+            if line.endswith("\\\\"):
+                text = " ".join(cells).removesuffix("\\\\")
+                found.append((name, sources, [cell.strip() for cell in re.split(r"(?<!\\)&", text)]))
+                sources = []
     return found
 
 
@@ -139,46 +176,176 @@ def check(plan: Path, tables: Path) -> Checker:
     study = Study(plan)
     checker = Checker(study.alpha)
     full = study.plan["settings"]["full_method"]
-    for table in ("sdtp_matrix.tex", "decoding.tex", "decoding_backward.tex"):
-        for name, record, digest, cells in rows(tables / table):
+    for table, check_row in CHECKS.items():
+        for name, sources, cells in rows(tables / table):
             where = f"{table} {name}"
-            if record != study.experiments[name]["record"]:
-                checker.problems.append(f"{where}: names {record}")
-            path = Path(record)
-            actual = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
-            if digest != actual:
-                checker.problems.append(f"{where}: its record is not the one that was rendered")
-            if table == "sdtp_matrix.tex":
-                _check_sdtp(checker, study, where, name, cells)
-            else:
-                versus = study.experiments[name]["versus"] if table == "decoding.tex" else full
-                _check_decoding(checker, study, where, name, cells, versus, table == "decoding.tex")
+            if [path for path, _ in sources] != study.experiments[name]["records"]:
+                checker.problems.append(f"{where}: names {sources}")
+            for path, digest in sources:
+                actual = hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).is_file() else None
+                if digest != actual:
+                    checker.problems.append(f"{where}: its record is not the one that was rendered")
+            if table.startswith("decoding"):
+                forward = table == "decoding.tex"
+                versus = study.experiments[name]["versus"] if forward else full
+                _check_decoding(checker, study, where, name, cells, versus, forward)
+            elif study.records(name) or table in ("sdtp_matrix.tex", "sdtp_further.tex"):
+                check_row(checker, study, where, name, cells)
+            elif "crashed" not in cells[2] and "not run" not in cells[2]:
+                checker.problems.append(f"{where}: no result, but the row shows {cells[2]}")
+    _check_sweep(checker, study, tables / "sweep.tex")
     return checker
 
 
-def _check_sdtp(checker: Checker, study: Study, where: str, name: str, cells: list[str]) -> None:
-    quality, speed, record = study.quality(name), study.speed(name), study.record(name)
+def _effect(study: Study, name: str) -> np.ndarray | None:
     versus = study.experiments[name]["versus"]
-    own = None if quality is None else np.array(list(quality.values()))
-    checker.estimate(f"{where} NLL", cells[4], own, float)
-    effect = difference(quality, study.quality(versus)) if versus else None
-    checker.estimate(f"{where} effect", cells[5], effect, float)
-    timed = np.array(list(speed.values())) if speed else None
-    checker.estimate(f"{where} prefill", cells[6], timed, np.exp)
-    totals = record and record["totals"]
-    share = 100 * totals["prefill_flops"] / totals["reference_prefill_flops"] if totals else None
+    return difference(study.quality(name), study.quality(versus)) if versus else None
+
+
+def _mean_total(study: Study, name: str, key: str) -> float | None:
+    records = study.records(name)
+    return float(np.mean([record["totals"][key] for record in records])) if records else None
+
+
+def _check_matrix(checker: Checker, study: Study, where: str, name: str, cells: list[str]) -> None:
+    checker.estimate(f"{where} NLL", cells[4], values_of(study.quality(name)), float)
+    checker.estimate(f"{where} effect", cells[5], _effect(study, name), float)
+    checker.estimate(f"{where} prefill", cells[6], values_of(study.speed(name)), np.exp)
+    flops = _mean_total(study, name, "prefill_flops")
+    share = flops and 100 * flops / _mean_total(study, name, "reference_prefill_flops")
     checker.point(f"{where} FLOPs", cells[7], share)
+
+
+def _check_quality(checker: Checker, study: Study, where: str, name: str, cells: list[str]) -> None:
+    records = study.records(name)
+    checker.point(
+        f"{where} NLL", cells[2], np.mean([row["nll"] for item in records for row in item["samples"]])
+    )
+    checker.estimate(f"{where} effect", cells[3], _effect(study, name), float)
+    agreement = study.per_document(name, lambda row: row["agreement"])
+    checker.estimate(f"{where} agreement", cells[4], values_of(agreement), lambda share: 100 * share)
+    checker.estimate(
+        f"{where} KL", cells[5], values_of(study.per_document(name, lambda row: row["kl"])), float
+    )
+    probes = [probe for item in records for probe in item["totals"]["retrieval"]]
+    hits = sum(probe["hit"] for probe in probes)
+    ceiling = sum(probe["reference_hit"] for probe in probes)
+    checker.cells += 1
+    if cells[6] != (f"{hits}/{len(probes)} ({ceiling})" if probes else "---"):
+        checker.problems.append(f"{where}: passkeys {cells[6]}, recomputed {hits} of {len(probes)}")
+    checker.point(f"{where} seeds", cells[7], len(records))
+    means = [np.mean([row["nll"] - row["reference_nll"] for row in item["samples"]]) for item in records]
+    checker.point(f"{where} SD", cells[8], np.std(means, ddof=1) if len(means) > 1 else None)
+
+
+def _check_cost(checker: Checker, study: Study, where: str, name: str, cells: list[str]) -> None:
+    records, flops = study.records(name), _mean_total(study, name, "prefill_flops")
+    ideal = _mean_total(study, name, "reference_prefill_flops") / flops
+    checker.quantity(f"{where} operations", cells[2], flops)
+    checker.point(f"{where} FLOPs", cells[3], 100 / ideal)
+    samples = [row for record in records for row in record["samples"]]
+    checker.point(f"{where} tokens", cells[4], np.mean([row["living"][-1] for row in samples]))
+    shares = [100 * row["living"][-1] / row["prompt_tokens"] for row in samples]
+    checker.point(f"{where} share of tokens", cells[5], np.mean(shares))
+    kv_bytes = _mean_total(study, name, "kv_bytes")
+    checker.quantity(f"{where} KV", cells[6], kv_bytes)
+    share = 100 * kv_bytes / _mean_total(study, name, "reference_kv_bytes")
+    checker.point(f"{where} share of KV", cells[7], share)
+    checker.quantity(
+        f"{where} peak", cells[8], max(record["totals"]["peak_memory_bytes"] for record in records)
+    )
+    timed = [row["pairs"] for row in samples if row["pairs"]]
+    for column, side in ((9, "arm"), (10, "reference")):
+        seconds = [np.exp(np.mean(np.log([pair[side] for pair in pairs]))) for pairs in timed]
+        checker.point(f"{where} {side} seconds", cells[column], np.mean(seconds) if seconds else None)
+    speed = values_of(study.speed(name))
+    reached = None if speed is None else speed - np.log(ideal)
+    checker.estimate(f"{where} of ideal", cells[11], reached, lambda value: 100 * np.exp(value))
+
+
+def _check_ranking(checker: Checker, study: Study, where: str, name: str, cells: list[str]) -> None:
+    trained, untrained = (study.ranking(name, when, "spearman") for when in ("ranking", "ranking_untrained"))
+    checker.point(f"{where} windows", cells[2], len(trained))
+    checker.estimate(f"{where} Spearman", cells[3], values_of(trained), float)
+    checker.estimate(f"{where} untrained", cells[4], values_of(untrained), float)
+    checker.estimate(f"{where} gain", cells[5], difference(trained, untrained), float)
+    effect = None
+    if name != "baseline" and study.records("baseline"):
+        own, base = (study.records(item)[0]["totals"]["training"] for item in (name, "baseline"))
+        if own["saliency"] == base["saliency"]:
+            effect = difference(trained, study.ranking("baseline", "ranking", "spearman"))
+    checker.estimate(f"{where} effect", cells[6], effect, float)
+    for column, measure, scale in ((7, "ndcg", 1), (8, "overlap", 100)):
+        value, before = CELL.fullmatch(cells[column]).groups()
+        for cell, when in ((value, "ranking"), (before, "ranking_untrained")):
+            mean = scale * np.mean(list(study.ranking(name, when, measure).values()))
+            checker.point(f"{where} {measure} {when}", cell, mean)
+
+
+def _check_pipeline(checker: Checker, study: Study, where: str, name: str, cells: list[str]) -> None:
+    (record,) = study.records(name)
+    samples = record["samples"]
+    checker.point(f"{where} ranks", cells[2], record["spec"]["pipeline"]["ranks"])
+    sent, unpruned = (
+        np.mean([row[key] for row in samples], axis=0)
+        for key in ("boundary_bytes", "reference_boundary_bytes")
+    )
+    for cell, amounts in ((cells[3], sent), (cells[4], unpruned)):
+        for part, amount in zip(cell.split(", "), amounts, strict=True):
+            checker.quantity(f"{where} bytes", part, amount)
+    checker.point(f"{where} share", cells[5], 100 * sent.sum() / unpruned.sum())
+    checker.estimate(f"{where} prefill", cells[6], values_of(study.speed(name)), np.exp)
+    ranks = [[100 * rank["idle"] / (rank["idle"] + rank["busy"]) for rank in row["ranks"]] for row in samples]
+    idle = np.mean([shares for shares in ranks if shares], axis=0)
+    for part, share in zip(cells[7].split(", "), idle, strict=True):
+        checker.point(f"{where} idle", part, share)
+
+
+def _check_sweep(checker: Checker, study: Study, table: Path) -> None:
+    """Rows of the sweep carry length and ratio themselves."""
+    sweeps = [json.loads(Path(path).read_text()) for path in study.plan["sweeps"] if Path(path).is_file()]
+    points = {
+        (item["spec"]["tokens"], point["keep_ratio"]): (item, point)
+        for item in sweeps
+        for point in item["points"]
+    }
+    lines = [line for line in table.read_text().splitlines() if re.match(r"\s*\d+ & ", line)]
+    if len(lines) != len(points):
+        checker.problems.append(f"sweep.tex: {len(lines)} rows for {len(points)} points")
+    for line in lines:
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)&", line.strip().removesuffix("\\\\"))]
+        key = int(cells[0]), float(NUMBER.findall(cells[1])[0])
+        sweep, point = points[key]
+        where = f"sweep.tex {key}"
+        arm, reference = (np.log([pair[side] for pair in point["prefill"]]) for side in ("arm", "reference"))
+        whole = np.log([pair["reference"] / pair["arm"] for pair in point["end_to_end"]])
+        ideal = point["reference_flops"] / point["flops"]
+        speed = np.exp((reference - arm).mean())
+        library = np.exp(np.mean([np.log(pair["reference"] / pair["arm"]) for pair in sweep["library"]]))
+        kv_share = point["kv_bytes"] / point["reference_kv_bytes"]
+        expected = [
+            *(np.exp(arm.mean()), np.exp(reference.mean()), speed, ideal, 100 * speed / ideal),
+            *(np.exp(whole.mean()), 100 * kv_share, 100 * point["overhead"], library),
+        ]
+        for cell, value in zip(cells[2:], expected, strict=True):
+            match = CELL.fullmatch(cell)
+            checker.point(where, match[1] if match else cell, value)
+        for cell, ratios in ((cells[4], np.exp(reference - arm)), (cells[7], np.exp(whole))):
+            low, high = CELL.fullmatch(cell)[2].strip("$[]").split(",\\,")
+            checker.point(f"{where} smallest", low, ratios.min())
+            checker.point(f"{where} largest", high, ratios.max())
 
 
 def _check_decoding(
     checker: Checker, study: Study, where: str, name: str, cells: list[str], versus: str | None, forward: bool
 ) -> None:
-    record, speed = study.record(name), study.speed(name)
-    if record is None:
+    records, speed = study.records(name), study.speed(name)
+    if not records:
         checker.point(f"{where} effect", cells[-1], None)
         if cells[3] not in (r"\multicolumn{4}{c}{crashed}", r"\multicolumn{4}{c}{not run}"):
             checker.problems.append(f"{where}: no result, but the row shows {cells[3]}")
         return
+    (record,) = records
     samples = record["samples"]
     checker.point(f"{where} prompts", cells[3], len(samples))
     seconds = [np.exp(np.mean(np.log([pair["arm"] for pair in row["pairs"]]))) for row in samples]
@@ -193,6 +360,18 @@ def _check_decoding(
     effect = difference(speed, study.speed(versus)) if versus and versus != name else None
     scale = np.exp if forward else (lambda value: 100 * (np.exp(value) - 1))
     checker.estimate(f"{where} effect", cells[-1], effect, scale)
+
+
+CHECKS = {
+    "sdtp_matrix.tex": _check_matrix,
+    "sdtp_further.tex": _check_matrix,
+    "sdtp_quality.tex": _check_quality,
+    "sdtp_cost.tex": _check_cost,
+    "sdtp_ranking.tex": _check_ranking,
+    "sdtp_pipeline.tex": _check_pipeline,
+    "decoding.tex": _check_decoding,
+    "decoding_backward.tex": _check_decoding,
+}
 
 
 def main() -> int:

@@ -6,12 +6,13 @@ Run as a script to look at what the renderers make of it:
 
 import hashlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ablations.paper.collect import DecodeRecord, SdtpRecord
+from ablations.paper.collecting.arms import DecodeRecord, SdtpRecord
 from ablations.study.contracts.dynatree import (
     DecodePair,
     DecodeSample,
@@ -26,73 +27,32 @@ from ablations.study.contracts.lm import Compute
 from ablations.study.contracts.paper import Expectation, Experiment, PaperPlan, PaperSettings
 from ablations.study.contracts.record import Digests, Environment, Outcome
 from ablations.study.contracts.sdtp import (
+    Calibration,
     EvaluateSpec,
     Preserve,
+    PrunerSpec,
+    Ranking,
+    RankTime,
+    Retrieval,
+    RetrievalProbe,
+    SaliencySpec,
     SdtpSample,
     SdtpTotals,
+    Sweep,
+    SweepPoint,
+    SweepSpec,
     TimedPair,
     Timing,
+    Training,
     Windows,
 )
+from ablations.study.files import write_text
 from ablations.study.record_io import write_record
+from tests.paper.design import LAYERS, SMALL, WHOLE, Row
 
-LAYERS = (4, 7, 9, 12, 15, 18, 21, 23, 26, 29)
 PROMPT = 1024
-
-# id: title, section, change, hypothesis, expectation, added NLL, speed-up, spec changes
-SDTP = {
-    "baseline": ("SDTP, full", "baseline", {}, None, {}, 0.37, 1.55, {}),
-    "A2": (
-        "Random importance",
-        "pruner",
-        {"importance": "random"},
-        "Learned saliency, not sparsity alone, preserves quality.",
-        {"quality": "down", "speed": "same"},
-        0.49,
-        1.57,
-        {"importance": "random"},
-    ),
-    "A5": (
-        "LM loss only",
-        "losses",
-        {"losses": {"mse": 0.0, "ranking": 0.0}},
-        "The saliency losses carry the ranking signal; without them selection degrades.",
-        {"quality": "down"},
-        0.38,
-        1.55,
-        {},
-    ),
-    "A6": (
-        "No protected head or tail",
-        "preserve",
-        {"preserve": {"head": 0, "tail": 0}},
-        "Attention sinks and recency need explicit protection.",
-        {"quality": "down_strong"},
-        0.95,
-        1.58,
-        {"preserve": Preserve(head=0, tail=0)},
-    ),
-    "A7": (
-        "Keep ratio 0.5",
-        "ratio",
-        {"schedule": {"keep_ratio": 0.5}},
-        "Over-pruning costs quality & buys speed (50% of what lives).",
-        {"quality": "down", "speed": "up"},
-        0.46,
-        1.85,
-        {"keep_ratios": (0.5,) * 10},
-    ),
-    "A9": (
-        "Keep ratio 0.8",
-        "ratio",
-        {"schedule": {"keep_ratio": 0.8}},
-        "Gentler pruning costs less quality and gains less speed.",
-        {"quality": "up", "speed": "down"},
-        0.27,
-        1.36,
-        {"keep_ratios": (0.8,) * 10},
-    ),
-}
+HIDDEN_BYTES = 576 * 2
+HELDOUT = 12
 
 LINEAR = {"method": "linear", "branching": 1}
 # id: title, section, step, change, hypothesis, expectation, versus, speed-up,
@@ -138,7 +98,7 @@ DYNATREE: dict[str, tuple] = {
         (Shape(), Pruning()),
         16,
     ),
-    "B1": (
+    "K1": (
         "Linear K=7",
         "backward",
         "- tree",
@@ -151,7 +111,7 @@ DYNATREE: dict[str, tuple] = {
         (Shape(method="linear", depth=7, branching=1), Pruning(tau=None)),
         16,
     ),
-    "B2": (
+    "K2": (
         "Tree D=7 B=2 without pruning",
         "backward",
         "- pruning",
@@ -164,20 +124,20 @@ DYNATREE: dict[str, tuple] = {
         (Shape(), Pruning(tau=None)),
         6,
     ),
-    "B3": (
+    "K3": (
         "Tree D=7 B=1 tau=0.05",
         "backward",
         "- branching",
         {"shape": {"branching": 1}},
         "One child per node is a linear draft that can stop early.",
-        {"speed": "down", "about": ("B1",)},
+        {"speed": "down", "about": ("K1",)},
         "F4",
         1.7,
         1.6,
         (Shape(branching=1), Pruning()),
         16,
     ),
-    "B4": (
+    "K4": (
         "Tree D=1 B=2 tau=0.05",
         "backward",
         "- depth",
@@ -190,13 +150,13 @@ DYNATREE: dict[str, tuple] = {
         (Shape(depth=1), Pruning()),
         16,
     ),
-    "B5": (
+    "K5": (
         "AR",
         "backward",
         "- drafter",
         {"drafter": None},
         "Drafting is what pays.",
-        {"below": ("F4", "B2")},
+        {"below": ("F4", "K2")},
         "F4",
         1.0,
         0.0,
@@ -205,27 +165,31 @@ DYNATREE: dict[str, tuple] = {
     ),
 }
 
-SHARED = {"B2": "F3", "B5": "F1"}
+SHARED = {"K2": "F3", "K5": "F1"}
 """Rows that are another row under a second name, and share its record."""
 
 
 def plan_of(
-    folder: Path, settings: dict[str, Any] | None = None, extra: tuple[Experiment, ...] = ()
+    folder: Path,
+    settings: dict[str, Any] | None = None,
+    extra: tuple[Experiment, ...] = (),
+    design: dict[str, Row] = SMALL,
+    lengths: tuple[int, ...] = (),
 ) -> PaperPlan:
     """The plan of the synthetic study, its records under `folder`."""
     experiments = [
         Experiment(
             id=name,
             method="sdtp",
-            title=title,
-            section=section,
-            change=change,
-            hypothesis=hypothesis,
-            expect=Expectation(**expect),
-            versus=None if name == "baseline" else "baseline",
-            record=str(folder / "record" / f"{name}.json"),
+            title=row.title,
+            section=row.section,
+            change=row.change,
+            hypothesis=row.hypothesis,
+            expect=Expectation(**row.expect),
+            versus=None if name == "baseline" else row.versus,
+            records=tuple(str(path) for path in _paths(folder, name, row)),
         )
-        for name, (title, section, change, hypothesis, expect, *_) in SDTP.items()
+        for name, row in design.items()
     ]
     experiments += [
         Experiment(
@@ -238,14 +202,14 @@ def plan_of(
             hypothesis=hypothesis,
             expect=Expectation(**expect),
             versus=versus,
-            record=str(folder / "record" / f"{SHARED.get(name, name)}.json"),
+            records=(str(folder / "record" / f"{SHARED.get(name, name)}.json"),),
             budget={"prompts": prompts // 2} if prompts < 16 else {},
         )
         for name, (title, section, step, change, hypothesis, expect, versus, *_, prompts) in DYNATREE.items()
     ]
     options = {
         "forward": ("F1", "F2", "F3", "F4"),
-        "backward": ("B1", "B2", "B3", "B4", "B5"),
+        "backward": ("K1", "K2", "K3", "K4", "K5"),
         "resamples": 1999,
     }
     return PaperPlan(
@@ -258,6 +222,7 @@ def plan_of(
             "code": "HumanEval",
             "docs": "the CPython documentation and library",
         },
+        sweeps=tuple(str(folder / "sweep" / f"{length}.json") for length in lengths),
         code="0" * 64,
     )
 
@@ -273,6 +238,8 @@ def write_study(
     speedups: dict[str, float] | None = None,
     extra: tuple[Experiment, ...] = (),
     unmatched: int = 0,
+    design: dict[str, Row] = SMALL,
+    lengths: tuple[int, ...] = (),
 ) -> Path:
     """Write records and plan; return the plan's path.
 
@@ -286,15 +253,23 @@ def write_study(
         speedups: Speed-ups, by id.
         extra: Further experiments (records are the caller's).
         unmatched: Prompts of each decoding arm that depart from greedy at a tie.
+        design: SDTP rows.
+        lengths: Prompt lengths of the sweep.
     """
-    plan = plan_of(folder, settings, extra)
-    for name, (*_, added, speedup, changes) in SDTP.items():
-        path = folder / "record" / f"{name}.json"
+    plan = plan_of(folder, settings, extra, design, lengths)
+    for name, row in design.items():
         if name in missing:
             continue
-        added = (added_nll or {}).get(name, added)
-        speedup = (speedups or {}).get(name, speedup)
-        write_record(path, sdtp_record(name, documents, added, speedup, changes, name in crashed))
+        row = replace(
+            row,
+            added=(added_nll or {}).get(name, row.added),
+            speedup=(speedups or {}).get(name, row.speedup),
+            crashed=row.crashed or name in crashed,
+        )
+        for seed, path in enumerate(_paths(folder, name, row)):
+            write_record(path, sdtp_record(name, documents, row, seed))
+    for length in lengths:
+        write_text(folder / "sweep" / f"{length}.json", sweep(length).model_dump_json(indent=1))
     for name, (*_, speedup, accepted, draft, prompts) in DYNATREE.items():
         path = folder / "record" / f"{name}.json"
         if name in missing or name in SHARED:
@@ -306,61 +281,191 @@ def write_study(
     return out
 
 
-def sdtp_record(
-    name: str, documents: int, added: float, speedup: float, changes: dict[str, Any], crashed: bool
-) -> SdtpRecord:
+def sdtp_record(name: str, documents: int, row: Row, seed: int = 0) -> SdtpRecord:
     base = {
         "importance": "learned",
         "layers": LAYERS,
         "keep_ratios": (0.7,) * 10,
+        "match": None,
         "preserve": Preserve(),
         "positions": "original",
         "mask": "hard",
         "propagation": "cascade",
         "selection": "top_k",
+        "saliency": None,
+        "pipeline": None,
         "windows": Windows(documents=documents, prompt_tokens=PROMPT, continuation_tokens=64),
-        "timing": Timing(documents=max(1, documents // 4 * 3), repeats=3),
-        "seed": 0,
+        "retrieval": Retrieval(tokens=256, depths=(0.1, 0.5, 0.9), keys=4),
+        "timing": Timing(documents=max(1, documents // 4 * 3), repeats=3) if seed == 0 else None,
+        "seed": seed,
         "compute": Compute(),
     }
-    spec = EvaluateSpec(**{**base, **changes})
-    if crashed:
+    spec = EvaluateSpec(**{**base, **row.spec})
+    if spec.pipeline:
+        spec = spec.model_copy(update={"retrieval": None})
+    if row.crashed:
         return _record(SdtpRecord, name, spec, _crash(), (), None)
     shared = np.random.default_rng(0)
     levels = shared.normal(2.2, 0.5, documents).round(6)
     sensitivity = shared.normal(0.0, 0.12, documents)
-    own = _rng(name)
+    own, other = _rng(name + "+" * seed), _rng(f"{name} {seed}")
     living = _living(spec)
+    drift = 0.0 if seed == 0 else float(own.normal(0, 0.02))
     samples = []
     for index in range(documents):
         reference = float(levels[index])
-        nll = round(reference + added + float(sensitivity[index]) + float(own.normal(0, 0.08)), 6)
-        pairs = ()
-        if index < spec.timing.documents:
+        nll = round(reference + row.added + drift + float(sensitivity[index]) + float(own.normal(0, 0.08)), 6)
+        pairs, ranks = (), ()
+        if spec.timing and index < spec.timing.documents:
             seconds = own.lognormal(np.log(3.1), 0.03, 3)
             pairs = tuple(
-                TimedPair(arm=float(s / speedup * own.lognormal(0, 0.02)), reference=float(s))
+                TimedPair(arm=float(s / row.speedup * own.lognormal(0, 0.02)), reference=float(s))
                 for s in seconds
             )
+            ranks = (RankTime(busy=1.2, idle=0.8), RankTime(busy=0.7, idle=1.3)) if spec.pipeline else ()
         samples.append(
             SdtpSample(
                 document=f"module-{index:03d}",
                 prompt_tokens=PROMPT,
                 nll=nll,
                 reference_nll=reference,
+                agreement=float(np.clip(0.93 - row.added / 2 + other.normal(0, 0.03), 0, 1)),
+                kl=abs(row.added * 0.6 + float(other.normal(0, 0.02))),
                 living=living,
                 pairs=pairs,
+                boundary_bytes=(_sent(spec, living),) if spec.pipeline else (),
+                reference_boundary_bytes=(PROMPT * HIDDEN_BYTES,) if spec.pipeline else (),
+                ranks=ranks,
             )
         )
     share = sum(living) / (PROMPT * len(living))
     totals = SdtpTotals(
+        keep_ratios=spec.keep_ratios,
         prefill_flops=2.9e11 * share,
         reference_prefill_flops=2.9e11,
         kv_bytes=int(47_185_920 * share),
         reference_kv_bytes=47_185_920,
+        training=_training(row, own, seed) if spec.importance == "learned" else None,
+        calibration=None
+        if spec.selection == "top_k"
+        else Calibration(values=(0.8,) * 10, counts=(700,) * 10, mean_kept=(703.5,) * 10),
+        retrieval=_probes(own, row.added) if spec.retrieval else (),
+        weight_layout="stock",
+        cores=2,
         peak_memory_bytes=1_500_000_000,
     )
     return _record(SdtpRecord, name, spec, Outcome(status="ok"), tuple(samples), totals)
+
+
+def sweep(tokens: int) -> Sweep:
+    """A sweep at one prompt length."""
+    own = _rng(f"sweep {tokens}")
+
+    def pairs(speedup: float) -> tuple[TimedPair, ...]:
+        seconds = tokens / 300 * own.lognormal(0, 0.03, 3)
+        return tuple(
+            TimedPair(arm=float(s / speedup * own.lognormal(0, 0.02)), reference=float(s)) for s in seconds
+        )
+
+    ratios = (0.9, 0.7, 0.5)
+    shares = {
+        ratio: float(np.mean([ratio ** sum(at <= layer for at in LAYERS) for layer in range(30)]))
+        for ratio in ratios
+    }
+    return Sweep(
+        spec=SweepSpec(
+            layers=LAYERS,
+            keep_ratios=ratios,
+            preserve=Preserve(),
+            tokens=tokens,
+            new_tokens=128,
+            repeats=3,
+            compute=Compute(),
+        ),
+        points=tuple(
+            SweepPoint(
+                keep_ratio=ratio,
+                flops=2.8e8 * tokens * shares[ratio],
+                reference_flops=2.8e8 * tokens,
+                kv_bytes=int(46_080 * tokens * shares[ratio]),
+                reference_kv_bytes=46_080 * tokens,
+                prefill=pairs(0.95 / shares[ratio]),
+                end_to_end=pairs(0.6 / shares[ratio] + 0.4),
+                overhead=0.015,
+            )
+            for ratio in ratios
+        ),
+        library=pairs(1.1),
+        weight_layout="stock",
+        environment=_environment(),
+        digests=_digests(f"sweep {tokens}", {}),
+    )
+
+
+def _paths(folder: Path, name: str, row: Row) -> list[Path]:
+    return [
+        folder / "record" / (f"{name}-{seed}.json" if seed else f"{name}.json") for seed in range(row.seeds)
+    ]
+
+
+def _training(row: Row, own: np.random.Generator, seed: int) -> Training:
+    def ranking(level: float) -> tuple[Ranking, ...]:
+        return tuple(
+            Ranking(
+                document=f"window-{index:02d}",
+                spearman=tuple(np.clip(own.normal(level, 0.06, 10), -1, 1)),
+                ndcg=tuple(np.clip(own.normal(0.8 + level / 6, 0.02, 10), 0, 1)),
+                overlap=tuple(np.clip(own.normal(0.7 + level / 4, 0.02, 10), 0, 1)),
+            )
+            for index in range(HELDOUT)
+        )
+
+    return Training(
+        pruner=PrunerSpec(
+            layers=LAYERS,
+            losses=row.losses,
+            keep_ratios=(row.trained_at,) * 10,
+            preserve=Preserve(),
+            width=128,
+            epochs=1,
+            batch=1,
+            learning_rate=1e-3,
+            temperature=1.0,
+            seed=seed,
+            compute=Compute(),
+        ),
+        saliency=SaliencySpec(
+            layers=LAYERS,
+            target=row.target,
+            documents=40,
+            heldout_documents=HELDOUT,
+            tokens=384,
+            continuation_tokens=64,
+            compute=Compute(),
+        ),
+        ranking=ranking(row.spearman),
+        ranking_untrained=ranking(0.02),
+        seconds=120.0,
+    )
+
+
+def _probes(own: np.random.Generator, added: float) -> tuple[RetrievalProbe, ...]:
+    return tuple(
+        RetrievalProbe(
+            depth=depth,
+            hit=bool(own.random() > added + 0.2),
+            nll=0.4,
+            reference_hit=key > 0,
+            reference_nll=0.2,
+        )
+        for depth in (0.1, 0.5, 0.9)
+        for key in range(4)
+    )
+
+
+def _sent(spec: EvaluateSpec, living: tuple[int, ...]) -> int:
+    """Bytes over the boundary before layer 15; the stage there runs on either side of it."""
+    return living[15 if spec.pipeline.prune == "before" else 14] * HIDDEN_BYTES
 
 
 def decode_record(
@@ -443,29 +548,40 @@ def _record(kind: type, name: str, spec: Any, outcome: Outcome, samples: tuple, 
         outcome=outcome,
         samples=samples,
         totals=totals,
-        environment=Environment(
-            measured_at="2025-01-01T00:00:00+00:00",
-            seconds=100.0,
-            host="00000000",
-            device="Synthetic CPU @ 2.00GHz",
-            device_type="cpu",
-            threads=1,
-            dtype="float32",
-            platform="Linux x86_64",
-            versions={"python": "3.11.0", "torch": "2.13.0", "transformers": "5.23.0"},
-            git_commit="0123456789abcdef0123456789abcdef01234567",
-            git_dirty=False,
-        ),
-        digests=Digests(
-            job=hashlib.sha256(name.encode()).hexdigest()[:16],
-            spec="0" * 16,
-            code="0" * 16,
-            inputs={
-                "model": "m",
-                **({"pruner": "lm-only" if name == "A5" else "full"} if name in SDTP else {}),
-            },
-            pins={},
-        ),
+        environment=_environment(),
+        digests=_digests(name, {"pruner": _scorer(name)} if name in WHOLE else {}),
+    )
+
+
+def _scorer(name: str) -> str:
+    """Arms that change neither losses nor target nor the ratio of training share a scorer."""
+    row = WHOLE[name]
+    return f"{row.losses} {row.target} {row.trained_at}"
+
+
+def _environment() -> Environment:
+    return Environment(
+        measured_at="2025-01-01T00:00:00+00:00",
+        seconds=100.0,
+        host="00000000",
+        device="Synthetic CPU @ 2.00GHz",
+        device_type="cpu",
+        threads=1,
+        dtype="float32",
+        platform="Linux x86_64",
+        versions={"python": "3.11.0", "torch": "2.13.0", "transformers": "5.23.0"},
+        git_commit="0123456789abcdef0123456789abcdef01234567",
+        git_dirty=False,
+    )
+
+
+def _digests(name: str, inputs: dict[str, str]) -> Digests:
+    return Digests(
+        job=hashlib.sha256(name.encode()).hexdigest()[:16],
+        spec="0" * 16,
+        code="0" * 16,
+        inputs={"model": "m", **inputs},
+        pins={},
     )
 
 
@@ -483,6 +599,8 @@ def _rng(name: str) -> np.random.Generator:
 
 
 def _living(spec: EvaluateSpec) -> tuple[int, ...]:
+    if spec.mask == "soft":
+        return (PROMPT,) * 30
     now, found = PROMPT, []
     ratios = dict(zip(spec.layers, spec.keep_ratios, strict=True))
     protected = spec.preserve.head + spec.preserve.tail
@@ -494,4 +612,4 @@ def _living(spec: EvaluateSpec) -> tuple[int, ...]:
 
 
 if __name__ == "__main__":
-    print(write_study(Path(sys.argv[1])))
+    print(write_study(Path(sys.argv[1]), design=WHOLE, lengths=(512, 1024, 2048, 4096)))

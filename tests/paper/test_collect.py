@@ -12,6 +12,7 @@ from ablations.study.contracts.paper import PaperPlan
 from ablations.study.errors import UserError
 from ablations.study.files import sha256_file
 from ablations.study.record_io import write_record
+from tests.paper.design import SMALL
 from tests.paper.synthetic import decode_record, sdtp_record
 
 
@@ -23,7 +24,9 @@ def test_every_experiment_is_a_row_with_its_record(study):
     plan = json.loads(study.plan.read_text())
     assert [row.id for row in study.summary.rows] == [item["id"] for item in plan["experiments"]]
     row = study.summary.row("A2")
-    assert row.record_sha256 == sha256_file(study.plan.parent / "record" / "A2.json")
+    assert [file.sha256 for file in row.files] == [
+        sha256_file(study.plan.parent / "record" / f"{name}.json") for name in ("A2", "A2-1", "A2-2")
+    ]
 
 
 def test_effects_are_differences_of_paired_differences(study):
@@ -61,7 +64,7 @@ def test_a_slow_arm_is_compared_on_its_own_prompts(study):
 
 
 def test_backward_rows_are_compared_with_the_full_method(study):
-    assert study.summary.comparison("B4", "F4", "speed").estimate.value < 0
+    assert study.summary.comparison("K4", "F4", "speed").estimate.value < 0
 
 
 def test_holm_runs_over_the_family(study):
@@ -100,15 +103,15 @@ def test_ties_are_exact_and_other_departures_are_not(render):
 
 
 def test_what_a_row_changes_is_read_from_the_specs(study):
-    assert [(item.key, item.versus, item.arm) for item in study.summary.row("B4").differences] == [
+    assert [(item.key, item.versus, item.arm) for item in study.summary.row("K4").differences] == [
         ("shape.depth", 7, 1)
     ]
-    assert study.summary.row("A7").inputs_shared
-    assert not study.summary.row("A5").inputs_shared
+    assert study.summary.row("A7").scorer_shared
+    assert not study.summary.row("A5").scorer_shared
 
 
 def test_a_repeated_document_is_an_error(study, tmp_path):
-    record = sdtp_record("A2", 4, 0.4, 1.5, {}, crashed=False)
+    record = sdtp_record("A2", 4, SMALL["A2"])
     doubled = record.model_copy(update={"samples": (*record.samples, record.samples[0])})
     with pytest.raises(UserError, match=r"A2\.json: document 'module-000' occurs twice"):
         collected(replaced(study.plan, tmp_path, "A2", doubled))
@@ -122,7 +125,7 @@ def test_a_drafting_arm_must_stand_beside_autoregressive_decoding(study, tmp_pat
 
 
 def test_a_damaged_record_is_an_error(study, tmp_path):
-    plan = replaced(study.plan, tmp_path, "A2", sdtp_record("A2", 4, 0.4, 1.5, {}, crashed=False))
+    plan = replaced(study.plan, tmp_path, "A2", sdtp_record("A2", 4, SMALL["A2"]))
     path = tmp_path / "A2.json"
     path.write_text(path.read_text().replace('"nll": 2', '"nll": "x2', 1))
     with pytest.raises(UserError, match=r"A2\.json: damaged"):
@@ -135,7 +138,7 @@ def replaced(plan, folder, name, record):
     content = json.loads(plan.read_text())
     for item in content["experiments"]:
         if item["id"] == name:
-            item["record"] = str(folder / f"{name}.json")
+            item["records"] = [str(folder / f"{name}.json")]
     out = folder / "collect.json"
     out.write_text(json.dumps(content))
     return out

@@ -9,6 +9,7 @@ import pytest
 from ablations.paper.figures import write_figures
 from ablations.paper.pdf import compile_pdf
 from ablations.study.errors import UserError
+from tests.paper.design import WHOLE
 
 PAPER = Path(__file__).parents[2] / "paper"
 
@@ -16,7 +17,19 @@ PAPER = Path(__file__).parents[2] / "paper"
 @pytest.mark.full
 @pytest.mark.skipif(shutil.which("latexmk") is None, reason="TeX is not installed")
 @pytest.mark.parametrize(
-    "peculiarities", [{}, {"missing": ("A2", "F3"), "crashed": ("A6", "F2")}], ids=["all", "mixed"]
+    "peculiarities",
+    [
+        {},
+        {"missing": ("A2", "F3"), "crashed": ("A6", "F2")},
+        {"design": WHOLE, "lengths": (512, 1024, 2048, 4096)},
+        {
+            "design": WHOLE,
+            "missing": ("baseline", "GB", "A1", "F4"),
+            "crashed": ("G1", "A3"),
+            "settings": {"main": ("A8",)},
+        },
+    ],
+    ids=["small", "small mixed", "whole", "whole mixed"],
 )
 def test_the_paper_compiles(render, tmp_path, peculiarities):
     study = render(**peculiarities)

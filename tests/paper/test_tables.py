@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ablations.paper.tables import write_tables
+from ablations.paper.tables import MAIN_ROWS, write_tables
 from ablations.study.contracts.paper import Experiment
 from tests.paper.conftest import TEMPLATES
+from tests.paper.design import WHOLE
 from tests.paper.recompute_cells import check
 
 
@@ -17,6 +18,29 @@ def test_an_independent_recomputation_agrees(study):
     checker = check(study.plan, study.tables)
     assert checker.problems == []
     assert checker.cells > 90
+
+
+def test_the_recomputation_agrees_on_the_whole_design(whole):
+    checker = check(whole.plan, whole.tables)
+    assert checker.problems == []
+    assert checker.cells > 1400
+
+
+def test_the_recomputation_notices_a_changed_cell_anywhere(whole, tmp_path):
+    shutil.copytree(whole.tables, tmp_path / "tables")
+    changes = {
+        "sdtp_quality.tex": ("8/12 (9)", "9/12 (9)"),
+        "sdtp_cost.tex": ("$98.6$\\,G", "$98.7$\\,G"),
+        "sdtp_ranking.tex": ("$0.64$", "$0.65$"),
+        "sdtp_pipeline.tex": ("$195$\\,KiB", "$196$\\,KiB"),
+        "sweep.tex": ("$1.5\\%$", "$1.6\\%$"),
+    }
+    for table, (before, after) in changes.items():
+        path = tmp_path / "tables" / table
+        assert before in path.read_text()
+        path.write_text(path.read_text().replace(before, after, 1))
+    problems = check(whole.plan, tmp_path / "tables").problems
+    assert sorted(problem.split()[0] for problem in problems) == sorted(changes)
 
 
 def test_the_recomputation_notices_a_changed_cell(study, tmp_path):
@@ -70,11 +94,26 @@ def test_the_full_method_is_bold_and_labels_are_stable(study):
 
 
 def test_rows_outside_the_main_table_follow_in_another(render):
-    text = render(settings={"main": ("baseline", "A7")}).table("sdtp_matrix.tex")
-    main, further = text.split(r"\label{tab:sdtp-further}")
+    study = render(settings={"main": ("baseline", "A7")})
+    main, further = study.table("sdtp_matrix.tex"), study.table("sdtp_further.tex")
+    assert r"Table~\ref{tab:sdtp-further}" in main
     assert "% A7:" in main
     assert "% A2:" in further
     assert "% A7:" not in further
+
+
+def test_more_rows_than_a_page_holds_go_to_the_appendix(render):
+    study = render(design=WHOLE, missing=tuple(WHOLE))
+    main, further = study.table("sdtp_matrix.tex"), study.table("sdtp_further.tex")
+    shown = [name for name in WHOLE if f"% {name}:" in main]
+    assert shown == list(WHOLE)[:MAIN_ROWS]
+    assert [name for name in WHOLE if f"% {name}:" in further] == list(WHOLE)[MAIN_ROWS:]
+
+
+def test_a_table_without_rows_is_empty(study):
+    for name in ("sdtp_further.tex", "sdtp_pipeline.tex", "sweep.tex"):
+        lines = [line for line in study.table(name).splitlines() if line and not line.startswith("%")]
+        assert lines == []
 
 
 def test_an_experiment_added_to_the_plan_is_in_the_table(render):
@@ -85,7 +124,7 @@ def test_an_experiment_added_to_the_plan_is_in_the_table(render):
         section="ratio",
         change={"schedule": {"keep_ratio": 0.6}},
         versus="baseline",
-        record="nowhere.json",
+        records=("nowhere.json",),
     )
     assert "Keep ratio 0.6" in render(extra=(added,)).table("sdtp_matrix.tex")
 

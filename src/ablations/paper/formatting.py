@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ablations.study.contracts.paper import Expectation
-from ablations.study.statistics import POWER, Comparison, Estimate
+from ablations.study.statistics import POWER, T_BELOW, Comparison, Estimate
 
 NATS_DECIMALS = 3
 FACTOR_DECIMALS = 2
@@ -145,6 +145,48 @@ def average(value: float) -> str:
     return f"${_fixed(value, 2)}$"
 
 
+def signed_average(value: float) -> str:
+    """A difference of rank correlations."""
+    return f"${_fixed(value, 2, '+')}$"
+
+
+def average_interval(estimate: Estimate) -> str:
+    """Interval of a rank correlation, or of a difference of such."""
+    return _interval(estimate, lambda value: _fixed(value, 2))
+
+
+def percent_interval(estimate: Estimate) -> str:
+    """Interval of a share, in per cent."""
+    return _interval(estimate, lambda value: _fixed(100 * value, PERCENT_DECIMALS))
+
+
+def ratio_percent(log_ratio: float) -> str:
+    """A ratio as per cent of what it is a ratio to."""
+    return percent(math.exp(log_ratio))
+
+
+def ratio_percent_interval(estimate: Estimate) -> str:
+    """Interval of a ratio in per cent."""
+    return _interval(estimate, lambda value: _fixed(100 * math.exp(value), PERCENT_DECIMALS))
+
+
+def count(value: float) -> str:
+    """A mean number of tokens, to the whole one."""
+    return f"${value:.0f}$"
+
+
+def size(number: float) -> str:
+    """Bytes, in the largest binary unit that leaves at least one."""
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    power = min(int(math.log(number, 1024)), len(units) - 1) if number >= 1 else 0
+    return rf"${_significant(number / 1024**power)}$\,{units[power]}"
+
+
+def operations(flops: float) -> str:
+    """Floating-point operations, in thousand millions."""
+    return rf"${_significant(flops / 1e9)}$\,G"
+
+
 def p_value(p: float) -> str:
     """A p-value with its relation sign."""
     return "$p<0.001$" if p < 0.001 else f"$p={_fixed(p, 3)}$"
@@ -156,7 +198,7 @@ def mark(comparison: Comparison, alpha: float) -> str:
 
 
 def expected(expect: Expectation) -> str:
-    """What was predicted, in symbols: Q for quality, S for speed."""
+    """What was predicted, in symbols: Q for quality, S for speed, B for bytes sent."""
     parts = [
         f"{name}~{_LEVELS[level]}"
         for name, level in (("Q", expect.quality), ("S", expect.speed))
@@ -164,6 +206,7 @@ def expected(expect: Expectation) -> str:
     ]
     orderings = (("$>$", expect.above), ("$<$", expect.below), (_LEVELS["same"], expect.about))
     parts += [f"S~{sign}~{tex(other)}" for sign, others in orderings for other in others]
+    parts += [f"B~$<$~{tex(other)}" for other in expect.less_traffic]
     return ", ".join(parts) if parts else ABSENT
 
 
@@ -214,14 +257,15 @@ def one_line(text: str) -> str:
 FILTERS: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
-        average, bare_factor, code, expected, factor, factor_interval, listing, nats, nats_interval, one_line,
-        p_value, percent, percent_change, percent_change_interval, rate, seconds, settings, signed_nats, step,
-        tex, value, whole_percent, words,
+        average, average_interval, bare_factor, code, count, expected, factor, factor_interval, listing, nats,
+        nats_interval, one_line, operations, p_value, percent, percent_change, percent_change_interval,
+        percent_interval, rate, ratio_percent, ratio_percent_interval, seconds, settings, signed_average,
+        signed_nats, size, step, tex, value, whole_percent, words,
     )
 }  # fmt: skip
 """What templates may use to print a value."""
 
-CONSTANTS: dict[str, Any] = {"ABSENT": ABSENT, "POWER": POWER, "mark": mark}
+CONSTANTS: dict[str, Any] = {"ABSENT": ABSENT, "POWER": POWER, "T_BELOW": T_BELOW, "mark": mark}
 """What else templates may use."""
 
 

@@ -11,19 +11,33 @@ import numpy as np
 
 from ablations.paper.rendering import render
 from ablations.paper.summary import Machine, Row, Summary
+from ablations.paper.tables import further_rows, pipeline_rows, sdtp_rows
 from ablations.study.cli import one_line_errors
 from ablations.study.contracts.paper import Method
 from ablations.study.files import write_text
 from ablations.study.record_io import read_contract
+from ablations.study.statistics import T_BELOW
 
 KNOWN = {
-    "sdtp": ("baseline", "pruner", "losses", "ratio", "preserve"),
+    "sdtp": (
+        *("baseline", "pruner", "losses", "target", "ratio", "selection"),
+        *("preserve", "positions", "layers", "parallel"),
+    ),
     "dynatree": ("forward", "backward"),
 }
 """Sections that have a heading and an opening of their own; any other gets a general one."""
 
-FEW_DOCUMENTS = 10
-"""Under so many, the text says that bootstrap intervals tend to be too narrow."""
+FLOATS: dict[str, tuple[Method, str]] = {
+    "matrix": ("sdtp", "baseline"),
+    "bound": ("sdtp", "baseline"),
+    "ranking": ("sdtp", "losses"),
+    "keep_ratio": ("sdtp", "ratio"),
+    "sweep": ("sdtp", "ratio"),
+    "pipeline": ("sdtp", "parallel"),
+    "forward": ("dynatree", "forward"),
+    "backward": ("dynatree", "backward"),
+}
+"""Tables and figures with the part each belongs to; without that part it goes to the method's first."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +47,8 @@ class Group:
     method: Method
     name: str
     rows: Sequence[Row]
-    matrix: bool
-    """Whether the SDTP table stands here."""
+    floats: Sequence[str]
+    """Tables and figures that stand here."""
 
     @property
     def known(self) -> bool:
@@ -56,10 +70,28 @@ def groups(summary: Summary) -> list[Group]:
                 # A baseline belongs to no ablation's part, whatever it is filed under.
                 name = "baseline" if method == "sdtp" and not row.change else row.section
                 found.setdefault((method, name), []).append(row)
+    places = _placed(summary, list(found))
     return [
-        Group(method, name, rows, matrix=index == 0 and method == "sdtp")
-        for index, ((method, name), rows) in enumerate(found.items())
+        Group(method, name, rows, [item for item, place in places.items() if place == (method, name)])
+        for (method, name), rows in found.items()
     ]
+
+
+def _placed(summary: Summary, parts: Sequence[tuple[Method, str]]) -> dict[str, tuple[Method, str]]:
+    """The part in which each table and figure stands that has something to show."""
+    shown = {
+        "ranking": bool(summary.ranking),
+        "sweep": bool(summary.sweeps),
+        "pipeline": bool(pipeline_rows(summary)),
+        # These are about the rows of one part.
+        **{name: FLOATS[name] in parts for name in ("keep_ratio", "forward", "backward")},
+    }
+    places = {}
+    for name, home in FLOATS.items():
+        first = next((part for part in parts if part[0] == home[0]), None)
+        if first is not None and shown.get(name, True):
+            places[name] = home if home in parts else first
+    return places
 
 
 def machines(summary: Summary) -> list[dict[str, Any]]:
@@ -76,7 +108,7 @@ def machines(summary: Summary) -> list[dict[str, Any]]:
 def exactness(summary: Summary) -> dict[str, Any]:
     """Prompts of all drafting arms that emitted the target's tokens; arms that share a record count once."""
     arms = {
-        row.record: row
+        row.files[0].path: row
         for row in summary.rows
         if row.decoding is not None and not row.decoding.autoregressive
     }
@@ -105,8 +137,10 @@ def render_section(summary: Summary, templates: Path) -> str:
         "ablation.tex.j2",
         summary,
         groups=groups(summary),
+        appendix=bool(sdtp_rows(summary)),
+        further=further_rows(summary),
         machines=environments,
-        few=any(item.estimate.n < FEW_DOCUMENTS for item in summary.comparisons),
+        few=any(item.estimate.n < T_BELOW for item in summary.comparisons),
         mixed=any(sum(method in item["methods"] for item in environments) > 1 for method in KNOWN),
         library=_autoregressive_rows(summary)[:1],
         dirty=any(machine.git_dirty for machine in summary.machines),

@@ -14,6 +14,7 @@ WIDTH = 3.3
 PALETTE = sns.color_palette("colorblind")
 BLUE, ORANGE, GREEN, RED = PALETTE[0], PALETTE[1], PALETTE[2], PALETTE[3]
 GREY = (0.45, 0.45, 0.45)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def apply() -> None:

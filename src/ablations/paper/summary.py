@@ -2,13 +2,12 @@
 
 from typing import Any
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-
+from ablations.paper.results.decoding import DecodingProtocol, DecodingResult
+from ablations.paper.results.sdtp import ScorerRanking, SdtpProtocol, SdtpResult, SweepResult
 from ablations.study.contracts.base import Contract
 from ablations.study.contracts.paper import Expectation, Identifier, Method, PaperSettings
 from ablations.study.contracts.record import Outcome
-from ablations.study.contracts.sdtp import Training
-from ablations.study.statistics import Comparison, Estimate, Measure
+from ablations.study.statistics import Comparison, Measure
 from ablations.study.verdicts import OutcomeStatus, Part, Verdict
 
 
@@ -23,58 +22,13 @@ class Difference(Contract):
     """Value of the arm; null where it has none."""
 
 
-class SdtpResult(Contract):
-    """One pruning configuration against the unpruned model, beside which it was measured."""
+class RecordFile(Contract):
+    """A record that a row is made of."""
 
-    nll: float
-    """Mean NLL of the continuation, nats per token."""
-    reference_nll: float
-    """The same for the unpruned model."""
-    quality: Estimate
-    """NLL minus the unpruned model's, per document."""
-    speedup: Estimate | None
-    """Log speed-up of prefill per timed document; null where none was timed."""
-    seconds: PositiveFloat | None
-    """Mean over documents of the pruned prefill's geometric mean over repeats."""
-    reference_seconds: PositiveFloat | None
-    """The same for the unpruned prefill."""
-    keep_ratios: tuple[float, ...]
-    """Share of the living tokens that each stage keeps."""
-    kept_share: float
-    """Share of the prompt's tokens that enter the last layer."""
-    flops_share: float
-    """Prefill FLOPs, scorers included, over the unpruned model's."""
-    kv_share: float
-    """Bytes of the KV cache after prefill over the unpruned model's."""
-
-
-class DecodingResult(Contract):
-    """One decoding configuration against autoregressive decoding, beside which it was measured."""
-
-    autoregressive: bool
-    """Whether this is autoregressive decoding itself; its speed-up is one by definition."""
-    speedup: Estimate
-    """Log speed-up over autoregressive decoding per prompt."""
-    library_speedup: Estimate | None
-    """Autoregressive decoding only: log speed-up over `transformers` `generate`; else null."""
-    throughput: PositiveFloat
-    """New tokens per second, prefill included: all tokens over all prompts' mean times."""
-    tokens_per_forward: PositiveFloat
-    """Acceptance length: accepted draft tokens + 1 per target forward."""
-    nodes_per_round: NonNegativeFloat
-    """Drafted nodes that the target verifies in one round."""
-    draft_share: float | None
-    """Share of drafting in the time of drafting and verifying; null where neither was timed."""
-    prompts: PositiveInt
-    """Prompts."""
-    new_tokens: PositiveInt
-    """Tokens generated over all prompts."""
-    matched: NonNegativeInt
-    """Prompts whose tokens equal the target's own greedy tokens."""
-    tied: NonNegativeInt
-    """Prompts that depart from them, at a top-2 margin within the stated tolerance."""
-    repeated_4grams: float
-    """Mean share of generated 4-grams that occurred before in the same text."""
+    path: str
+    """Path, relative to the working directory."""
+    sha256: str | None
+    """SHA-256 of its bytes; null where there is none."""
 
 
 class Row(Contract):
@@ -100,18 +54,16 @@ class Row(Contract):
     """Experiment the effect is measured against."""
     budget: dict[str, Any]
     """Where its budget differs from the method's."""
-    record: str
-    """Path of its record."""
-    record_sha256: str | None
-    """SHA-256 of the record's bytes; null where there is none."""
+    files: tuple[RecordFile, ...]
+    """Its records, one per seed."""
     status: OutcomeStatus
-    """How it ended."""
+    """How it ended: `ok` where all its records say so."""
     outcome: Outcome | None
     """Exception of a crashed arm; null where there is no record."""
     differences: tuple[Difference, ...]
     """What its spec changes against `versus`; empty where either has no record."""
-    inputs_shared: bool | None
-    """Whether it used the same artefacts as `versus`; null where either has no record."""
+    scorer_shared: bool | None
+    """Whether it used the same trained scorer as `versus`; null where either has none, or no record."""
     sdtp: SdtpResult | None
     """Result of a pruning configuration that ran."""
     decoding: DecodingResult | None
@@ -120,67 +72,6 @@ class Row(Contract):
     """Verdict on each prediction."""
     verdict: Verdict
     """Verdict on all of them together."""
-
-
-class SdtpProtocol(Contract):
-    """How the SDTP experiments were measured."""
-
-    documents: PositiveInt
-    """Held-out documents."""
-    prompt_tokens: PositiveInt
-    """Tokens of a prompt."""
-    continuation_tokens: PositiveInt
-    """Tokens after it whose NLL is the quality."""
-    timed_documents: PositiveInt
-    """Documents that are timed."""
-    repeats: PositiveInt
-    """Timed pairs per document."""
-    warmup: NonNegativeInt
-    """Untimed pairs before the first timed one."""
-    decoder_layers: NonNegativeInt
-    """Layers of the model; 0 where no arm ran to the end."""
-    layers: tuple[NonNegativeInt, ...]
-    """Pruning layers of the baseline (of the first arm where it has no record)."""
-    keep_ratios: tuple[float, ...]
-    """Its keep ratios."""
-    head: NonNegativeInt
-    """Its protected tokens at the start of the prompt."""
-    tail: NonNegativeInt
-    """Its protected tokens at the end of the prompt."""
-    training: Training | None
-    """How its scorer was trained."""
-    spearman: float | None
-    """Held-out rank correlation of its scores and saliency, a mean over stages."""
-    spearman_untrained: float | None
-    """The same before training."""
-
-
-class PromptKind(Contract):
-    """Decoding prompts of one kind."""
-
-    kind: str
-    """Name of the kind."""
-    count: PositiveInt
-    """How many."""
-    tokens: PositiveInt | None
-    """Cut to so many tokens; null takes each document whole."""
-
-
-class DecodingProtocol(Contract):
-    """How the decoding experiments were measured."""
-
-    prompts: tuple[PromptKind, ...]
-    """Prompts by kind, at the full budget."""
-    new_tokens: PositiveInt
-    """Most tokens generated per prompt."""
-    repeats: PositiveInt
-    """Timed pairs per prompt."""
-    warmup: NonNegativeInt
-    """Untimed pairs before the first timed one."""
-    weight_layout: str | None
-    """How weights lie in memory for both arms; null where no arm ran to the end."""
-    tie_margin: NonNegativeFloat | None
-    """Top-2 margin within which a departure counts as a tie; null where no arm ran to the end."""
 
 
 class Machine(Contract):
@@ -225,6 +116,10 @@ class Summary(Contract):
     """Every experiment, in the order of the configuration."""
     comparisons: tuple[Comparison, ...]
     """Every effect: rows against their `versus`, backward rows against the full method, orderings."""
+    ranking: tuple[ScorerRanking, ...]
+    """Every trained scorer, in the order of the first experiment that uses it."""
+    sweeps: tuple[SweepResult, ...]
+    """Prompt-length sweeps that have run, by length and falling keep ratio."""
     sdtp: SdtpProtocol | None
     """How SDTP was measured; null where no record says."""
     decoding: DecodingProtocol | None

@@ -10,12 +10,31 @@ from ablations.study.cli import one_line_errors
 from ablations.study.files import write_text
 from ablations.study.record_io import read_contract
 
+MAIN_ROWS = 16
+"""Most rows of the main SDTP table, which has to fit a page; more of them go to the appendix."""
 
-def sdtp_rows(summary: Summary) -> tuple[list[Row], list[Row]]:
-    """Rows of the main SDTP table, in the order of the settings, and the rest."""
-    rows = {row.id: row for row in summary.rows if row.method == "sdtp"}
-    main = [rows[name] for name in summary.settings.main if name in rows] or list(rows.values())
-    return main, [row for row in rows.values() if row not in main]
+
+def sdtp_rows(summary: Summary) -> list[Row]:
+    """Every SDTP experiment, in the order of the configuration."""
+    return [row for row in summary.rows if row.method == "sdtp"]
+
+
+def main_rows(summary: Summary) -> list[Row]:
+    """Rows of the main SDTP table, in the order of the settings."""
+    rows = {row.id: row for row in sdtp_rows(summary)}
+    chosen = [rows[name] for name in summary.settings.main if name in rows] or list(rows.values())
+    return chosen[:MAIN_ROWS]
+
+
+def further_rows(summary: Summary) -> list[Row]:
+    """SDTP rows outside the main table."""
+    main = main_rows(summary)
+    return [row for row in sdtp_rows(summary) if row not in main]
+
+
+def pipeline_rows(summary: Summary) -> list[Row]:
+    """SDTP rows whose prefill is split over ranks."""
+    return [row for row in sdtp_rows(summary) if "pipeline" in row.change]
 
 
 def decoding_rows(summary: Summary, names: Iterable[str]) -> list[Row]:
@@ -32,9 +51,15 @@ def backward_rows(summary: Summary) -> list[Row]:
 
 def write_tables(summary: Summary, templates: Path, folder: Path) -> None:
     """Render every table into `folder`."""
-    main, further = sdtp_rows(summary)
+    further = further_rows(summary)
     contexts = {
-        "sdtp_matrix.tex": {"main": main, "further": further},
+        "sdtp_matrix.tex": {"rows": main_rows(summary), "further": further},
+        "sdtp_further.tex": {"rows": further},
+        "sdtp_quality.tex": {"rows": sdtp_rows(summary)},
+        "sdtp_cost.tex": {"rows": sdtp_rows(summary)},
+        "sdtp_ranking.tex": {"scorers": summary.ranking},
+        "sdtp_pipeline.tex": {"rows": pipeline_rows(summary)},
+        "sweep.tex": {},
         "decoding.tex": {"rows": decoding_rows(summary, summary.settings.forward)},
         "decoding_backward.tex": {"rows": backward_rows(summary)},
     }

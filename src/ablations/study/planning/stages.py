@@ -45,6 +45,16 @@ COLLECT_STAMP = STAMP.format(rule="collect")
 TABLES_STAMP = STAMP.format(rule="tables")
 FIGURES_STAMP = STAMP.format(rule="figures")
 SECTION_STAMP = STAMP.format(rule="ablation_section")
-TABLES = [f"paper/tables/{name}.tex" for name in ("sdtp_matrix", "decoding", "decoding_backward")]
-FIGURES = [f"paper/figures/{name}.{kind}" for name in ("keep_ratio", "forward") for kind in ("pdf", "png")]
+TABLES = [
+    f"paper/tables/{name}.tex"
+    for name in (
+        *("sdtp_matrix", "sdtp_further", "sdtp_quality", "sdtp_cost", "sdtp_ranking", "sdtp_pipeline"),
+        *("sweep", "decoding", "decoding_backward"),
+    )
+]
+FIGURES = [
+    f"paper/figures/{name}.{kind}"
+    for name in ("keep_ratio", "bound", "sweep", "forward")
+    for kind in ("pdf", "png")
+]
 SECTION = "paper/ablation.tex"

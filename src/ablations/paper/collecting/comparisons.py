@@ -1,0 +1,53 @@
+"""Every effect that the paper prints or a verdict needs."""
+
+from collections.abc import Mapping
+
+from tqdm import tqdm
+
+from ablations.paper.collecting.arms import Arm, resampling
+from ablations.study.contracts.paper import Experiment, Method, PaperSettings
+from ablations.study.statistics import Comparison, Measure, compare, holm
+from ablations.study.verdicts import predictions
+
+Key = tuple[str, str | None, Measure]
+
+
+def compare_all(arms: Mapping[str, Arm], settings: PaperSettings) -> dict[Key, Comparison]:
+    """Compare every experiment with what it is measured against; Holm runs per method and measure."""
+    wanted = dict.fromkeys(key for arm in arms.values() for key in _keys(arm.experiment, settings))
+    found: dict[Key, Comparison] = {}
+    for name, versus, measure in tqdm(wanted, desc="comparisons", mininterval=2):
+        arm, other = arms[name], arms.get(versus or "")
+        if measure not in arm.values or (
+            versus is not None and (other is None or measure not in other.values)
+        ):
+            continue
+        comparison = compare(
+            arm.values[measure],
+            other.values[measure] if other is not None else None,
+            resampling(settings),
+            names=(name, versus),
+            measure=measure,
+        )
+        if comparison is not None:
+            found[name, versus, measure] = comparison
+    families: dict[tuple[Method, Measure], dict[Key, float]] = {}
+    for key, comparison in found.items():
+        family = families.setdefault((arms[key[0]].experiment.method, comparison.measure), {})
+        family[key] = comparison.p
+    adjusted = {key: p for family in families.values() for key, p in holm(family).items()}
+    return {key: item.model_copy(update={"p_adjusted": adjusted[key]}) for key, item in found.items()}
+
+
+def _keys(experiment: Experiment, settings: PaperSettings) -> list[Key]:
+    keys: list[Key] = [
+        (experiment.id, against, "quality" if aspect == "quality" else "speed")
+        for aspect, _, against in predictions(experiment.expect, experiment.versus)
+        # Bytes are counted: there is nothing to estimate.
+        if aspect != "less_traffic"
+    ]
+    if experiment.versus is not None:
+        keys += [(experiment.id, experiment.versus, measure) for measure in ("quality", "speed")]
+    if experiment.id in settings.backward and experiment.id != settings.full_method:
+        keys.append((experiment.id, settings.full_method, "speed"))
+    return keys

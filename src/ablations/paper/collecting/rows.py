@@ -1,0 +1,109 @@
+"""Experiments as rows: what changed, what came out, what the verdict is."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ablations.paper.collecting.arms import Arm
+from ablations.paper.collecting.comparisons import Key
+from ablations.paper.collecting.decoding import decoding_result
+from ablations.paper.collecting.sdtp import sdtp_result, traffic
+from ablations.paper.summary import Difference, RecordFile, Row
+from ablations.study.contracts.paper import Experiment, PaperSettings
+from ablations.study.contracts.record import Outcome
+from ablations.study.files import sha256_file
+from ablations.study.statistics import Comparison
+from ablations.study.verdicts import combine, judge_experiment
+
+# What a comparison's control sentence is about; budgets and references are reported elsewhere.
+_DECODING_COMPONENTS = ("drafter", "shape", "pruning")
+_SDTP_COMPONENTS = (
+    "importance",
+    "layers",
+    "keep_ratios",
+    "match",
+    "preserve",
+    "positions",
+    "mask",
+    "propagation",
+    "selection",
+    "saliency",
+    "pipeline",
+)
+
+
+def make_rows(
+    arms: Mapping[str, Arm], comparisons: Mapping[Key, Comparison], settings: PaperSettings
+) -> tuple[Row, ...]:
+    """Every experiment as a row, in the order of the configuration."""
+    completed = {name: arm for name, arm in arms.items() if arm.status == "ok"}
+    sdtp = {
+        name: sdtp_result(arm, settings) for name, arm in completed.items() if arm.experiment.method == "sdtp"
+    }
+    decoding = {name: decoding_result(arm, settings) for name, arm in completed.items() if name not in sdtp}
+    sent = traffic(sdtp)
+    rows = []
+    for name, arm in arms.items():
+        experiment, result = arm.experiment, decoding.get(name)
+        parts = judge_experiment(
+            experiment,
+            arm.status,
+            lambda against, measure, name=name: comparisons.get((name, against, measure)),
+            settings.thresholds,
+            exact=None if result is None else result.matched + result.tied == result.prompts,
+            traffic=sent,
+        )
+        other = arms.get(experiment.versus or "")
+        rows.append(
+            Row(
+                **experiment.model_dump(include=Row.model_fields.keys() & Experiment.model_fields.keys()),
+                files=tuple(_file(path) for path in experiment.records),
+                status=arm.status,
+                outcome=_outcome(arm),
+                differences=_differences(arm, other),
+                scorer_shared=_scorer_shared(arm, other),
+                sdtp=sdtp.get(name),
+                decoding=result,
+                parts=parts,
+                verdict=combine(part.verdict for part in parts),
+            )
+        )
+    return tuple(rows)
+
+
+def _file(path: str) -> RecordFile:
+    return RecordFile(path=path, sha256=sha256_file(Path(path)) if Path(path).is_file() else None)
+
+
+def _outcome(arm: Arm) -> Outcome | None:
+    """The first crash where there is one."""
+    outcomes = [record.outcome for record in arm.records]
+    return next((item for item in outcomes if item.status == "crashed"), outcomes[0] if outcomes else None)
+
+
+def _scorer_shared(arm: Arm, other: Arm | None) -> bool | None:
+    if other is None or not arm.records or not other.records:
+        return None
+    own, theirs = (item.record.digests.inputs.get("pruner") for item in (arm, other))
+    return None if own is None or theirs is None else own == theirs
+
+
+def _differences(arm: Arm, other: Arm | None) -> tuple[Difference, ...]:
+    if other is None or not arm.records or not other.records:
+        return ()
+    components = _SDTP_COMPONENTS if arm.experiment.method == "sdtp" else _DECODING_COMPONENTS
+    found = []
+    for name in components:
+        one, before = (
+            item.record.spec.model_dump(mode="json", include={name})[name] for item in (arm, other)
+        )
+        inner = isinstance(one, dict) and isinstance(before, dict)
+        values: dict[str, tuple[Any, Any]] = (
+            {f"{name}.{key}": (before.get(key), one.get(key)) for key in one}
+            if inner
+            else {name: (before, one)}
+        )
+        found += [
+            Difference(key=key, versus=old, arm=new) for key, (old, new) in values.items() if old != new
+        ]
+    return tuple(found)

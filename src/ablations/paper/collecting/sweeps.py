@@ -1,0 +1,55 @@
+"""Prompt-length sweeps as results."""
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ablations.paper.results.sdtp import SweepResult
+from ablations.study.contracts.sdtp import Sweep, SweepPoint, TimedPair
+from ablations.study.record_io import read_contract
+from ablations.study.statistics import Estimate, log_speedup
+
+
+def sweep_results(paths: Iterable[str]) -> tuple[SweepResult, ...]:
+    """Points of the sweeps that have run, by prompt length and falling keep ratio.
+
+    Raises:
+        UserError: a sweep is damaged.
+    """
+    sweeps = [read_contract(path, Sweep) for path in map(Path, paths) if path.is_file()]
+    points = [_result(sweep, point) for sweep in sweeps for point in sweep.points]
+    return tuple(sorted(points, key=lambda point: (point.tokens, -point.keep_ratio)))
+
+
+def _result(sweep: Sweep, point: SweepPoint) -> SweepResult:
+    return SweepResult(
+        tokens=sweep.spec.tokens,
+        keep_ratio=point.keep_ratio,
+        new_tokens=sweep.spec.new_tokens,
+        prefill=_over_repeats(point.prefill),
+        end_to_end=_over_repeats(point.end_to_end),
+        seconds=_geometric_mean([pair.arm for pair in point.prefill]),
+        reference_seconds=_geometric_mean([pair.reference for pair in point.prefill]),
+        ideal=math.log(point.reference_flops / point.flops),
+        kv_share=point.kv_bytes / point.reference_kv_bytes,
+        overhead=point.overhead,
+        library=log_speedup(sweep.library),
+    )
+
+
+def _over_repeats(pairs: Sequence[TimedPair]) -> Estimate:
+    """Log speed-up of one prompt: mean over repeats with the smallest and the largest."""
+    ratios = [math.log(pair.reference / pair.arm) for pair in pairs]
+    return Estimate(
+        value=float(np.mean(ratios)),
+        low=min(ratios),
+        high=max(ratios),
+        n=len(ratios),
+        sd=float(np.std(ratios)),
+    )
+
+
+def _geometric_mean(seconds: Sequence[float]) -> float:
+    return math.exp(float(np.mean(np.log(seconds))))

@@ -1,0 +1,87 @@
+"""Figure: measured speed against the speed that the saved operations would allow."""
+
+import math
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from ablations.paper import style
+from ablations.paper.drawing.keep_ratio import keep_ratio_rows
+from ablations.paper.drawing.parts import bars, factor_ticks, say_missing
+from ablations.paper.summary import Summary
+from ablations.study.statistics import Estimate
+
+
+def bound_points(summary: Summary) -> pd.DataFrame:
+    """One row per timed keep ratio and prompt length, from the study's rows and from the sweeps.
+
+    Columns: `tokens`, `keep`, `ideal` (FLOPs-ideal speed-up) and `share` (estimate of the log of measured
+    over ideal speed-up).
+    """
+    points = [
+        (summary.sdtp.prompt_tokens, row.sdtp.keep_ratios[0], 1 / row.sdtp.flops_share, row.sdtp.bound)
+        for row in keep_ratio_rows(summary)
+    ]
+    points += [
+        (point.tokens, point.keep_ratio, math.exp(point.ideal), _over(point.prefill, point.ideal))
+        for point in summary.sweeps
+    ]
+    return pd.DataFrame(points, columns=["tokens", "keep", "ideal", "share"]).sort_values(
+        ["tokens", "ideal"], kind="stable", ignore_index=True
+    )
+
+
+def bound_figure(summary: Summary) -> Figure:
+    """Share of the ideal speed-up that is reached, one line per prompt length."""
+    figure, axes = plt.subplots(figsize=(style.WIDTH, 2.2))
+    points = bound_points(summary)
+    points["reached"] = [math.exp(share.value) for share in points["share"]]
+    axes.axhline(1, color=style.GREY, linewidth=0.8, zorder=0)
+    lengths = list(dict.fromkeys(points["tokens"]))
+    for length, colour in zip(lengths, sns.color_palette("colorblind", len(lengths)), strict=True):
+        line = points[points["tokens"] == length]
+        axes.plot(line["ideal"], line["reached"], color=colour, linewidth=0.8, zorder=1)
+        for place, point in enumerate(line.itertuples()):
+            axes.errorbar(
+                point.ideal,
+                point.reached,
+                yerr=bars(point.share, math.exp),
+                fmt=style.MARKERS[lengths.index(length) % len(style.MARKERS)],
+                markersize=3.5,
+                capsize=1.5,
+                elinewidth=0.8,
+                color=colour,
+                label=f"{length} tokens" if place == 0 else None,
+                zorder=3,
+            )
+    # A keep ratio means about the same ideal at every length: one label each, along the top.
+    for keep, line in points.groupby("keep"):
+        axes.text(
+            math.exp(sum(map(math.log, line["ideal"])) / len(line)),
+            0.98,
+            f"{keep:g}",
+            transform=axes.get_xaxis_transform(),
+            ha="center",
+            va="top",
+            fontsize=6.5,
+            color=style.GREY,
+        )
+    axes.set_xlabel("Speed-up that the operations would allow (\u00d7)")
+    axes.set_ylabel("Measured over allowed")
+    axes.margins(x=0.12)
+    factor_ticks(axes, "x", points["ideal"])
+    axes.set_ylim(0, max([1.0, *points["reached"]]) * 1.2)
+    if points.empty:
+        say_missing(axes)
+    else:
+        figure.legend(frameon=False, loc="outside upper center", ncols=3)
+    sns.despine(figure)
+    return figure
+
+
+def _over(speedup: Estimate, ideal: float) -> Estimate:
+    return speedup.model_copy(
+        update={"value": speedup.value - ideal, "low": speedup.low - ideal, "high": speedup.high - ideal}
+    )

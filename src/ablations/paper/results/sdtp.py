@@ -1,0 +1,179 @@
+"""What the paper prints of the SDTP experiments."""
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from ablations.study.contracts.base import Contract
+from ablations.study.contracts.paper import Identifier
+from ablations.study.contracts.sdtp import Calibration, Losses, Retrieval, Training
+from ablations.study.statistics import Comparison, Estimate
+from ablations.study.verdicts import Reason, Verdict
+
+
+class PasskeyHits(Contract):
+    """Passkeys found, over all prompts (and seeds)."""
+
+    depth: float | None
+    """Where the number was hidden; null for all depths together."""
+    prompts: PositiveInt
+    """Prompts."""
+    hits: NonNegativeInt
+    """Numbers that the arm says."""
+    reference_hits: NonNegativeInt
+    """Numbers that the unpruned model says: the ceiling."""
+
+
+class PipelineResult(Contract):
+    """A prefill split over ranks; bytes are means over prompts."""
+
+    ranks: PositiveInt
+    """Processes."""
+    boundary_bytes: tuple[float, ...]
+    """Bytes of hidden states sent over each boundary."""
+    reference_boundary_bytes: tuple[float, ...]
+    """The same for the unpruned model."""
+    idle: tuple[float, ...]
+    """Share of each rank's prefill that it spends waiting; empty where no rank was timed."""
+
+
+class SdtpResult(Contract):
+    """One pruning configuration against the unpruned model, beside which it was measured."""
+
+    seeds: PositiveInt
+    """Seeds; quality is, per document, a mean over them."""
+    seed_sd: NonNegativeFloat | None
+    """Standard deviation between seeds of the mean difference of NLL; null for a single seed."""
+    nll: float
+    """Mean NLL of the continuation, nats per token."""
+    reference_nll: float
+    """The same for the unpruned model."""
+    quality: Estimate
+    """NLL minus the unpruned model's, per document."""
+    agreement: Estimate
+    """Share of the continuation whose most probable token is the unpruned model's, per document."""
+    kl: Estimate
+    """KL divergence of the next-token distribution from the unpruned model's, nats, per document."""
+    retrieval: tuple[PasskeyHits, ...]
+    """Passkeys found, all depths together first; empty where none was asked for."""
+    speedup: Estimate | None
+    """Log speed-up of prefill per timed document; null where none was timed."""
+    bound: Estimate | None
+    """Log of measured speed-up over FLOPs-ideal speed-up, per timed document."""
+    seconds: PositiveFloat | None
+    """Mean over documents of the pruned prefill's geometric mean over repeats."""
+    reference_seconds: PositiveFloat | None
+    """The same for the unpruned prefill."""
+    keep_ratios: tuple[float, ...]
+    """Share of the living tokens that each stage keeps."""
+    kept: float
+    """Tokens that enter the last layer, a mean over prompts."""
+    kept_share: float
+    """The same over the prompt's tokens."""
+    flops: PositiveFloat
+    """Prefill FLOPs, scorers included."""
+    flops_share: float
+    """The same over the unpruned model's."""
+    kv_bytes: PositiveFloat
+    """Bytes of the KV cache after prefill."""
+    kv_share: float
+    """The same over the unpruned model's."""
+    peak_memory_bytes: NonNegativeInt
+    """Peak memory of the measuring process (CPU) or of the device's allocator (CUDA)."""
+    calibration: Calibration | None
+    """Numbers of a calibrated selection rule; null for top-k."""
+    pipeline: PipelineResult | None
+    """Ranks and what they send; null for a single process."""
+
+
+class ScorerRanking(Contract):
+    """How well one trained scorer ranks the tokens of held-out windows, a mean over its stages."""
+
+    experiments: tuple[Identifier, ...]
+    """Experiments that use it; the first stands for it in comparisons."""
+    losses: Losses
+    """Weights of the losses that trained it."""
+    windows: PositiveInt
+    """Held-out windows."""
+    spearman: Estimate
+    """Rank correlation of score and saliency, per window."""
+    ndcg: Estimate
+    """Normalised discounted cumulative gain, per window."""
+    overlap: Estimate
+    """Share of the tokens kept by saliency that are kept by score, per window."""
+    spearman_untrained: Estimate
+    """Rank correlation before training."""
+    ndcg_untrained: Estimate
+    """Normalised discounted cumulative gain before training."""
+    overlap_untrained: Estimate
+    """Overlap before training."""
+    gain: Comparison
+    """Rank correlation, trained minus untrained."""
+    effect: Comparison | None
+    """Rank correlation minus that of the baseline's scorer; null for that itself and where targets differ."""
+    removed: tuple[str, ...]
+    """Losses that train the baseline's scorer and not this one."""
+    verdict: Verdict | None
+    """Whether what was removed improves ranking; null where nothing was, or there is no effect."""
+    reason: Reason | None
+    """Where the interval of the effect lies."""
+
+
+class SweepResult(Contract):
+    """One keep ratio at one prompt length; ranges are over repeats."""
+
+    tokens: PositiveInt
+    """Tokens of the prompt."""
+    keep_ratio: float
+    """Ratio of every stage."""
+    new_tokens: PositiveInt
+    """Tokens decoded after the prefill for the end-to-end time."""
+    prefill: Estimate
+    """Log speed-up of prefill: mean over repeats, smallest and largest."""
+    end_to_end: Estimate
+    """Log speed-up of prefill and decoding: mean over repeats, smallest and largest."""
+    seconds: PositiveFloat
+    """Pruned prefill, geometric mean over repeats."""
+    reference_seconds: PositiveFloat
+    """Unpruned prefill, geometric mean over repeats."""
+    ideal: float
+    """Log of the unpruned model's prefill FLOPs over the arm's."""
+    kv_share: float
+    """Bytes of the KV cache after prefill over the unpruned model's."""
+    overhead: float
+    """Share of the pruned prefill that scoring, selecting and gathering take."""
+    library: float
+    """Log speed-up of the unpruned prefill over that of `transformers`."""
+
+
+class SdtpProtocol(Contract):
+    """How the SDTP experiments were measured."""
+
+    documents: PositiveInt
+    """Held-out documents."""
+    prompt_tokens: PositiveInt
+    """Tokens of a prompt."""
+    continuation_tokens: PositiveInt
+    """Tokens after it whose NLL is the quality."""
+    timed_documents: NonNegativeInt
+    """Documents that are timed."""
+    repeats: NonNegativeInt
+    """Timed pairs per document."""
+    warmup: NonNegativeInt
+    """Untimed pairs before the first timed one."""
+    seeds: PositiveInt
+    """Seeds of the baseline."""
+    decoder_layers: NonNegativeInt
+    """Layers of the model; 0 where no arm ran to the end."""
+    layers: tuple[NonNegativeInt, ...]
+    """Pruning layers of the baseline (of the first arm where it has no record)."""
+    keep_ratios: tuple[float, ...]
+    """Its keep ratios."""
+    head: NonNegativeInt
+    """Its protected tokens at the start of the prompt."""
+    tail: NonNegativeInt
+    """Its protected tokens at the end of the prompt."""
+    training: Training | None
+    """How its scorer was trained."""
+    retrieval: Retrieval | None
+    """Its passkey prompts."""
+    weight_layout: str | None
+    """How weights lie in memory for both arms; null where no arm ran to the end."""
