@@ -11,6 +11,7 @@ from ablations.sdtp.evaluate import evaluate
 from ablations.sdtp.reference import reference
 from ablations.sdtp.report import SdtpRecord
 from ablations.sdtp.saliency import saliency
+from ablations.sdtp.sweep import sweep
 from ablations.sdtp.train import train_pruner
 from ablations.study.contracts.lm import PrepareModelSpec, PrepareTextSpec
 from ablations.study.contracts.sdtp import (
@@ -19,6 +20,7 @@ from ablations.study.contracts.sdtp import (
     PrunerSpec,
     ReferenceSpec,
     SaliencySpec,
+    SweepSpec,
 )
 from ablations.study.job import Run, read_job
 from ablations.study.record_io import read_record
@@ -81,6 +83,16 @@ SPECS = {
         "seed": 0,
         "compute": COMPUTE,
     },
+    "sweep": {
+        "layers": LAYERS,
+        "keep_ratios": [0.7, 1.0],
+        "preserve": PRESERVE,
+        "tokens": 300,
+        "new_tokens": 3,
+        "repeats": 2,
+        "warmup": 1,
+        "compute": COMPUTE,
+    },
 }
 JOBS = {
     "model": (PrepareModelSpec, prepare_model, ()),
@@ -90,6 +102,7 @@ JOBS = {
     "calibration": (CalibrationSpec, calibrate, ("model", "text", "pruner")),
     "reference": (ReferenceSpec, reference, ("model", "text")),
     "evaluate": (EvaluateSpec, evaluate, ("model", "text", "reference", "pruner", "saliency", "calibration")),
+    "sweep": (SweepSpec, sweep, ("model", "text", "pruner")),
 }
 
 

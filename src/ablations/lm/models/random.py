@@ -29,6 +29,9 @@ def make_random_model(source: RandomModel) -> tuple[PreTrainedModel, PreTrainedT
             f"'hidden_size' {source.hidden_size} is no multiple of twice 'heads' ({source.heads}); change one"
         )
     tokenizer = _byte_tokenizer()
+    kv_heads = source.heads // 2 if source.heads % 2 == 0 else source.heads
+    # GPT-NeoX has no grouped heads, but keeps the key and whoever reads it would believe it.
+    grouped = {} if source.architecture == "gpt_neox" else {"num_key_value_heads": kv_heads}
     config = AutoConfig.for_model(
         source.architecture,
         vocab_size=len(tokenizer),
@@ -36,12 +39,11 @@ def make_random_model(source: RandomModel) -> tuple[PreTrainedModel, PreTrainedT
         intermediate_size=2 * source.hidden_size,
         num_hidden_layers=source.layers,
         num_attention_heads=source.heads,
-        # GPT-NeoX has no grouped heads and leaves this key alone.
-        num_key_value_heads=source.heads // 2 if source.heads % 2 == 0 else source.heads,
         max_position_embeddings=MAX_POSITIONS,
         bos_token_id=tokenizer.eos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        **grouped,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(source.seed)

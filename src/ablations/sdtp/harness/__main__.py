@@ -1,0 +1,48 @@
+"""Downstream tasks of lm-evaluation-harness under one pruning configuration, beside the unpruned model.
+
+``python -m ablations.sdtp.harness --spec results/spec/DIGEST.json --tasks NAME[,NAME] --out FILE.json``
+"""
+
+import argparse
+from importlib.util import find_spec
+from pathlib import Path
+
+from ablations.study.cli import one_line_errors
+from ablations.study.contracts.sdtp import EvaluateSpec
+from ablations.study.errors import UserError
+from ablations.study.job import Run, read_job, require_pins
+
+
+def main() -> None:
+    """Parse the command line, run the tasks, turn errors into one line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ablations.sdtp.harness", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--spec", type=Path, required=True, help="spec file of an SDTP experiment")
+    parser.add_argument("--tasks", required=True, help="names of tasks or groups, separated by commas")
+    parser.add_argument("--include-path", type=Path, help="folder with task definitions (YAML) of your own")
+    parser.add_argument("--limit", type=int, help="items of each task (default: all)")
+    parser.add_argument("--fewshot", type=int, help="worked examples per prompt (default: the task's)")
+    parser.add_argument("--chat-template", action="store_true", help="apply the model's chat template")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write, atomically")
+    arguments = parser.parse_args()
+    with one_line_errors(arguments.out):
+        if find_spec("lm_eval") is None:
+            raise UserError("lm-eval is not installed; pip install -c constraints.txt -e '.[harness]'")
+        job = read_job(arguments.spec, EvaluateSpec)
+        require_pins(job.pins)
+        # Not at the top: it imports lm-eval.
+        from ablations.sdtp.harness.run import Request, run_tasks
+
+        request = Request(
+            tasks=arguments.tasks.split(","),
+            include_path=arguments.include_path,
+            limit=arguments.limit,
+            fewshot=arguments.fewshot,
+            chat_template=arguments.chat_template,
+        )
+        run_tasks(Run(job, arguments.out, None), request)
+
+
+if __name__ == "__main__":
+    main()

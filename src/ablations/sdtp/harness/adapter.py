@@ -1,0 +1,153 @@
+"""A pruning configuration as a model of EleutherAI's lm-evaluation-harness."""
+
+import math
+from collections.abc import Sequence
+from itertools import count, groupby
+
+import torch
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils_hf import stop_sequences_criteria
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
+
+from ablations.lm.cache import StaticCache
+from ablations.lm.layered import LayeredLM
+from ablations.sdtp.arm import Arm
+from ablations.sdtp.continuation import continuation_states, continue_layers
+from ablations.sdtp.importance import Importance
+from ablations.sdtp.prefill import Prefilled, no_scores
+from ablations.sdtp.pruning import DENSE
+from ablations.study.errors import UserError
+
+_HEAD_ROWS = 512
+"""Rows that the head predicts from at once: logits of a whole text would outgrow everything else."""
+
+_GREEDY = {"do_sample": False, "num_beams": 1, "temperature": 0.0}
+_WITHOUT_EFFECT = {"top_k", "top_p", "attention_mask"}
+"""What greedy decoding of a single prompt does not look at."""
+
+
+def unpruned(lm: LayeredLM) -> Arm:
+    """The arm that prunes nothing."""
+    return Arm(lm, DENSE, Importance(lambda ids, number: no_scores))
+
+
+class PrunedLM(HFLM):
+    """Prunes what the harness calls the context, and lets the continuation be.
+
+    Tokens, windows, truncation, chat templates and the post-processing of generations are those of the
+    harness's own class for `transformers` models; what runs the model is this project's. Of a rolling
+    log-likelihood only the last window of a long text has a context that can be pruned.
+
+    Args:
+        arm: What prunes; its model's linear layers may be packed after this object was made, not before.
+        tokenizer: The model's tokenizer.
+        shortest: Contexts of fewer tokens are not pruned.
+    """
+
+    def __init__(self, arm: Arm, tokenizer: PreTrainedTokenizerFast, shortest: int = 0) -> None:
+        super().__init__(pretrained=arm.lm.model, tokenizer=tokenizer, batch_size=1, backend="causal")
+        self._arm = arm
+        self._unpruned = unpruned(arm.lm)
+        self._shortest = shortest
+        self._numbers = count()
+
+    def _loglikelihood_tokens(
+        self,
+        requests: Sequence[tuple[tuple[str, str] | None, list[int], list[int]]],
+        disable_tqdm: bool = False,
+        override_bs: int | None = None,
+    ) -> list[tuple[float, bool]]:
+        """Log-likelihood of each continuation after its context, and whether it is the greedy one.
+
+        A context that several continuations share (the choices of a question) is prefilled once.
+
+        Raises:
+            UserError: a continuation is longer than the model allows, or a log-likelihood is not finite.
+        """
+        cut = [self._cut(context, continuation) for _, context, continuation in requests]
+        found: dict[int, tuple[float, bool]] = {}
+        order = sorted(range(len(cut)), key=cut.__getitem__)
+        # A rolling window comes alone and has a bar around it.
+        bar = tqdm(total=len(cut), desc="loglikelihood", mininterval=2, disable=disable_tqdm or len(cut) == 1)
+        with bar:
+            for context, group in groupby(order, key=cut.__getitem__):
+                indices = list(group)
+                room = max(len(requests[index][2]) for index in indices)
+                prefilled, cache = self._prefill(context, room)
+                lengths = list(cache.lengths)
+                for index in indices:
+                    found[index] = self._score(prefilled, cache, requests[index][2])
+                    cache.lengths = list(lengths)
+                    bar.update()
+        return [found[index] for index in range(len(cut))]
+
+    @torch.inference_mode()
+    def _model_generate(
+        self, context: Tensor, max_length: int, stop: list[str], **generation_kwargs: object
+    ) -> Tensor:
+        """Decode greedily after a pruned prefill, until a stop sequence ends or the length is reached.
+
+        Args:
+            context: ``[1, tokens]`` int64.
+            max_length: Tokens of context and generation.
+            stop: Stop sequences, that of the end of text included.
+            generation_kwargs: What else the task asks for.
+
+        Returns:
+            ``[1, tokens]`` int64, context and generation.
+
+        Raises:
+            UserError: the task asks for something other than greedy decoding.
+        """
+        for key, value in generation_kwargs.items():
+            if key not in _WITHOUT_EFFECT and value not in (None, _GREEDY.get(key)):
+                raise UserError(
+                    f"generation_kwargs.{key}: {value} is not greedy decoding, the only kind here; remove it"
+                )
+        lm, tokens = self._arm.lm, context.shape[1]
+        stopped = stop_sequences_criteria(self.tokenizer, stop, tokens, 1)
+        prefilled, cache = self._prefill(context[0].tolist(), max_length - tokens)
+        ids, logits = context, prefilled.logits
+        while ids.shape[1] < max_length:
+            token = logits.argmax()[None, None]
+            ids = torch.cat([ids, token], dim=1)
+            if token.item() in lm.eos_ids or stopped(ids, None).all():
+                break
+            position = prefilled.next_position + ids.shape[1] - tokens - 1
+            hidden = continue_layers(
+                lm, lm.embed(token), range(lm.num_layers), position, cache, prefilled.weights
+            )
+            logits = lm.head(hidden)[0, 0]
+        return ids
+
+    def _cut(self, context: list[int], continuation: list[int]) -> list[int]:
+        """The context without its first tokens where the model would be too short for all."""
+        # The last token of a continuation is predicted and never read.
+        room = self.max_length + 1 - len(continuation)
+        if room < 1:
+            raise UserError(
+                f"a continuation of {len(continuation)} tokens exceeds the model's {self.max_length}"
+                " positions; choose another task or model"
+            )
+        return context[-room:]
+
+    def _prefill(self, context: Sequence[int], room: int) -> tuple[Prefilled, StaticCache]:
+        arm = self._arm if len(context) >= self._shortest else self._unpruned
+        cache = arm.lm.new_cache(len(context) + room)
+        return arm.prefill(torch.tensor(context, device=arm.lm.device), next(self._numbers), cache), cache
+
+    @torch.inference_mode()
+    def _score(self, prefilled: Prefilled, cache: StaticCache, continuation: list[int]) -> tuple[float, bool]:
+        lm = self._arm.lm
+        ids = torch.tensor(continuation, device=lm.device)
+        states = continuation_states(lm, prefilled, cache, ids)
+        total, greedy = 0.0, True
+        for rows, expected in zip(states.split(_HEAD_ROWS), ids.split(_HEAD_ROWS), strict=True):
+            logits = lm.head(rows[None])[0].float()
+            total += logits.log_softmax(-1).gather(1, expected[:, None]).sum().item()
+            greedy = greedy and torch.equal(logits.argmax(-1), expected)
+        if not math.isfinite(total):
+            raise UserError(f"a log-likelihood is {total}; use compute.dtype float32")
+        return total, greedy

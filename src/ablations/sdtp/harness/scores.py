@@ -1,0 +1,88 @@
+"""What an evaluation of downstream tasks leaves: the arm's scores beside the unpruned model's."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ablations.study.contracts.base import Contract
+from ablations.study.contracts.record import Digests, Environment
+from ablations.study.contracts.sdtp import EvaluateSpec
+
+
+class TaskScore(Contract):
+    """One metric of one task."""
+
+    task: str
+    """Name of the task (or group of tasks)."""
+    version: str | None
+    """Version of the task, as its definition says; null for a group without one."""
+    metric: str
+    """Name of the metric."""
+    filter: str
+    """Filter that the answers went through (`none`)."""
+    items: int | None
+    """Items that were scored; null for a group."""
+    arm: float
+    """The pruned model's score."""
+    arm_stderr: float | None
+    """Its standard error, as the harness estimates it; null where it estimates none."""
+    reference: float
+    """The unpruned model's score."""
+    reference_stderr: float | None
+    """Its standard error."""
+
+
+class Downstream(Contract):
+    """Downstream tasks under one pruning configuration."""
+
+    spec: EvaluateSpec
+    """The pruning configuration."""
+    scores: tuple[TaskScore, ...]
+    """Every metric of every task."""
+    fewshot: int | None
+    """Worked examples in each prompt; null leaves it to the task."""
+    limit: int | None
+    """Items of each task; null takes all."""
+    chat_template: bool
+    """Whether prompts went through the model's chat template."""
+    lm_eval: str
+    """Version of lm-evaluation-harness."""
+    weight_layout: str
+    """How the weights lie in memory for both models (`stock`, or the prepacking used)."""
+    environment: Environment
+    """Where and with what."""
+    digests: Digests
+    """What determines the pruning configuration."""
+
+
+def scores_of(arm: dict[str, Any], reference: dict[str, Any]) -> Iterator[TaskScore]:
+    """Pair the harness's results of the arm and of the unpruned model, one row per task and metric.
+
+    Args:
+        arm: What `lm_eval.simple_evaluate` returned for the arm.
+        reference: The same for the unpruned model.
+    """
+    for task, metrics in arm["results"].items():
+        version = arm["versions"].get(task)
+        items = arm["n-samples"].get(task)
+        for key, value in metrics.items():
+            metric, _, name = key.partition(",")
+            if not name or metric.endswith("_stderr"):
+                continue
+            error = f"{metric}_stderr,{name}"
+            beside = reference["results"][task]
+            yield TaskScore(
+                task=task,
+                version=None if version is None else str(version),
+                metric=metric,
+                filter=name,
+                items=items["effective"] if items else None,
+                arm=value,
+                arm_stderr=_number(metrics.get(error)),
+                reference=beside[key],
+                reference_stderr=_number(beside.get(error)),
+            )
+
+
+def _number(value: object) -> float | None:
+    """The harness writes N/A where it has no estimate."""
+    return value if isinstance(value, float) else None

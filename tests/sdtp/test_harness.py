@@ -1,0 +1,272 @@
+"""The adapter for lm-evaluation-harness, against the harness's own class for `transformers` models."""
+
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+
+from ablations.lm.layered import LayeredLM
+from ablations.lm.models.random import make_random_model
+from ablations.lm.packing import pack_linears
+from ablations.sdtp import importance
+from ablations.sdtp.arm import Arm
+from ablations.sdtp.continuation import continuation_states
+from ablations.sdtp.harness import run
+from ablations.sdtp.harness.adapter import PrunedLM, unpruned
+from ablations.sdtp.harness.run import Request, run_tasks
+from ablations.sdtp.harness.scores import Downstream
+from ablations.sdtp.prefill import prefill
+from ablations.sdtp.pruning import Pruning
+from ablations.study.contracts.lm import RandomModel
+from ablations.study.contracts.sdtp import EvaluateSpec, Preserve
+from ablations.study.errors import UserError
+from ablations.study.job import Run, read_job
+from ablations.study.record_io import read_contract
+
+ROOT = Path(__file__).parents[2]
+TASKS = ROOT / "tests" / "data" / "downstream"
+TEXT = "The ferry leaves at nine in the morning and comes back at five."
+LAYERS = (1, 3)
+
+
+def instances(kind, *arguments):
+    return [Instance(kind, {}, pair, index) for index, pair in enumerate(arguments)]
+
+
+@pytest.fixture(params=["llama", "qwen2", "gpt_neox"])
+def checkpoint(request):
+    source = RandomModel(source="random", architecture=request.param, layers=5)
+    model, tokenizer = make_random_model(source)
+    for weight in model.parameters():
+        if weight.ndim == 2:
+            # As initialised, a random model is near linear: attention and positions hardly matter.
+            weight.data.mul_(8.0)
+    # Short, so that truncation and rolling windows are seen at work.
+    model.config.max_position_embeddings = 96
+    return model.float().eval().requires_grad_(False), tokenizer
+
+
+@pytest.fixture
+def library(checkpoint):
+    return HFLM(pretrained=checkpoint[0], tokenizer=checkpoint[1], batch_size=1)
+
+
+def arm_of(model, ratio, preserve=None):
+    pruning = Pruning(LAYERS, (ratio, ratio), preserve or Preserve(head=2, tail=4))
+    return Arm(LayeredLM(model), pruning, importance.random(0))
+
+
+@pytest.fixture
+def whole(checkpoint):
+    """Keep ratio one: all stages run and drop nothing."""
+    model, tokenizer = checkpoint
+    return PrunedLM(arm_of(model, 1.0), tokenizer)
+
+
+@pytest.fixture
+def pruned(checkpoint):
+    model, tokenizer = checkpoint
+    return PrunedLM(arm_of(model, 0.5), tokenizer)
+
+
+PAIRS = instances(
+    "loglikelihood",
+    (TEXT, " When?"),
+    (TEXT, " At nine."),
+    ("", "No context at all."),
+    (TEXT + " ", "The space belongs to the continuation."),
+    (TEXT * 3, "The context is cut from the left."),
+    (TEXT, "x"),
+    (TEXT, " When?"),
+)
+
+
+def test_ratio_one_has_the_library_s_loglikelihoods(whole, library):
+    found = whole.loglikelihood(PAIRS)
+    expected = library.loglikelihood(PAIRS)
+    assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-4)
+    assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
+
+
+def test_a_greedy_continuation_is_known_as_one(whole, library):
+    (text,) = library.generate_until(instances("generate_until", (TEXT, {"until": [], "max_gen_toks": 1})))
+    ids = library.tok_encode(TEXT)
+    token = library.model(torch.tensor([ids])).logits[0, -1].argmax().item()
+    request = (("", ""), ids, [token])
+    assert whole._loglikelihood_tokens([request])[0][1] is True
+    assert whole._loglikelihood_tokens([(("", ""), ids, [(token + 1) % 258])])[0][1] is False
+    assert len(text) <= 1
+
+
+def test_rolling_loglikelihood_is_the_library_s(whole, pruned, library):
+    texts = instances("loglikelihood_rolling", (TEXT,), (TEXT * 4,))
+    expected = library.loglikelihood_rolling(texts)
+    assert whole.loglikelihood_rolling(texts) == pytest.approx(expected, abs=1e-3)
+    short, long = pruned.loglikelihood_rolling(texts)
+    # One window has a context of one token; the last of several has more before it.
+    assert short == pytest.approx(expected[0], abs=1e-3)
+    assert abs(long - expected[1]) > 0.1
+
+
+@pytest.mark.parametrize("until", [[], ["e"], [" ", "zz"]])
+def test_ratio_one_generates_the_library_s_text(whole, library, until):
+    requests = instances(
+        "generate_until",
+        (TEXT, {"until": until, "max_gen_toks": 20}),
+        (TEXT * 3, {"until": until, "max_gen_toks": 20, "do_sample": False, "temperature": 1.0}),
+    )
+    assert whole.generate_until(requests) == library.generate_until(requests)
+
+
+def test_the_context_is_pruned_and_the_continuation_is_not(pruned, library):
+    (found, _), *_ = pruned.loglikelihood(PAIRS[:1])
+    (plain, _), *_ = library.loglikelihood(PAIRS[:1])
+    assert abs(found - plain) > 1e-2
+    lm, arm = pruned._arm.lm, pruned._arm
+    context, continuation = (torch.tensor(library.tok_encode(text)) for text in PAIRS[0].args)
+    cache = lm.new_cache(96)
+    prefilled = prefill(lm, context, cache, arm.pruning, arm.importance.scorer(context, 0))
+    assert cache.lengths == [63, 32, 32, 16, 16]
+    states = continuation_states(lm, prefilled, cache, continuation)
+    logits = lm.head(states[None])[0].log_softmax(-1)
+    expected = logits[torch.arange(len(continuation)), continuation].sum().item()
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_choices_of_one_question_share_its_prefill(pruned, monkeypatch):
+    lengths = []
+    prefill_of = Arm.prefill
+    monkeypatch.setattr(
+        Arm, "prefill", lambda self, ids, *rest: lengths.append(len(ids)) or prefill_of(self, ids, *rest)
+    )
+    alone = pruned.loglikelihood(PAIRS[:1])
+    lengths.clear()
+    pruned._numbers = iter(range(9))
+    together = pruned.loglikelihood(PAIRS[:2])
+    assert lengths == [63]
+    assert together[0][0] == pytest.approx(alone[0][0], abs=1e-5)
+
+
+def test_contexts_that_are_protected_whole_stay_whole(checkpoint, library):
+    model, tokenizer = checkpoint
+    pruned = PrunedLM(arm_of(model, 0.5, Preserve(head=40, tail=40)), tokenizer, shortest=81)
+    found = pruned.loglikelihood(PAIRS[:2])
+    expected = library.loglikelihood(PAIRS[:2])
+    assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-4)
+
+
+def test_packed_weights_change_nothing(checkpoint, library):
+    model, tokenizer = checkpoint
+    expected = library.loglikelihood(PAIRS)
+    lm = LayeredLM(model)
+    plain = PrunedLM(unpruned(lm), tokenizer)
+    assert pack_linears(lm) == "onednn" or not torch.backends.mkldnn.is_available()
+    found = plain.loglikelihood(PAIRS)
+    assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [{"do_sample": True, "temperature": 0.8}, {"num_beams": 4}, {"repetition_penalty": 1.2}],
+)
+def test_only_greedy_decoding(whole, kwargs):
+    request = instances("generate_until", (TEXT, {"until": ["."], "max_gen_toks": 4, **kwargs}))
+    with pytest.raises(UserError, match=r"generation_kwargs\.\w+: .* is not greedy decoding"):
+        whole.generate_until(request)
+
+
+def job(workspace, **change):
+    return read_job(workspace.spec_file("evaluate", change, {}), EvaluateSpec)
+
+
+@pytest.fixture
+def local(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    # The thousands of definitions that come with the harness take it long to read.
+    monkeypatch.setattr(run, "TaskManager", partial(TaskManager, include_defaults=False))
+
+
+def test_local_tasks_end_in_scores(workspace, local, tmp_path):
+    out = tmp_path / "scores.json"
+    request = Request(["reading_choice", "reading_answer"], include_path=TASKS, limit=3)
+    run_tasks(Run(job(workspace), out, None), request)
+    found = read_contract(out, Downstream)
+    rows = {(score.task, score.metric): score for score in found.scores}
+    assert set(rows) == {
+        ("reading_choice", "acc"),
+        ("reading_choice", "acc_norm"),
+        ("reading_answer", "exact_match"),
+    }
+    for score in found.scores:
+        assert score.items == 3
+        assert score.version == "1.0"
+        # Of three items: thirds, and the standard error of such a mean.
+        assert (3 * score.arm) % 1 == pytest.approx(0.0)
+        assert score.arm_stderr == pytest.approx((score.arm * (1 - score.arm) / 2) ** 0.5)
+    assert found.lm_eval == "0.4.13"
+
+
+def test_ratio_one_scores_as_the_unpruned_model(workspace, local, tmp_path):
+    out = tmp_path / "scores.json"
+    run_tasks(
+        Run(job(workspace, keep_ratios=[1.0, 1.0]), out, None),
+        Request(["reading_choice"], include_path=TASKS, fewshot=1),
+    )
+    for score in read_contract(out, Downstream).scores:
+        assert (score.arm, score.arm_stderr) == (score.reference, score.reference_stderr)
+        assert score.items == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "request_", "message"),
+    [
+        ({}, Request(["nope"]), "--tasks: lm-eval knows no task 'nope'"),
+        ({}, Request(["reading_choice"], include_path=Path("nowhere")), "--include-path: nowhere"),
+        (
+            {},
+            Request(["reading_choice"], include_path=TASKS, chat_template=True),
+            "--chat-template: the model's tokenizer has none",
+        ),
+        ({"positions": "stale"}, Request(["reading_choice"], include_path=TASKS), "positions: 'stale'"),
+    ],
+)
+def test_bad_requests_are_one_line(workspace, local, tmp_path, change, request_, message):
+    with pytest.raises(UserError, match=message) as caught:
+        run_tasks(Run(job(workspace, **change), tmp_path / "no.json", None), request_)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "no.json").exists()
+
+
+def test_missing_data_is_one_line(workspace, local, tmp_path):
+    task = (TASKS / "reading_choice.yaml").read_text().replace("reading.jsonl", "gone.jsonl")
+    (tmp_path / "gone.yaml").write_text(task.replace("task: reading_choice", "task: gone"))
+    with pytest.raises(UserError, match=r"--tasks: data of gone cannot be had"):
+        run_tasks(Run(job(workspace), tmp_path / "no.json", None), Request(["gone"], include_path=tmp_path))
+
+
+def test_command_line_without_the_extra(workspace, tmp_path):
+    spec = workspace.spec_file("evaluate", {}, {})
+    program = (
+        "import sys; sys.modules['lm_eval'] = None;from ablations.sdtp.harness.__main__ import main; main()"
+    )
+    command = [sys.executable, "-c", program, "--spec", str(spec), "--tasks", "x", "--out", "no.json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: lm-eval is not installed; pip install -c constraints.txt -e '.[harness]'\n"
+    )
+
+
+def test_local_tasks_have_an_answer_among_their_choices():
+    for line in (TASKS / "reading.jsonl").read_text().splitlines():
+        item = json.loads(line)
+        assert 0 <= item["answer"] < len(item["choices"])

@@ -1,0 +1,105 @@
+import pytest
+import torch
+
+from ablations.lm.checkpoint import load_tokenizer
+from ablations.lm.corpus import read_corpus
+from ablations.sdtp.decoding import greedy_decode
+from ablations.sdtp.living import Living
+from ablations.sdtp.prefill import prefill
+from ablations.sdtp.pruning import Pruning
+from ablations.sdtp.sweep import Measurement
+from ablations.study.contracts.sdtp import Preserve, Sweep
+from ablations.study.errors import UserError
+from ablations.study.job import Run, read_job
+from ablations.study.record_io import read_contract
+from tests.sdtp.workspace import JOBS, PRESERVE
+
+
+@pytest.fixture
+def found(workspace) -> Sweep:
+    return read_contract(workspace.run("sweep", "sweep.json"), Sweep)
+
+
+def test_points_have_times_and_costs(found):
+    pruned, whole = found.points
+    assert (pruned.keep_ratio, whole.keep_ratio) == (0.7, 1.0)
+    for point in found.points:
+        assert len(point.prefill) == len(point.end_to_end) == 2
+        assert 0.0 < point.overhead < 1.0
+    assert len(found.library) == 2
+    # 300 tokens on layer 0, 210 from layer 1 on, 147 from layer 3 on; hidden 64, 2 heads of 16 keys.
+    assert whole.kv_bytes == whole.reference_kv_bytes == 2 * 4 * 2 * 16 * 5 * 300
+    assert pruned.kv_bytes == 2 * 4 * 2 * 16 * (300 + 2 * 210 + 2 * 147)
+    assert pruned.flops < pruned.reference_flops == whole.reference_flops
+    # Scorers of width 16 on all 300 tokens, twice: 64 inputs and two outputs.
+    assert whole.flops - whole.reference_flops == 2 * 2 * 300 * 16 * (64 + 2)
+
+
+def test_prompt_is_heldout_text_one_document_after_another(workspace):
+    documents = read_corpus(workspace.folder / "text" / "manifest.json")
+    heldout = "".join(document.text for document in documents if document.split == "heldout")
+    job = read_job(workspace.spec_file("sweep", {"tokens": 500}, {}), JOBS["sweep"][0])
+    prompt = Measurement(Run(job, workspace.folder / "x", None)).prompt
+    tokenizer = load_tokenizer(workspace.folder / "model" / "manifest.json")
+    # A byte each.
+    assert tokenizer.decode(prompt) == heldout[:500]
+
+
+def test_timed_arms_run_what_they_say(workspace, monkeypatch):
+    """Per pair one dense and one pruned prefill; the overhead is measured in prefills of its own."""
+    counts = {"pruned": 0, "dense": 0}
+    begin = Living.__init__
+
+    def counting(self, lm, pruning, *rest):
+        counts["pruned" if pruning.layers else "dense"] += 1
+        begin(self, lm, pruning, *rest)
+
+    monkeypatch.setattr(Living, "__init__", counting)
+    workspace.run("sweep", "counted.json", keep_ratios=[0.7])
+    # Library: 3 dense. Prefill and end to end: 3 of each. Overhead: 2 pruned. Costs: one of each.
+    assert counts == {"pruned": 3 + 3 + 2 + 1, "dense": 3 + 3 + 3 + 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tokens": 4095}, r"sdtp\.sweep\.lengths.*4096 positions; lower it to at most 4093"),
+        ({"tokens": 4000}, r"sdtp\.sweep\.lengths: 4000 tokens asked for.*larger text"),
+        ({"layers": [1, 9]}, "layer 9 does not exist"),
+        ({"layers": [1, 2]}, r"pruner for layers \[1, 3\]"),
+    ],
+)
+def test_bad_input_is_one_line(workspace, change, message):
+    with pytest.raises(UserError, match=message) as caught:
+        workspace.run("sweep", "bad.json", **change)
+    assert "\n" not in str(caught.value)
+    assert not (workspace.folder / "bad.json").exists()
+
+
+def test_decoding_is_the_model_s_own_greedy_text(lm, ids):
+    prompt = ids[:40]
+    cache = lm.new_cache(60)
+    found = greedy_decode(lm, prefill(lm, prompt, cache), cache, 12)
+    expected = prompt
+    for _ in range(12):
+        expected = torch.cat([expected, lm.model(expected[None]).logits[0, -1:].argmax(-1)])
+    assert found.tolist() == expected[40:].tolist()
+    assert cache.lengths == [51] * 6
+
+
+def test_decoding_goes_on_from_a_pruned_cache(llama, ids):
+    """The token after the first is that of a model that reads it behind the survivors."""
+    pruning = Pruning((2,), (0.5,), Preserve(**PRESERVE))
+
+    def recent(stage, states, indices):
+        return indices.float()
+
+    cache = llama.new_cache(60)
+    prefilled = prefill(llama, ids[:40], cache, pruning, recent)
+    token = prefilled.logits.argmax()[None, None]
+    found = greedy_decode(llama, prefilled, cache, 2)
+    cache.truncate(0)
+    prefill(llama, ids[:40], cache, pruning, recent)
+    expected = llama.forward(token, torch.tensor([[40]]), None, cache).argmax()
+    assert found.tolist() == [token.item(), expected.item()]
+    assert cache.lengths == [41, 41, 21, 21, 21, 21]
