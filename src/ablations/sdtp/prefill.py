@@ -39,15 +39,8 @@ def no_scores(stage: int, states: Tensor, indices: Tensor) -> Tensor:
     raise AssertionError("a dense prefill has no stages")
 
 
-def prune_at(living: Living, layer: int, scorer: Scorer) -> None:
-    """Do the stage at the input of `layer`, if there is one that was not done yet."""
-    layers = living.pruning.layers
-    if living.stages < len(layers) and layers[living.stages] == layer:
-        living.prune(scorer)
-
-
 def run_layers(living: Living, layers: Iterable[int], scorer: Scorer, cache: StaticCache | None) -> None:
-    """Run some consecutive layers, each after the stage at its input.
+    """Run some consecutive layers, each after the stage at its input, if one is left to do there.
 
     Args:
         living: The prompt at the input of the first of them; it moves on.
@@ -55,8 +48,11 @@ def run_layers(living: Living, layers: Iterable[int], scorer: Scorer, cache: Sta
         scorer: Importance of the candidates, asked once per stage.
         cache: Takes keys and values; None keeps none.
     """
+    stage_layers = living.pruning.layers
     for layer in layers:
-        prune_at(living, layer, scorer)
+        # A rank of a pipeline may find the stage at its first layer done by the rank before it.
+        if living.stages < len(stage_layers) and stage_layers[living.stages] == layer:
+            living.prune(scorer)
         living.layer(layer, cache)
 
 
