@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from ablations.study.contracts.paper import PaperPlan
 from ablations.study.errors import UserError
 from ablations.study.files import sha256_file
 from ablations.study.record_io import write_record
-from tests.paper.design import SMALL
-from tests.paper.synthetic import decode_record, sdtp_record
+from tests.paper.design import SMALL, WHOLE
+from tests.paper.synthetic_decoding import decode_record
+from tests.paper.synthetic_sdtp import sdtp_record
 
 
 def collected(plan):
@@ -139,6 +141,111 @@ def replaced(plan, folder, name, record):
     for item in content["experiments"]:
         if item["id"] == name:
             item["records"] = [str(folder / f"{name}.json")]
+    out = folder / "collect.json"
+    out.write_text(json.dumps(content))
+    return out
+
+
+def test_quality_is_a_mean_over_seeds_and_speed_is_of_the_timed_one(study):
+    records = [
+        json.loads((study.plan.parent / "record" / f"{name}.json").read_text())
+        for name in ("A2", "A2-1", "A2-2")
+    ]
+    added = np.array([[row["nll"] - row["reference_nll"] for row in record["samples"]] for record in records])
+    result = study.summary.row("A2").sdtp
+    assert result.seeds == 3
+    assert result.quality.value == pytest.approx(added.mean())
+    assert result.quality.sd == pytest.approx(added.mean(axis=0).std(ddof=1))
+    assert result.seed_sd == pytest.approx(added.mean(axis=1).std(ddof=1))
+    assert result.speedup.n == 24
+    assert [bool(record["samples"][0]["pairs"]) for record in records] == [True, False, False]
+    # Seeds of one side only are paired by document all the same.
+    assert study.summary.comparison("A2", "baseline", "quality").estimate.n == 32
+
+
+def test_a_single_seed_has_no_spread_over_seeds(study):
+    assert study.summary.row("A7").sdtp.seed_sd is None
+
+
+def test_one_crash_among_the_seeds_is_a_crash(study, tmp_path):
+    crashed = sdtp_record("A2", 4, replace(SMALL["A2"], crashed=True), seed=1)
+    row = collected(with_seed(study.plan, tmp_path, crashed)).row("A2")
+    assert (row.status, row.outcome.exception, row.sdtp) == ("crashed", "RuntimeError", None)
+
+
+def test_a_missing_seed_is_a_row_that_was_not_run(study, tmp_path):
+    row = collected(with_seed(study.plan, tmp_path, None)).row("A2")
+    assert (row.status, row.sdtp, row.verdict) == ("not_run", None, "not_tested")
+    assert [file.sha256 is None for file in row.files] == [False, True, False]
+
+
+def test_the_ranking_of_a_scorer_is_compared_with_the_baselines(whole):
+    rankings = {item.experiments[0]: item for item in whole.summary.ranking}
+    assert set(rankings) == {"baseline", "A5", "A3", "A3b", "A4", "A4b", "R9t", "L1", "L2", "L3"}
+    baseline, ablated = rankings["baseline"], rankings["A3"]
+    assert baseline.effect is None
+    assert baseline.gain.estimate.value == pytest.approx(
+        baseline.spearman.value - baseline.spearman_untrained.value
+    )
+    assert baseline.gain.estimate.low > 0
+    assert ablated.effect.estimate.value == pytest.approx(ablated.spearman.value - baseline.spearman.value)
+    assert (ablated.removed, ablated.verdict) == (("ranking",), "supported")
+    assert rankings["A4"].verdict == "inconclusive"
+    # Another target, or a scorer that lost nothing, says nothing about a loss.
+    assert rankings["L1"].effect is None
+    assert rankings["R9t"].verdict is None
+
+
+def test_holm_runs_over_all_rankings(whole):
+    found = [item for ranking in whole.summary.ranking for item in (ranking.gain, ranking.effect) if item]
+    smallest = min(found, key=lambda item: item.p)
+    assert smallest.p_adjusted == pytest.approx(min(1.0, len(found) * smallest.p))
+
+
+def test_less_traffic_is_judged_from_the_bytes(whole):
+    sent = {
+        name: sum(whole.summary.row(name).sdtp.pipeline.boundary_bytes) for name in ("GB", "G0", "G1", "G2")
+    }
+    assert sent["GB"] < sent["G0"] < sent["G1"] < sent["G2"]
+    (part,) = whole.summary.row("G1").parts
+    assert (part.aspect, part.verdict, part.reason) == ("less_traffic", "supported", "fewer_bytes")
+
+
+def test_traffic_without_the_other_arm_is_not_tested(render):
+    row = render(design=WHOLE, documents=4, missing=("G2",)).summary.row("G1")
+    assert [part.reason for part in row.parts] == ["no_bytes"]
+    assert row.verdict == "not_tested"
+
+
+def test_passkeys_are_counted_in_all_and_by_depth(study):
+    total, *depths = study.summary.row("A2").sdtp.retrieval
+    assert (total.prompts, total.reference_hits) == (36, 27)
+    assert [item.depth for item in depths] == [0.1, 0.5, 0.9]
+    assert sum(item.hits for item in depths) == total.hits
+
+
+def test_sweeps_that_have_not_run_are_left_out(render, tmp_path):
+    study = render(lengths=(512, 1024))
+    plan = json.loads(study.plan.read_text())
+    plan["sweeps"].append(str(tmp_path / "nowhere.json"))
+    (tmp_path / "collect.json").write_text(json.dumps(plan))
+    points = collected(tmp_path / "collect.json").sweeps
+    assert [(point.tokens, point.keep_ratio) for point in points] == [
+        (tokens, ratio) for tokens in (512, 1024) for ratio in (0.9, 0.7, 0.5)
+    ]
+    point = points[0]
+    assert point.prefill.low <= point.prefill.value <= point.prefill.high
+    assert point.prefill.value == pytest.approx(math.log(point.reference_seconds / point.seconds))
+
+
+def with_seed(plan, folder, record):
+    """The plan with another record for the second seed of A2; None leaves it without."""
+    path = folder / "A2-1.json"
+    if record is not None:
+        write_record(path, record)
+    content = json.loads(plan.read_text())
+    item = next(item for item in content["experiments"] if item["id"] == "A2")
+    item["records"][1] = str(path)
     out = folder / "collect.json"
     out.write_text(json.dumps(content))
     return out

@@ -4,20 +4,20 @@ import math
 
 import pytest
 
-from ablations.paper import formatting
+from ablations.paper import formatting, wording
 from ablations.study.contracts.paper import Expectation
 from ablations.study.statistics import Estimate
 
 
 def test_every_special_character_is_escaped():
-    assert formatting.tex(r"a_b & 50% #1 $x$ {y} ~ ^ \z <|>") == (
+    assert wording.tex(r"a_b & 50% #1 $x$ {y} ~ ^ \z <|>") == (
         r"a\_b \& 50\% \#1 \$x\$ \{y\} \textasciitilde{} \textasciicircum{} \textbackslash{}z"
         r" \textless{}\textbar{}\textgreater{}"
     )
 
 
 def test_line_breaks_of_names_become_spaces():
-    assert formatting.tex("two\nlines") == "two lines"
+    assert wording.tex("two\nlines") == "two lines"
 
 
 @pytest.mark.parametrize(
@@ -52,17 +52,37 @@ def test_expectations_in_symbols():
 
 def test_changes_name_nested_keys():
     change = {"schedule": {"keep_ratio": 0.5}, "importance": "random"}
-    assert formatting.settings(change) == (
+    assert wording.settings(change) == (
         r"\texttt{schedule.keep\_ratio} = \texttt{0.5}, \texttt{importance} = \texttt{random}"
     )
 
 
 def test_equal_entries_are_said_once():
-    assert formatting.value([0.7] * 10) == "0.7 at each of 10 stages"
-    assert formatting.value((4, 7)) == "4, 7"
-    assert formatting.value(None) == "none"
+    assert wording.value([0.7] * 10) == "0.7 at each of 10 stages"
+    assert wording.value((4, 7)) == "4, 7"
+    assert wording.value(None) == "none"
 
 
 def test_steps_have_real_signs():
-    assert formatting.step("- tree_x") == r"$-$~tree\_x"
-    assert formatting.step("AR") == "AR"
+    assert wording.step("- tree_x") == r"$-$~tree\_x"
+    assert wording.step("AR") == "AR"
+
+
+def test_bytes_have_the_largest_unit_that_leaves_one():
+    assert formatting.size(0) == r"$0$\,B"
+    assert formatting.size(1023) == r"$1023$\,B"
+    assert formatting.size(1024) == r"$1.00$\,KiB"
+    assert formatting.size(1.5 * 1024**3) == r"$1.50$\,GiB"
+
+
+def test_ratios_as_per_cent():
+    assert formatting.ratio_percent(math.log(0.95)) == r"$95.0\%$"
+    estimate = Estimate(value=0.0, low=math.log(0.9), high=math.log(1.1), n=6, sd=1.0)
+    assert formatting.ratio_percent_interval(estimate) == r"$[90.0,\,110.0]$"
+    assert formatting.percent_interval(Estimate(value=0.5, low=0.4, high=0.6, n=6, sd=0.1)) == (
+        r"$[40.0,\,60.0]$"
+    )
+
+
+def test_fewer_bytes_are_an_expectation_of_their_own():
+    assert formatting.expected(Expectation(less_traffic=("G2",))) == "B~$<$~G2"

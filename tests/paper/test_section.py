@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -15,7 +16,8 @@ from ablations.study.errors import UserError
 from ablations.study.record_io import write_record
 from tests.paper.conftest import TEMPLATES
 from tests.paper.design import SMALL, WHOLE
-from tests.paper.synthetic import DYNATREE, SHARED, sdtp_record
+from tests.paper.synthetic_decoding import DYNATREE, SHARED
+from tests.paper.synthetic_sdtp import sdtp_record
 
 IDS = [*SMALL, *(name for name in DYNATREE if name not in SHARED)]
 
@@ -198,3 +200,91 @@ def test_templates_hold_no_measured_number(path):
     text = re.sub(r"\\(?:setlength|addlinespace|\\)[^\n]*?(?:pt|ex)", "", text)
     unit = r"\\?%|\\times|x\b|nats|tokens|ms\b|s\b|seconds|GB|MB|MiB|documents|prompts"
     assert re.findall(rf"(?<![\w.-])\d+\.\d+|(?<![\w.-])\d+(?:\$|~|\\,|[ \t])*(?:{unit})", text) == []
+
+
+def test_a_loss_is_said_to_improve_ranking_or_not(whole, render):
+    assert r"That the ranking loss improves ranking is thus \emph{supported}" in paragraph(
+        whole.section, "A3"
+    )
+    assert r"Whether the MSE loss improves ranking remains open" in paragraph(whole.section, "A4")
+    assert r"That the MSE loss and the ranking loss together improve ranking" in paragraph(
+        whole.section, "A5"
+    )
+    better = {**WHOLE, "A3": replace(WHOLE["A3"], spearman=0.8)}
+    text = paragraph(render(design=better, documents=4).section, "A3")
+    assert r"is thus \emph{contradicted}: without, the order is better" in text
+
+
+def test_traffic_is_told_in_bytes(whole):
+    text = paragraph(whole.section, "G1")
+    assert r"It sends $565$\,KiB over the boundary, $49.0\%$ of what the unpruned model sends." in text
+    assert r"less traffic than G2 is \emph{supported}: the bytes are counted" in text
+
+
+def test_ranks_that_were_not_timed_say_why(render, tmp_path):
+    record = sdtp_record("GB", 4, WHOLE["GB"])
+    samples = tuple(sample.model_copy(update={"pairs": (), "ranks": ()}) for sample in record.samples)
+    write_record(tmp_path / "GX.json", record.model_copy(update={"samples": samples}))
+    untimed = Experiment(
+        id="GX",
+        method="sdtp",
+        title="Two ranks on one core",
+        section="parallel",
+        change=WHOLE["GB"].change,
+        versus="baseline",
+        records=(str(tmp_path / "GX.json"),),
+    )
+    study = render(extra=(untimed,))
+    assert "Times are not reported, because the ranks outnumber the cores" in paragraph(study.section, "GX")
+    row = study.table("sdtp_pipeline.tex").split("% GX:")[1]
+    assert row.split(r"\bottomrule")[0].count("---") == 2
+
+
+def test_seeds_are_told(study):
+    assert "(a mean over three seeds, between which it varies" in paragraph(study.section, "A2")
+    assert "seeds" not in paragraph(study.section, "A7")
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("A1", "whose backward pass belongs to this arm's prefill"),
+        ("A1s", "mean saliency of training windows at the same relative position"),
+        ("M1", "ranked by recency"),
+        ("A6m", "each stage keeps as many tokens as in the baseline"),
+        ("B1", "fewer stages drop fewer tokens"),
+        (
+            "B1m",
+            "one ratio for all stages ($0.31$) gives the prefill as many operations",
+        ),
+        ("B2", "The correction of the index is disabled"),
+        ("B2p", "numbered anew at every stage"),
+        ("C1", "Removal is disabled"),
+        ("C2", "The cascade is disabled"),
+        ("C3", "The update of masks is disabled"),
+        ("G0", "Pruning before the boundary is disabled"),
+        ("P1", "As calibrated, a stage keeps $703.50$ tokens"),
+        ("R9t", "trained at the ratio at which it is used"),
+        ("T7", "The ratio holds for all stages together"),
+        ("L2", "saliency of another definition"),
+    ],
+)
+def test_each_kind_of_change_has_its_control_sentence(whole, name, sentence):
+    assert sentence in paragraph(whole.section, name)
+
+
+def test_every_part_of_the_design_has_its_own_heading(whole):
+    headings = re.findall(r"\\subsection\{(.*)\}", whole.section)
+    assert len(headings) == len(set(headings)) == 15
+    assert "changes a component" not in whole.section
+
+
+def test_floats_without_their_part_stand_in_the_first(render):
+    design = {name: WHOLE[name] for name in ("baseline", "A2", "GB")}
+    design["GB"] = replace(design["GB"], section="elsewhere")
+    section = render(design=design, lengths=(512,)).section
+    first = section.split(r"\label{sec:ablation-baseline}")[1].split(r"\subsection")[0]
+    for name in ("tables/sdtp_matrix", "tables/sdtp_ranking", "tables/sdtp_pipeline", "figures/sweep.pdf"):
+        assert section.count(f"{{{name}}}") == 1
+        assert f"{{{name}}}" in first
+    assert "figures/keep_ratio.pdf" not in section

@@ -1,12 +1,13 @@
-"""The one place that turns values into LaTeX: decimals, units, signs, marks and escaping.
+"""The one place that turns values into LaTeX: decimals, units, signs and marks.
 
 Every function returns LaTeX. Speed comes in as a log ratio and goes out as a factor or as a percentage.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any
 
+from ablations.paper.wording import code, listing, one_line, settings, step, tex, value, words
 from ablations.study.contracts.paper import Expectation
 from ablations.study.statistics import POWER, T_BELOW, Comparison, Estimate
 
@@ -17,34 +18,6 @@ PERCENT_DECIMALS = 1
 ABSENT = "---"
 """What a cell without a value shows."""
 
-_ESCAPES = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-}
-
-# Letters with accents, dashes and quotes are LaTeX's own business; these it does not set up in text.
-_UNICODE = {
-    "\u2212": "$-$",
-    "\u2264": r"$\leq$",
-    "\u2265": r"$\geq$",
-    "\u2248": r"$\approx$",
-    "\u2192": r"$\to$",
-    "\u03c4": r"$\tau$",
-    "\u00d7": r"$\times$",
-    "\u00b1": r"$\pm$",
-}
-
 _LEVELS = {
     "same": r"$\approx$",
     "up": r"$\uparrow$",
@@ -54,30 +27,6 @@ _LEVELS = {
     "unstable": "unstable",
     "crash": "crash",
 }
-
-_WORDS = (
-    *("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
-    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
-    "twenty",
-)
-
-
-def tex(text: object) -> str:
-    """Text of the user's as LaTeX that prints it; line breaks become spaces."""
-    return "".join(
-        _ESCAPES.get(letter, _UNICODE.get(letter, letter)) for letter in " ".join(str(text).split())
-    )
-
-
-def step(text: str) -> str:
-    """What a row adds or removes; a leading sign is set as one."""
-    sign, _, rest = text.strip().partition(" ")
-    return f"${sign}$~{tex(rest)}" if sign in ("+", "-") and rest else tex(text)
-
-
-def code(text: object) -> str:
-    """A setting's name or value in typewriter."""
-    return rf"\texttt{{{tex(text)}}}"
 
 
 def nats(value: float) -> str:
@@ -208,50 +157,6 @@ def expected(expect: Expectation) -> str:
     parts += [f"S~{sign}~{tex(other)}" for sign, others in orderings for other in others]
     parts += [f"B~$<$~{tex(other)}" for other in expect.less_traffic]
     return ", ".join(parts) if parts else ABSENT
-
-
-def words(count: int) -> str:
-    """A small count in words."""
-    return _WORDS[count] if count < len(_WORDS) else str(count)
-
-
-def listing(items: Iterable[str]) -> str:
-    """Items (LaTeX already) as `a, b and c`."""
-    items = list(items)
-    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
-
-
-def value(given: Any) -> str:
-    """The value of a setting as plain text; equal entries of a sequence are said once."""
-    if given is None:
-        return "none"
-    if isinstance(given, bool):
-        return "on" if given else "off"
-    if isinstance(given, Mapping):
-        return ", ".join(f"{key} {value(inner)}" for key, inner in given.items())
-    if isinstance(given, list | tuple):
-        if len(given) > 1 and len(set(map(str, given))) == 1:
-            return f"{value(given[0])} at each of {len(given)} stages"
-        return ", ".join(value(item) for item in given)
-    return f"{given:g}" if isinstance(given, float) else str(given)
-
-
-def settings(change: Mapping[str, Any], prefix: str = "") -> str:
-    """A change of the configuration as `key = value` in typewriter, nested keys dotted."""
-    found = []
-    for key, given in change.items():
-        name = f"{prefix}{key}"
-        found.append(
-            settings(given, f"{name}.")
-            if isinstance(given, Mapping) and given
-            else f"{code(name)} = {code(value(given))}"
-        )
-    return ", ".join(found)
-
-
-def one_line(text: str) -> str:
-    """Text for a LaTeX comment."""
-    return " ".join(text.split())
 
 
 FILTERS: dict[str, Callable[..., str]] = {

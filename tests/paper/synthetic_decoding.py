@@ -1,0 +1,204 @@
+"""Synthetic decoding rows and records."""
+
+import numpy as np
+
+from ablations.paper.collecting.arms import DecodeRecord
+from ablations.study.contracts.dynatree import (
+    DecodePair,
+    DecodeSample,
+    DecodeSpec,
+    DecodeTotals,
+    NgramDraftSpec,
+    PromptSet,
+    Pruning,
+    Shape,
+)
+from ablations.study.contracts.lm import Compute
+from ablations.study.contracts.record import Outcome
+from tests.paper.synthetic_common import crash, record_of, rng
+
+LINEAR = {"method": "linear", "branching": 1}
+# id: title, section, step, change, hypothesis, expectation, versus, speed-up,
+# acceptance, (shape, pruning), prompts
+DYNATREE: dict[str, tuple] = {
+    "F1": ("AR", "forward", "AR", {"drafter": None}, None, {}, None, 1.0, 0.0, None, 16),
+    "F2": (
+        "Linear K=6",
+        "forward",
+        "+ drafter (n-gram)",
+        {"shape": {**LINEAR, "depth": 6}, "pruning": {"tau": None}},
+        "A cheap drafter already pays.",
+        {"speed": "up", "quality": "same"},
+        "F1",
+        1.62,
+        1.5,
+        (Shape(method="linear", depth=6, branching=1), Pruning(tau=None)),
+        16,
+    ),
+    "F3": (
+        "Tree D=7 B=2",
+        "forward",
+        "+ tree",
+        {"pruning": {"tau": None}},
+        "A wider draft alone costs more than it accepts.",
+        {"speed": "down", "quality": "same"},
+        "F2",
+        0.21,
+        2.3,
+        (Shape(), Pruning(tau=None)),
+        6,
+    ),
+    "F4": (
+        "Tree D=7 B=2 tau=0.05",
+        "forward",
+        "+ pruning",
+        {},
+        "Pruning makes the tree affordable.",
+        {"speed": "up_strong", "quality": "same", "above": ("F2",)},
+        "F3",
+        1.83,
+        2.1,
+        (Shape(), Pruning()),
+        16,
+    ),
+    "K1": (
+        "Linear K=7",
+        "backward",
+        "- tree",
+        {"shape": {**LINEAR, "depth": 7}, "pruning": {"tau": None}},
+        "Without the tree, alternatives at uncertain tokens are lost.",
+        {"speed": "down", "about": ("F2",)},
+        "F4",
+        1.6,
+        1.55,
+        (Shape(method="linear", depth=7, branching=1), Pruning(tau=None)),
+        16,
+    ),
+    "K2": (
+        "Tree D=7 B=2 without pruning",
+        "backward",
+        "- pruning",
+        {"pruning": {"tau": None}},
+        "Without pruning, drafting and verification outgrow their gain.",
+        {"speed": "down_strong"},
+        "F4",
+        0.21,
+        2.3,
+        (Shape(), Pruning(tau=None)),
+        6,
+    ),
+    "K3": (
+        "Tree D=7 B=1 tau=0.05",
+        "backward",
+        "- branching",
+        {"shape": {"branching": 1}},
+        "One child per node is a linear draft that can stop early.",
+        {"speed": "down", "about": ("K1",)},
+        "F4",
+        1.7,
+        1.6,
+        (Shape(branching=1), Pruning()),
+        16,
+    ),
+    "K4": (
+        "Tree D=1 B=2 tau=0.05",
+        "backward",
+        "- depth",
+        {"shape": {"depth": 1}},
+        "A shallow tree cannot amortise a target forward.",
+        {"speed": "down"},
+        "F4",
+        1.25,
+        0.6,
+        (Shape(depth=1), Pruning()),
+        16,
+    ),
+    "K5": (
+        "AR",
+        "backward",
+        "- drafter",
+        {"drafter": None},
+        "Drafting is what pays.",
+        {"below": ("F4", "K2")},
+        "F4",
+        1.0,
+        0.0,
+        None,
+        16,
+    ),
+}
+
+SHARED = {"K2": "F3", "K5": "F1"}
+"""Rows that are another row under a second name, and share its record."""
+
+
+def decode_record(
+    name: str,
+    prompts: int,
+    speedup: float,
+    accepted: float,
+    draft: tuple | None,
+    crashed: bool,
+    unmatched: int,
+) -> DecodeRecord:
+    shape, pruning = draft or (None, None)
+    kinds = ("code", "docs")
+    spec = DecodeSpec(
+        drafter=NgramDraftSpec(context_weight=4.0) if draft else None,
+        shape=shape,
+        pruning=pruning,
+        reference="autoregressive" if draft else "generate",
+        prompts=tuple(
+            PromptSet(
+                kind=kind,
+                text=kind,
+                split="heldout",
+                count=prompts // 2,
+                tokens=None if kind == "code" else 256,
+            )
+            for kind in kinds
+        ),
+        new_tokens=64,
+        repeats=2,
+        compute=Compute(),
+    )
+    if crashed:
+        return record_of(DecodeRecord, name, spec, crash(), (), None)
+    own = rng(name)
+    samples = []
+    for index in range(prompts):
+        ease = np.random.default_rng(index).normal(0, 0.12)
+        rounds = max(1, round(63 / (1 + accepted)))
+        per_round = tuple(int(own.binomial(7, min(1, accepted / 7))) for _ in range(rounds)) if draft else ()
+        ratio = speedup * float(np.exp(ease + own.normal(0, 0.04))) if draft else 1.25
+        seconds = own.lognormal(np.log(3.3), 0.04, 2)
+        samples.append(
+            DecodeSample(
+                document=f"prompt-{index // 2:02d}",
+                kind=kinds[index % 2],
+                prompt_tokens=180,
+                new_tokens=64,
+                stopped=False,
+                matched=index >= unmatched,
+                ties=int(index < unmatched),
+                repeated_4grams=float(np.clip(own.normal(0.15, 0.05), 0, 1)),
+                target_forwards=len(per_round) if draft else 63,
+                draft_forwards=len(per_round) * shape.depth if draft else 0,
+                drafted=len(per_round) * 14 if draft else 0,
+                accepted=sum(per_round),
+                accepted_per_round=per_round,
+                draft_seconds=0.2 if draft else 0.0,
+                verify_seconds=1.4,
+                pairs=tuple(
+                    DecodePair(
+                        arm=float(s / ratio),
+                        arm_first=0.6,
+                        reference=float(s * own.lognormal(0, 0.02)),
+                        reference_first=0.6,
+                    )
+                    for s in seconds
+                ),
+            )
+        )
+    totals = DecodeTotals(tie_margin=0.0, weight_layout="prepacked", peak_memory_bytes=1_200_000_000)
+    return record_of(DecodeRecord, name, spec, Outcome(status="ok"), tuple(samples), totals)
