@@ -89,6 +89,16 @@ rule calibrate:
         "python -m ablations.sdtp.calibrate --spec {input.spec} --out {output} > {log} 2>&1"
 
 
+# An evaluation is one job, or several that share its prompts and one that joins their records. The record has
+# the same name either way: how many jobs shared the prompts is no part of a result.
+shards = plan.config.sdtp.evaluation.shards
+evaluated = plan.pattern(stages.EVALUATE_SDTP)
+
+
+scattergather:
+    evaluation=shards,
+
+
 rule evaluate_sdtp:
     input:
         unpack(job_inputs),
@@ -99,7 +109,7 @@ rule evaluate_sdtp:
     benchmark:
         "benchmarks/evaluate_sdtp/{digest}.tsv"
     wildcard_constraints:
-        digest=plan.pattern(stages.EVALUATE_SDTP),
+        digest=evaluated if shards == 1 else plan.NO_DIGEST,
     conda:
         "../../envs/measure.yaml"
     threads: job_threads
@@ -108,11 +118,55 @@ rule evaluate_sdtp:
         timer=1,
     params:
         label=job_label,
+        share="",
     message:
         "Evaluating {params.label} (SDTP)"
     shell:
         "python -m ablations.sdtp.evaluate --spec {input.spec} --out {output}"
-        " --label {params.label:q} > {log} 2>&1"
+        " --label {params.label:q} {params.share} > {log} 2>&1"
+
+
+use rule evaluate_sdtp as evaluate_shard with:
+    output:
+        stages.SHARD,
+    log:
+        "logs/evaluate_sdtp/{digest}.{scatteritem}.log",
+    benchmark:
+        "benchmarks/evaluate_sdtp/{digest}.{scatteritem}.tsv"
+    wildcard_constraints:
+        digest=evaluated if shards > 1 else plan.NO_DIGEST,
+    params:
+        label=job_label,
+        share=lambda wildcards: f"--shard {wildcards.scatteritem}",
+    message:
+        "Evaluating {params.label} (SDTP), share {wildcards.scatteritem}"
+
+
+rule join_shards:
+    input:
+        spec=ancient(stages.SPEC),
+        shards=gather.evaluation(stages.SHARDS),
+    output:
+        stages.EVALUATE_SDTP.result,
+    log:
+        "logs/join_shards/{digest}.log",
+    benchmark:
+        "benchmarks/join_shards/{digest}.tsv"
+    wildcard_constraints:
+        digest=evaluated if shards > 1 else plan.NO_DIGEST,
+    conda:
+        "../../envs/measure.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        runtime=model_resources["runtime"],
+    params:
+        label=job_label,
+    message:
+        "Joining the shares of {params.label} (SDTP)"
+    shell:
+        "python -m ablations.sdtp.evaluate --spec {input.spec} --out {output}"
+        " --label {params.label:q} --join {input.shards} > {log} 2>&1"
 
 
 rule evaluate_pipeline:

@@ -1,4 +1,7 @@
-"""Job `evaluate_sdtp`: quality and prefill speed of one pruning configuration on the held-out windows."""
+"""Job `evaluate_sdtp`: quality and prefill speed of one pruning configuration on the held-out windows.
+
+Several jobs can share the prompts of one experiment (``--shard 2-of-4``); a last one joins their records.
+"""
 
 from collections.abc import Sequence
 
@@ -14,14 +17,27 @@ from ablations.sdtp.evaluation import Evaluation
 from ablations.sdtp.heldout import heldout_passkeys, heldout_windows, read_reference, require_positions
 from ablations.sdtp.report import totals_of, write_report
 from ablations.sdtp.retrieval import Passkey
+from ablations.sdtp.shards import WHOLE, Shard, add_arguments, join
 from ablations.study.contracts.record import Outcome
 from ablations.study.contracts.sdtp import EvaluateSpec, RetrievalProbe, SdtpSample
 from ablations.study.errors import UserError
 from ablations.study.job import Run, main
 
 
-def evaluate(run: Run[EvaluateSpec]) -> None:
+def share(run: Run[EvaluateSpec]) -> None:
+    """Evaluate the share of the prompts that the arguments name, or join all shares."""
+    if run.arguments.join:
+        join(run, run.arguments.join)
+    else:
+        evaluate(run, run.arguments.shard)
+
+
+def evaluate(run: Run[EvaluateSpec], shard: Shard = WHOLE) -> None:
     """Evaluate one pruning configuration and write its record, also when the arm crashes.
+
+    Args:
+        run: The job.
+        shard: Share of the prompts to evaluate.
 
     Raises:
         UserError: an input is missing, corrupt or made for something else, the prompt is too short to prune,
@@ -53,7 +69,7 @@ def evaluate(run: Run[EvaluateSpec]) -> None:
     capacity = max(longest, spec.windows.prompt_tokens + spec.windows.continuation_tokens)
     evaluation = Evaluation(arm, spec, reference, capacity)
     try:
-        samples, probes = _measure(evaluation, windows, keys)
+        samples, probes = _measure(evaluation, shard.take(windows), shard.take(keys))
     except ArmCrashError as crash:
         # A machine that cannot run the unpruned prompt either is no finding about the arm.
         evaluation.dense_prefill(windows[0].ids[: spec.windows.prompt_tokens].to(device))
@@ -68,19 +84,19 @@ def evaluate(run: Run[EvaluateSpec]) -> None:
 
 
 def _measure(
-    evaluation: Evaluation, windows: Sequence[Window], keys: Sequence[Passkey]
+    evaluation: Evaluation, windows: Sequence[tuple[int, Window]], keys: Sequence[tuple[int, Passkey]]
 ) -> tuple[list[SdtpSample], list[RetrievalProbe]]:
     with tqdm(total=len(windows) + len(keys), desc="evaluate", mininterval=2) as bar:
         samples = []
-        for number, window in enumerate(windows):
+        for number, window in windows:
             samples.append(evaluation.window(number, window))
             bar.update()
         probes = []
-        for number, key in enumerate(keys):
+        for number, key in keys:
             probes.append(evaluation.passkey(number, key))
             bar.update()
     return samples, probes
 
 
 if __name__ == "__main__":
-    main("ablations.sdtp.evaluate", EvaluateSpec, evaluate, __doc__)
+    main("ablations.sdtp.evaluate", EvaluateSpec, share, __doc__, add_arguments)

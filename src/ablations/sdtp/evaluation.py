@@ -43,7 +43,7 @@ class Evaluation:
         self.flops: list[int] = []
 
     def window(self, number: int, window: Window) -> SdtpSample:
-        """Evaluate one window; the first ones are timed, and their last timed prefill is evaluated.
+        """Evaluate window `number`; the first ones are timed, and their last timed prefill is evaluated.
 
         Raises:
             ArmCrashError: the pruned prefill or its continuation raised.
@@ -99,7 +99,7 @@ class Evaluation:
         timing = self.spec.timing
         if timing is None or number >= timing.documents:
             return arm(), ()
-        warmup = timing.warmup if number == 0 else 0
+        warmup = 0 if self.kept else timing.warmup
         with device_lock(self.arm.lm.device):
             measured = list(
                 timed_pairs(

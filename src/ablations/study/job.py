@@ -52,13 +52,20 @@ class JobFile(Contract, Generic[Spec]):
 
 
 class Run(Generic[Spec]):
-    """One running job: its file, where its result goes, its label, and its clock."""
+    """One running job: its file, where its result goes, its label, its further arguments, and its clock."""
 
-    def __init__(self, job: JobFile[Spec], out: Path, label: str | None) -> None:
+    def __init__(
+        self,
+        job: JobFile[Spec],
+        out: Path,
+        label: str | None,
+        arguments: argparse.Namespace | None = None,
+    ) -> None:
         self.job = job
         self.spec: Spec = job.spec
         self.out = out
         self.label = label
+        self.arguments = arguments
         self.measured_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._start = time.perf_counter()
 
@@ -100,7 +107,13 @@ def require_pins(pins: dict[str, str]) -> None:
             )
 
 
-def main(module: str, spec_type: type[Spec], work: Callable[[Run[Spec]], None], about: str) -> None:
+def main(
+    module: str,
+    spec_type: type[Spec],
+    work: Callable[[Run[Spec]], None],
+    about: str,
+    add_arguments: Callable[[argparse.ArgumentParser], None] | None = None,
+) -> None:
     """Parse the command line of a job, run `work`, and turn its errors into one line.
 
     Args:
@@ -108,6 +121,7 @@ def main(module: str, spec_type: type[Spec], work: Callable[[Run[Spec]], None], 
         spec_type: Contract of the spec.
         work: Does the job and writes `run.out` atomically.
         about: What the job does, for ``--help``.
+        add_arguments: Adds arguments of the job's own; no result may depend on them.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m {module}",
@@ -117,8 +131,10 @@ def main(module: str, spec_type: type[Spec], work: Callable[[Run[Spec]], None], 
     parser.add_argument("--spec", type=Path, required=True, help="spec file written for the study")
     parser.add_argument("--out", type=Path, required=True, help="result to write, atomically")
     parser.add_argument("--label", help="id of the experiment, kept in its record")
+    if add_arguments is not None:
+        add_arguments(parser)
     arguments = parser.parse_args()
     with one_line_errors(arguments.out):
         job = read_job(arguments.spec, spec_type)
         require_pins(job.pins)
-        work(Run(job, arguments.out, arguments.label))
+        work(Run(job, arguments.out, arguments.label, arguments))

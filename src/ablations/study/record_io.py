@@ -1,5 +1,6 @@
 """Reading and writing records, checked against their contract both times."""
 
+import json
 import subprocess
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
@@ -68,6 +69,20 @@ def read_record(path: Path, record_type: type[Record]) -> Record:
         UserError: missing, not JSON, or against its contract.
     """
     return read_contract(path, record_type)
+
+
+def read_rows(path: Path, record: Record) -> list[dict]:
+    """Read the bulky rows beside the record at `path`; none where it has no side file.
+
+    Raises:
+        UserError: the file is missing, or its bytes are not those that were written.
+    """
+    if record.side is None:
+        return []
+    side = path.with_name(record.side.file)
+    if not side.is_file() or sha256_file(side) != record.side.sha256:
+        raise UserError(f"{side}: missing or edited; delete {path} and run snakemake again")
+    return [json.loads(line) for line in side.read_text(encoding="utf-8").splitlines()]
 
 
 def read_contract(path: Path, contract: type[Contract]) -> Contract:

@@ -48,6 +48,14 @@ def launch(work: Work, run: Run[EvaluateSpec]) -> None:
 
 
 def _start(work: Work, run: Run[EvaluateSpec], ranks: int) -> None:
+    if 0 < torch.cuda.device_count() < ranks:
+        # Two ranks on one GPU would measure each other; on the CPU bytes are the same. The record says so.
+        print(
+            f"{ranks} ranks, but {torch.cuda.device_count()} GPU(s): the pipeline runs on the CPU",
+            file=sys.stderr,
+            flush=True,
+        )
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     with tempfile.TemporaryDirectory(prefix="ablations-ranks-") as name:
         folder = Path(name)
         arguments = (work, ranks, folder, run.job.model_dump_json(), run.out, run.label)

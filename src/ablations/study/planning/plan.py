@@ -27,6 +27,9 @@ class Plan:
         UserError: whatever is wrong with the configuration, one line that names the key.
     """
 
+    NO_DIGEST = "(?!)"
+    """Regular expression that matches nothing."""
+
     def __init__(self, raw: dict, root: Path) -> None:
         self.config = load_study(raw)
         self.sources = Sources(CodeIndex(), Pins.read(root / "constraints.txt"))
@@ -46,7 +49,8 @@ class Plan:
 
     def pattern(self, stage: Stage) -> str:
         """Regular expression that matches the digests of a stage's jobs, and nothing else."""
-        return "|".join(digest for digest, job in self.jobs.items() if job.stage == stage) or "(?!)"
+        found = (digest for digest, job in self.jobs.items() if job.stage == stage)
+        return "|".join(found) or self.NO_DIGEST
 
     def label(self, digest: str) -> str:
         """Id of the first experiment that a record belongs to."""

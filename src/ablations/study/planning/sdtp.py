@@ -46,6 +46,11 @@ class SdtpPlanner:
                 f"sdtp.evaluation.timing.documents: {evaluation.timing.documents} timed documents, but only"
                 f" {evaluation.documents} are evaluated (sdtp.evaluation.documents)"
             )
+        if evaluation.shards > evaluation.documents:
+            raise UserError(
+                f"sdtp.evaluation.shards: {evaluation.shards} jobs cannot share {evaluation.documents}"
+                " documents (sdtp.evaluation.documents); lower it"
+            )
         self._windows = Windows(
             documents=evaluation.documents,
             prompt_tokens=evaluation.prompt_tokens,

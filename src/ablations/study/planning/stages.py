@@ -26,6 +26,9 @@ def _artefact(kind: str) -> str:
 
 RECORD = f"{RESULTS}/record/{{digest}}.json"
 SPEC = f"{RESULTS}/spec/{{digest}}.json"
+SHARD = f"{RESULTS}/shard/{{digest}}.{{scatteritem}}.json"
+# As Snakemake's `gather` takes it, which fills in the shares and leaves the digest.
+SHARDS = SHARD.replace("{digest}", "{{digest}}")
 
 PREPARE_MODEL = Stage("prepare_model", "ablations.lm.prepare_model", _artefact("model"))
 PREPARE_TEXT = Stage("prepare_text", "ablations.lm.prepare_text", _artefact("text"))
@@ -37,6 +40,7 @@ EVALUATE_SDTP = Stage("evaluate_sdtp", "ablations.sdtp.evaluate", RECORD)
 EVALUATE_PIPELINE = Stage("evaluate_pipeline", "ablations.sdtp.evaluate_pipeline", RECORD)
 SWEEP = Stage("sweep", "ablations.sdtp.sweep", f"{RESULTS}/sweep/{{digest}}.json")
 FIT_NGRAM = Stage("fit_ngram", "ablations.dynatree.fit_ngram", _artefact("ngram"))
+CALIBRATE_COSTS = Stage("calibrate_costs", "ablations.dynatree.calibrate_costs", _artefact("costs"))
 DECODE = Stage("decode", "ablations.dynatree.decode", RECORD)
 
 SUMMARY = f"{RESULTS}/summary.json"
