@@ -10,6 +10,7 @@ from ablations.lm.layered import LayeredLM
 VOCABULARY = 97
 SIZES = {
     "llama": {"num_key_value_heads": 2},
+    "mistral": {"num_key_value_heads": 2, "sliding_window": None},
     "qwen2": {"num_key_value_heads": 2, "use_sliding_window": False},
     "gpt_neox": {},
 }

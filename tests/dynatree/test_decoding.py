@@ -7,6 +7,7 @@ from torch import Tensor
 from ablations.dynatree.decoding import Draft, Generation, decode_autoregressive, decode_speculative
 from ablations.dynatree.drafter import Drafter
 from ablations.dynatree.generate import decode_with_transformers
+from ablations.dynatree.grow import FixedGrowth
 from ablations.dynatree.neural import NeuralDrafter
 from ablations.dynatree.tree import TokenTree
 from ablations.lm.layered import LayeredLM
@@ -15,11 +16,11 @@ from tests.dynatree.noisy_models import VOCABULARY, noisy_copy, tiny_model
 NEW_TOKENS = 48
 ROOM = 512
 SHAPES = {
-    "linear": {"depth": 6, "branching": 1, "tau": None, "max_nodes": 6},
-    "tree": {"depth": 5, "branching": 2, "tau": None, "max_nodes": 62},
-    "pruned tree": {"depth": 6, "branching": 3, "tau": 0.02, "max_nodes": 128},
-    "capped tree": {"depth": 5, "branching": 3, "tau": None, "max_nodes": 20},
-    "tree of one level": {"depth": 1, "branching": 2, "tau": 0.05, "max_nodes": 2},
+    "linear": {"max_depth": 6, "branching": 1, "tau": None, "max_nodes": 6},
+    "tree": {"max_depth": 5, "branching": 2, "tau": None, "max_nodes": 62},
+    "pruned tree": {"max_depth": 6, "branching": 3, "tau": 0.02, "max_nodes": 128},
+    "capped tree": {"max_depth": 5, "branching": 3, "tau": None, "max_nodes": 20},
+    "tree of one level": {"max_depth": 1, "branching": 2, "tau": 0.05, "max_nodes": 2},
 }
 
 
@@ -59,7 +60,7 @@ def drafted(target: LayeredLM, shape: str, noise: float = 0.02) -> Draft:
     sizes = dict(SHAPES[shape])
     tree = TokenTree(sizes.pop("max_nodes"), target.device)
     drafter = Watched(NeuralDrafter(noisy_copy(target, noise), VOCABULARY, ROOM))
-    return Draft(drafter=drafter, tree=tree, **sizes)
+    return Draft(drafter=drafter, tree=tree, growth=FixedGrowth(**sizes))
 
 
 def speculate(target: LayeredLM, draft: Draft, prompt: list[int], limit: int = NEW_TOKENS) -> Generation:
@@ -69,11 +70,17 @@ def speculate(target: LayeredLM, draft: Draft, prompt: list[int], limit: int = N
 def check_statistics(generation: Generation, draft: Draft, ended_inside: bool = False) -> None:
     rounds = len(generation.accepted)
     assert len(generation.tokens) == sum(generation.accepted) + rounds + 1 - ended_inside
-    assert all(0 <= accepted <= draft.depth for accepted in generation.accepted)
-    assert sum(generation.accepted) <= generation.drafted <= rounds * draft.tree.max_nodes
-    assert generation.draft_forwards <= rounds * draft.depth
+    assert all(0 <= accepted <= draft.growth.max_depth for accepted in generation.accepted)
+    assert len(generation.tested) == len(generation.drafted) == rounds
+    for accepted, tested, drafted in zip(
+        generation.accepted, generation.tested, generation.drafted, strict=True
+    ):
+        assert accepted <= tested <= accepted + 1
+        assert tested <= drafted <= draft.tree.max_nodes
+    assert generation.draft_forwards <= rounds * draft.growth.max_depth
     assert generation.first_seconds > 0
     assert (generation.verify_seconds > 0) == (rounds > 0)
+    assert generation.draft_seconds + generation.verify_seconds <= generation.round_seconds
 
 
 @torch.inference_mode()
@@ -126,11 +133,11 @@ def test_one_target_forward_a_round_and_one_draft_forward_a_level(shape):
     found = speculate(target, draft, prompt)
     # The prefill, then one per round over the root and all its nodes.
     assert len(target_calls.rows) == 1 + len(found.accepted)
-    assert sum(target_calls.rows[1:]) == found.drafted + len(found.accepted)
+    assert sum(target_calls.rows[1:]) == sum(found.drafted) + len(found.accepted)
     assert len(draft_calls.rows) == 1 + found.draft_forwards
-    levels = [min(draft.depth, NEW_TOKENS - 1 - done) for done in _tokens_before_rounds(found)]
+    levels = [min(draft.growth.max_depth, NEW_TOKENS - 1 - done) for done in _tokens_before_rounds(found)]
     assert found.draft_forwards <= sum(levels)
-    if draft.tau is None:
+    if draft.growth.tau is None:
         assert found.draft_forwards == sum(levels)
 
 
@@ -147,10 +154,10 @@ def test_a_perfect_draft_is_accepted_whole(shape):
     target = tiny_model("qwen2")
     draft = drafted(target, shape, noise=0.0)
     (prompt,) = prompts(1)
-    found = speculate(target, draft, prompt, limit=1 + 3 * (draft.depth + 1))
+    found = speculate(target, draft, prompt, limit=1 + 3 * (draft.growth.max_depth + 1))
     if shape != "capped tree":
-        assert found.accepted == [draft.depth] * 3
-    assert found.tokens == greedy(target, prompt, limit=1 + 3 * (draft.depth + 1)).tokens
+        assert found.accepted == [draft.growth.max_depth] * 3
+    assert found.tokens == greedy(target, prompt, limit=1 + 3 * (draft.growth.max_depth + 1)).tokens
 
 
 @torch.inference_mode()

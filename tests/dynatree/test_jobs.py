@@ -163,7 +163,7 @@ def test_counts_of_a_larger_vocabulary_are_refused(folder, inputs):
     ("changes", "message"),
     [
         ({"new_tokens": 4080}, "30 tokens and 4080 new ones exceed the target's 4096 positions"),
-        ({"shape": TREE | {"method": "linear"}}, r"shape\.branching: a linear draft is one path"),
+        ({"shape": TREE | {"method": "linear"}}, r"shape\.method: a linear draft is one path"),
         ({"shape": None}, "'shape' and 'pruning' are needed with a drafter"),
     ],
 )

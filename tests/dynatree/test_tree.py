@@ -66,7 +66,8 @@ def test_accepted_path_matches_a_walk_from_the_root(drawn, seed):
         if not children:
             break
         expected += children
-    assert accepted_path(tree, decided).tolist() == expected
+    found = accepted_path(tree.tokens, tree.parents, tree.ancestors, decided)
+    assert found.tolist() == expected
 
 
 def test_planting_again_forgets_the_last_round():

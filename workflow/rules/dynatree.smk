@@ -24,6 +24,29 @@ rule fit_ngram:
         "python -m ablations.dynatree.fit_ngram --spec {input.spec} --out {output} > {log} 2>&1"
 
 
+rule calibrate_costs:
+    input:
+        unpack(job_inputs),
+    output:
+        stages.CALIBRATE_COSTS.result,
+    log:
+        "logs/calibrate_costs/{digest}.log",
+    benchmark:
+        "benchmarks/calibrate_costs/{digest}.tsv"
+    wildcard_constraints:
+        digest=plan.pattern(stages.CALIBRATE_COSTS),
+    conda:
+        "../../envs/measure.yaml"
+    threads: job_threads
+    resources:
+        **model_resources,
+        timer=1,
+    message:
+        "Measuring costs of drafting and verifying {wildcards.digest}"
+    shell:
+        "python -m ablations.dynatree.calibrate_costs --spec {input.spec} --out {output} > {log} 2>&1"
+
+
 rule decode:
     input:
         unpack(job_inputs),

@@ -6,28 +6,19 @@ from functools import partial
 import torch
 from tqdm import tqdm
 
-from ablations.dynatree.decoding import Draft, Generation, decode_autoregressive, decode_speculative
-from ablations.dynatree.drafter import Drafter
+from ablations.dynatree.arm import build_draft
+from ablations.dynatree.decoding import Generation, decode_autoregressive, decode_speculative
 from ablations.dynatree.exactness import TIE_MARGINS, count_ties
 from ablations.dynatree.generate import decode_with_transformers
-from ablations.dynatree.neural import NeuralDrafter
-from ablations.dynatree.ngram import NgramCounts, NgramDrafter
-from ablations.dynatree.tree import TokenTree
-from ablations.lm.checkpoint import load_model, load_tokenizer
-from ablations.lm.corpus import Window, read_corpus, windows
+from ablations.dynatree.prompts import read_prompts
+from ablations.lm.checkpoint import load_model
+from ablations.lm.corpus import Window
 from ablations.lm.device import configure, device_name, peak_memory_bytes
 from ablations.lm.layered import LayeredLM
 from ablations.lm.packing import pack_linears
 from ablations.lm.timing import Pair, device_lock, timed_pairs
-from ablations.study.contracts.dynatree import (
-    DecodePair,
-    DecodeSample,
-    DecodeSpec,
-    DecodeTotals,
-    NgramDraftSpec,
-)
+from ablations.study.contracts.dynatree import DecodePair, DecodeSample, DecodeSpec, DecodeTotals
 from ablations.study.contracts.record import Outcome, Record
-from ablations.study.errors import UserError
 from ablations.study.job import JobFile, Run, main
 from ablations.study.record_io import digests_of, environment_of, write_record
 
@@ -36,73 +27,16 @@ Decoder = Callable[[list[int], int], Generation]
 WARMUP_TOKENS = 8
 
 
-def read_prompts(job: JobFile[DecodeSpec], target: LayeredLM) -> list[Window]:
-    """Prompts of all sets of the spec, each set's in its corpus' order.
-
-    Raises:
-        UserError: too few documents, or a prompt that with its new tokens exceeds the target's positions.
-    """
-    tokenizer = load_tokenizer(job.path("model"))
-    positions = target.config.max_position_embeddings
-    longest = positions - job.spec.new_tokens
-    prompts = []
-    for chosen in job.spec.prompts:
-        documents = read_corpus(job.path(chosen.text))
-        found = windows(documents, tokenizer, chosen.split, chosen.count, chosen.tokens)
-        for window in found:
-            if len(window.ids) > longest:
-                raise UserError(
-                    f"prompt {window.document}: {len(window.ids)} tokens and {job.spec.new_tokens} new ones"
-                    f" exceed the target's {positions} positions; set 'tokens' of the prompts"
-                    f" '{chosen.kind}' to at most {longest}"
-                )
-        prompts += [Window(window.document, chosen.kind, window.ids) for window in found]
-    return prompts
-
-
 def build_arm(job: JobFile[DecodeSpec], target: LayeredLM, capacity: int) -> Decoder:
     """The decoder that the spec describes, its buffers allocated.
 
     Raises:
         UserError: an incomplete or contradictory spec, or a drafter of another vocabulary.
     """
-    spec = job.spec
-    if spec.drafter is None:
+    if job.spec.drafter is None:
         return partial(decode_autoregressive, target, target.new_cache(capacity))
-    shape, pruning = spec.shape, spec.pruning
-    if shape is None or pruning is None:
-        raise UserError(f"spec {job.digest}: 'shape' and 'pruning' are needed with a drafter")
-    if shape.method == "linear" and shape.branching != 1:
-        raise UserError("shape.branching: a linear draft is one path; set it to 1 or 'method' to tree")
-    nodes = min(pruning.max_nodes, sum(shape.branching**depth for depth in range(1, shape.depth + 1)))
-    draft = Draft(
-        drafter=_build_drafter(job, target, capacity, nodes),
-        tree=TokenTree(nodes, target.device),
-        depth=shape.depth,
-        branching=shape.branching,
-        tau=pruning.tau,
-    )
-    return partial(decode_speculative, target, target.new_cache(capacity + nodes), draft)
-
-
-def _build_drafter(job: JobFile[DecodeSpec], target: LayeredLM, tokens: int, nodes: int) -> Drafter:
-    vocabulary = target.lm_head.out_features
-    if isinstance(job.spec.drafter, NgramDraftSpec):
-        counts = NgramCounts.load(job.path("ngram"), vocabulary)
-        return NgramDrafter(counts, job.spec.drafter.context_weight, target.device)
-    model, draft_model = job.path("model"), job.path("draft")
-    if load_tokenizer(model).get_vocab() != load_tokenizer(draft_model).get_vocab():
-        raise UserError(
-            f"{draft_model}: the draft's vocabulary is not the target's; choose a draft that shares it"
-        )
-    draft = load_model(draft_model, job.spec.compute, target.device)
-    if draft.config.max_position_embeddings < tokens:
-        raise UserError(
-            f"{draft_model}: the draft has {draft.config.max_position_embeddings} positions, prompts and new"
-            f" tokens need {tokens}; set 'tokens' of the prompts lower or choose another draft"
-        )
-    pack_linears(draft)
-    return NeuralDrafter(draft, vocabulary, tokens + nodes)
+    draft = build_draft(job, target, capacity)
+    return partial(decode_speculative, target, target.new_cache(capacity + draft.tree.max_nodes), draft)
 
 
 def build_reference(job: JobFile[DecodeSpec], target: LayeredLM, capacity: int) -> Decoder:
@@ -132,11 +66,17 @@ def sample(
         repeated_4grams=repeated_share(generation.tokens, 4),
         target_forwards=len(generation.accepted),
         draft_forwards=generation.draft_forwards,
-        drafted=generation.drafted,
+        drafted=sum(generation.drafted),
         accepted=sum(generation.accepted),
         accepted_per_round=tuple(generation.accepted),
+        drafted_per_round=tuple(generation.drafted),
+        tested_per_depth=rounds_by_depth(generation.tested),
+        accepted_per_depth=rounds_by_depth(generation.accepted, max(generation.tested, default=0)),
         draft_seconds=generation.draft_seconds,
         verify_seconds=generation.verify_seconds,
+        bookkeeping_seconds=max(
+            0.0, generation.round_seconds - generation.draft_seconds - generation.verify_seconds
+        ),
         pairs=tuple(
             DecodePair(
                 arm=arm_seconds,
@@ -147,6 +87,12 @@ def sample(
             for (arm, arm_seconds), (reference, reference_seconds) in pairs
         ),
     )
+
+
+def rounds_by_depth(reached: list[int], depths: int | None = None) -> tuple[int, ...]:
+    """Rounds that reached at least depth 1, 2, and so on, up to `depths` (None: the deepest reached)."""
+    depths = max(reached, default=0) if depths is None else depths
+    return tuple(sum(level >= depth for level in reached) for depth in range(1, depths + 1))
 
 
 def repeated_share(tokens: list[int], length: int) -> float:

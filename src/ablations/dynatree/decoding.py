@@ -2,16 +2,18 @@
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from time import perf_counter
 
 import torch
 
-from ablations.dynatree.drafter import Drafter
-from ablations.dynatree.grow import grow
+from ablations.dynatree.clock import PhaseClock
+from ablations.dynatree.drafter import Drafter, TimedDrafter
+from ablations.dynatree.grow import Growth
 from ablations.dynatree.tree import TokenTree
 from ablations.dynatree.verify import verify
 from ablations.lm.cache import StaticCache
 from ablations.lm.layered import LayeredLM
-from ablations.lm.timing import stopwatch
+from ablations.lm.timing import stopwatch, synchronise
 
 
 @dataclass
@@ -24,39 +26,40 @@ class Generation:
     Attributes:
         tokens: Emitted token ids, end of sequence included.
         accepted: Draft tokens accepted and emitted in each round (in each step, when autoregressive).
-        drafted: Nodes verified below the roots.
+        tested: Levels of each round at which an accepted node had drafted children, up to what was
+            emitted; at least `accepted`.
+        drafted: Nodes verified below the root in each round.
         draft_forwards: Levels drafted.
         first_seconds: From the start to the first token; all prefills are included.
-        draft_seconds: Spent drafting, draft prefill left out.
+        draft_seconds: Spent in the drafter, draft prefill left out.
         verify_seconds: Spent in the target's forwards after prefill.
+        round_seconds: Spent in the rounds, all of it.
     """
 
     tokens: list[int] = field(default_factory=list)
     accepted: list[int] = field(default_factory=list)
-    drafted: int = 0
+    tested: list[int] = field(default_factory=list)
+    drafted: list[int] = field(default_factory=list)
     draft_forwards: int = 0
     first_seconds: float = 0.0
     draft_seconds: float = 0.0
     verify_seconds: float = 0.0
+    round_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Draft:
-    """Who drafts, and how large.
+    """Who drafts, and how the tree grows.
 
     Attributes:
         drafter: Proposes the nodes of a level.
         tree: Buffers for the tree; its `max_nodes` is the cap.
-        depth: Levels below the root; a linear draft of K tokens has depth K and branching 1.
-        branching: Children per node.
-        tau: Threshold on the path probability; None prunes nothing.
+        growth: Which of the proposed nodes become the tree.
     """
 
     drafter: Drafter
     tree: TokenTree
-    depth: int
-    branching: int
-    tau: float | None
+    growth: Growth
 
 
 def decode_autoregressive(target: LayeredLM, cache: StaticCache, prompt: list[int], limit: int) -> Generation:
@@ -74,11 +77,13 @@ def decode_autoregressive(target: LayeredLM, cache: StaticCache, prompt: list[in
     generation = Generation()
     token, generation.first_seconds = stopwatch(target.device, lambda: _prefill(target, cache, prompt))
     generation.tokens.append(token)
+    start = perf_counter()
     while len(generation.tokens) < limit and token not in target.eos_ids:
-        token, seconds = stopwatch(target.device, lambda last=token: _step(target, cache, last))
-        generation.verify_seconds += seconds
+        token = _step(target, cache, token)
         generation.tokens.append(token)
         generation.accepted.append(0)
+    # A step is the forward and little else; the token's value has left the device.
+    generation.round_seconds = generation.verify_seconds = perf_counter() - start
     return generation
 
 
@@ -98,27 +103,32 @@ def decode_speculative(
         The generation.
     """
     generation = Generation()
-    tree, drafter = draft.tree, draft.drafter
+    clock = PhaseClock(target.device)
+    tree, growth = draft.tree, draft.growth
+    drafter = TimedDrafter(draft.drafter, clock)
     root, target_seconds = stopwatch(target.device, lambda: _prefill(target, cache, prompt))
-    _, draft_seconds = stopwatch(target.device, lambda: drafter.prefill(prompt))
+    _, draft_seconds = stopwatch(target.device, lambda: draft.drafter.prefill(prompt))
     generation.first_seconds = target_seconds + draft_seconds
     generation.tokens.append(root)
+    growth.start()
+    start = perf_counter()
     while len(generation.tokens) < limit and root not in target.eos_ids:
         tree.plant(root)
         # The bonus token takes one place, so deeper nodes could not be emitted.
-        depth = min(draft.depth, limit - len(generation.tokens) - 1)
-        _, seconds = stopwatch(
-            target.device, lambda levels=depth: grow(tree, drafter, levels, draft.branching, draft.tau)
-        )
-        generation.draft_seconds += seconds
-        (path, root), seconds = stopwatch(target.device, lambda: verify(target, tree, cache))
-        generation.verify_seconds += seconds
-        generation.drafted += tree.size - 1
-        emitted = _until_end([*tree.tokens[path[1:]].tolist(), root], target.eos_ids)
+        rows = growth.grow(tree, drafter, limit - len(generation.tokens) - 1)
+        verdict = verify(target, tree, cache, clock, rows)
+        emitted = _until_end([*tree.tokens[verdict.path[1:]].tolist(), verdict.bonus], target.eos_ids)
         generation.tokens += emitted
-        generation.accepted.append(min(len(emitted), len(path) - 1))
+        generation.accepted.append(min(len(emitted), len(verdict.path) - 1))
+        generation.tested.append(min(len(emitted), verdict.tested))
+        generation.drafted.append((tree.size if rows is None else len(rows)) - 1)
         root = emitted[-1]
-        drafter.commit(tree, path)
+        drafter.commit(tree, verdict.path)
+        growth.learn(tree.levels if rows is None else int(tree.depths[rows[-1]]), len(verdict.path) - 1)
+    synchronise(target.device)
+    generation.round_seconds = perf_counter() - start
+    generation.draft_seconds = clock.seconds("draft")
+    generation.verify_seconds = clock.seconds("verify")
     generation.draft_forwards = drafter.forwards
     return generation
 

@@ -4,6 +4,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from ablations.dynatree.clock import PhaseClock
 from ablations.dynatree.tree import TokenTree
 
 
@@ -30,7 +31,8 @@ class Drafter(Protocol):
 
         Returns:
             Distinct tokens ``[n, B]`` int64 and their probabilities ``[n, B]`` float64, the most
-            probable first, on the tree's device.
+            probable first, on the tree's device. Where there is no B-th proposal its probability is 0,
+            and its token means nothing.
         """
         ...
 
@@ -42,3 +44,28 @@ class Drafter(Protocol):
             path: ``[accepted + 1]`` int64, ascending rows from the root to the last accepted node.
         """
         ...
+
+
+class TimedDrafter:
+    """A drafter whose work after the prefill counts to phase ``draft`` of a clock."""
+
+    def __init__(self, drafter: Drafter, clock: PhaseClock) -> None:
+        self._drafter = drafter
+        self._clock = clock
+
+    @property
+    def forwards(self) -> int:
+        """Levels proposed since `prefill`."""
+        return self._drafter.forwards
+
+    def prefill(self, prompt: list[int]) -> None:
+        """Read a prompt; not timed here."""
+        self._drafter.prefill(prompt)
+
+    def propose(self, tree: TokenTree, level: slice, branching: int) -> tuple[Tensor, Tensor]:
+        """The drafter's proposals; see `Drafter.propose`."""
+        return self._clock.time("draft", lambda: self._drafter.propose(tree, level, branching))
+
+    def commit(self, tree: TokenTree, path: Tensor) -> None:
+        """End a round; see `Drafter.commit`."""
+        self._clock.time("draft", lambda: self._drafter.commit(tree, path))

@@ -17,6 +17,7 @@ class TokenTree:
         ancestors: ``[size, size]`` bool; row i marks node i and its ancestors, which makes it the tree
             attention mask (SpecInfer, arXiv 2305.09781, section 4.2).
         size: Nodes in use, the root included.
+        levels: Levels below the root.
     """
 
     def __init__(self, max_nodes: int, device: torch.device) -> None:
@@ -24,12 +25,13 @@ class TokenTree:
         self.max_nodes = max_nodes
         self.device = device
         self.size = 0
+        self.levels = 0
         self._tokens = torch.zeros(rows, dtype=torch.int64, device=device)
         self._parents = torch.zeros(rows, dtype=torch.int64, device=device)
         self._depths = torch.zeros(rows, dtype=torch.int64, device=device)
-        self._probabilities = torch.zeros(rows, dtype=torch.float64, device=device)
-        self._ancestors = torch.zeros(rows, rows, dtype=torch.bool, device=device)
+        self._probabilities = torch.ones(rows, dtype=torch.float64, device=device)
         self._diagonal = torch.eye(rows, dtype=torch.bool, device=device)
+        self._ancestors = self._diagonal.clone()
 
     @property
     def tokens(self) -> Tensor:
@@ -64,11 +66,9 @@ class TokenTree:
     def plant(self, token: int) -> None:
         """Start a round: forget all nodes and put `token` at the root."""
         self.size = 1
+        self.levels = 0
+        # All else about the root is as the buffers were made.
         self._tokens[0] = token
-        self._parents[0] = 0
-        self._depths[0] = 0
-        self._probabilities[0] = 1.0
-        self._ancestors[0] = self._diagonal[0]
 
     def add_level(self, tokens: Tensor, parents: Tensor, probabilities: Tensor) -> slice:
         """Append one level.
@@ -89,7 +89,8 @@ class TokenTree:
             raise ValueError(f"a tree of {self.max_nodes} nodes cannot hold {end - 1}")
         self._tokens[start:end] = tokens
         self._parents[start:end] = parents
-        self._depths[start:end] = self._depths[parents] + 1
+        self.levels += 1
+        self._depths[start:end] = self.levels
         self._probabilities[start:end] = probabilities
         # A child sees what its parent sees, and itself.
         self._ancestors[start:end] = self._ancestors[parents] | self._diagonal[start:end]

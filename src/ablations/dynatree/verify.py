@@ -1,8 +1,11 @@
 """One target forward over a whole token tree, and the longest path that greedy decoding agrees with."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from ablations.dynatree.clock import PhaseClock
 from ablations.dynatree.tree import TokenTree
 from ablations.lm.cache import StaticCache
 from ablations.lm.layered import LayeredLM
@@ -26,7 +29,26 @@ def tree_mask(ancestors: Tensor, prefix: int, dtype: torch.dtype) -> Tensor:
     return mask[None, None]
 
 
-def verify(target: LayeredLM, tree: TokenTree, cache: StaticCache) -> tuple[Tensor, int]:
+@dataclass(frozen=True)
+class Verdict:
+    """What the target says to a tree.
+
+    Attributes:
+        path: Rows of the accepted path in the drafted tree, ``[accepted + 1]`` int64 ascending, the root
+            first.
+        bonus: The target's own next token after the path.
+        tested: Levels at which the target chose among children of an accepted node: one more than
+            accepted where it chose none of them, as many where there were none.
+    """
+
+    path: Tensor
+    bonus: int
+    tested: int
+
+
+def verify(
+    target: LayeredLM, tree: TokenTree, cache: StaticCache, clock: PhaseClock, rows: Tensor | None = None
+) -> Verdict:
     """Check the tree in one target forward; leave root and accepted rows in the cache.
 
     A node is accepted if it is the target's most probable token after its parent, and its parent is
@@ -36,35 +58,48 @@ def verify(target: LayeredLM, tree: TokenTree, cache: StaticCache) -> tuple[Tens
         target: The model that decides.
         tree: Root and drafted nodes; siblings share a position.
         cache: The target's cache of everything before the root; compacted in place.
-
-    Returns:
-        Rows of the accepted path, ``[accepted + 1]`` int64 ascending and starting with the root, and
-        the bonus token: the target's own next token after the path.
+        clock: Counts the forward and its argmax to phase ``verify``.
+        rows: Rows to check, ``[rows]`` int64 ascending, each with its parent; None for all.
     """
+    tokens, parents, depths, ancestors = verified_part(tree, rows)
     prefix = cache.lengths[0]
-    mask = tree_mask(tree.ancestors, prefix, target.dtype) if tree.size > 1 else None
-    logits = target.forward(tree.tokens[None], prefix + tree.depths[None], mask, cache)
-    decided = logits[0].argmax(dim=-1)
-    path = accepted_path(tree, decided)
+    mask = tree_mask(ancestors, prefix, target.dtype) if len(tokens) > 1 else None
+    positions = depths + prefix
+    decided = clock.time(
+        "verify", lambda: target.forward(tokens[None], positions[None], mask, cache)[0].argmax(dim=-1)
+    )
+    path = accepted_path(tokens, parents, ancestors, decided)
     last = int(path[-1])
     if last + 1 == len(path):
         # First siblings all the way: the rows lie where they belong.
         cache.truncate(prefix + len(path))
     else:
         cache.keep(prefix, path)
-    return path, int(decided[last])
+    # The root is its own parent.
+    has_children = bool((parents[1:] == last).any())
+    return Verdict(path if rows is None else rows[path], int(decided[last]), len(path) - 1 + has_children)
 
 
-def accepted_path(tree: TokenTree, decided: Tensor) -> Tensor:
+def verified_part(tree: TokenTree, rows: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Tokens, parents, depths and ancestors of the rows alone, numbered anew; None is the whole tree."""
+    if rows is None:
+        return tree.tokens, tree.parents, tree.depths, tree.ancestors
+    parents = torch.searchsorted(rows, tree.parents[rows])
+    return tree.tokens[rows], parents, tree.depths[rows], tree.ancestors[rows][:, rows]
+
+
+def accepted_path(tokens: Tensor, parents: Tensor, ancestors: Tensor, decided: Tensor) -> Tensor:
     """Longest path on which every node is what the target decided after its parent.
 
     Args:
-        tree: The drafted tree.
-        decided: ``[size]`` int64, the target's greedy token after each node.
+        tokens: ``[nodes]`` int64, the root first.
+        parents: ``[nodes]`` int64 rows.
+        ancestors: ``[nodes, nodes]`` bool, as `TokenTree` has them.
+        decided: ``[nodes]`` int64, the target's greedy token after each node.
 
     Returns:
         ``[accepted + 1]`` int64 rows, ascending, the root first.
     """
-    agrees = tree.tokens == decided[tree.parents]
-    agrees[0] = True
-    return (agrees | ~tree.ancestors).all(dim=1).nonzero()[:, 0]
+    agrees = tokens == decided[parents]
+    # Everything descends from the root, which needs no agreement.
+    return (agrees | ~ancestors)[:, 1:].all(dim=1).nonzero()[:, 0]

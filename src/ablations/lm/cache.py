@@ -23,10 +23,10 @@ class StaticCache:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        shape = (1, kv_heads, capacity, head_dim)
         self.capacity = capacity
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        # All layers in one tensor: rows are compacted in one go.
+        self._rows = torch.zeros(2, layers, 1, kv_heads, capacity, head_dim, dtype=dtype, device=device)
+        self.keys, self.values = (list(half) for half in self._rows)
         self.lengths = [0] * layers
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: object) -> tuple[Tensor, Tensor]:
@@ -60,9 +60,7 @@ class StaticCache:
             indices: ``[kept]``, int64, offsets from `start`.
         """
         end = start + indices.shape[0]
-        for keys, values in zip(self.keys, self.values, strict=True):
-            keys[:, :, start:end] = keys[:, :, start + indices]
-            values[:, :, start:end] = values[:, :, start + indices]
+        self._rows[..., start:end, :] = self._rows.index_select(-2, start + indices)
         self.lengths = [end] * len(self.lengths)
 
     def truncate(self, length: int) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ablations.study.contracts.base import Contract
-from ablations.study.contracts.dynatree import Drafter, Pruning, Shape
+from ablations.study.contracts.dynatree import Adaptation, Drafter, Pruning, Shape
 from ablations.study.contracts.lm import Compute, ModelSource, Split, TextSource
 from ablations.study.contracts.paper import Expectation, Identifier, Identifiers, PaperSettings
 from ablations.study.contracts.sdtp import (
@@ -209,11 +209,15 @@ class DynatreeBaseline(Contract):
     """Shape of a draft."""
     pruning: Pruning = Pruning()
     """Which drafted paths are given up."""
+    adaptation: Adaptation | None = None
+    """How trees adapt to the draft's probabilities and to costs; null for a fixed shape."""
 
     @model_validator(mode="after")
     def _linear_is_one_unpruned_path(self) -> Self:
         if self.drafter is None or self.shape.method != "linear":
             return self
+        if self.adaptation is not None:
+            raise ValueError("a linear draft has a fixed length: set adaptation to null")
         if self.shape.branching != 1:
             raise ValueError("a linear draft is one path: set shape.branching to 1")
         if self.pruning.tau is not None:
@@ -247,6 +251,21 @@ class Decoding(Contract):
     """How decoding is computed."""
 
 
+class CostCalibration(Contract):
+    """What drafting and verifying cost and bring, measured once per drafter for cost-aware trees."""
+
+    prompts: Annotated[dict[Name, Prompts], Field(min_length=1)]
+    """Validation prompts by kind."""
+    new_tokens: PositiveInt = 48
+    """Most tokens generated per prompt."""
+    max_nodes: PositiveInt = 64
+    """Most nodes of a cost-aware tree."""
+    prefix: PositiveInt = 256
+    """Tokens in the cache while costs are measured."""
+    repeats: PositiveInt = 7
+    """Timed forwards of each size; the median counts."""
+
+
 class DecodingBudget(Contract):
     """Where one experiment's budget is smaller than the method's."""
 
@@ -274,6 +293,8 @@ class DynatreeConfig(Contract):
     """Decoding prompts by kind."""
     decoding: Decoding = Decoding()
     """Budget of every experiment."""
+    calibration: CostCalibration | None = None
+    """What cost-aware trees are calibrated on; needed where an experiment has one."""
     ablations: Annotated[dict[Identifier, DynatreeAblation], Field(min_length=1)]
     """Experiments by id, the full method included."""
     only: Identifiers | None = None

@@ -15,7 +15,7 @@ Baseline = TypeVar("Baseline", bound=Contract)
 BASELINE = "baseline"
 
 # A decoding job knows its texts by name, beside these inputs of its own.
-RESERVED_TEXTS = ("model", "draft", "ngram")
+RESERVED_TEXTS = ("model", "draft", "ngram", "costs")
 
 
 def load_study(raw: Mapping[str, Any]) -> StudyConfig:
@@ -33,10 +33,13 @@ def load_study(raw: Mapping[str, Any]) -> StudyConfig:
     _known("dynatree.target", [config.dynatree.target], config.models, "models")
     for name, prompts in config.dynatree.prompts.items():
         _known(f"dynatree.prompts.{name}.text", [prompts.text], config.texts, "texts")
+    calibration = config.dynatree.calibration
+    for name, prompts in calibration.prompts.items() if calibration else ():
+        _known(f"dynatree.calibration.prompts.{name}.text", [prompts.text], config.texts, "texts")
     for name, drafter in config.dynatree.drafters.items():
         if drafter.kind == "ngram":
             _known(f"dynatree.drafters.{name}.text", [drafter.text], config.texts, "texts")
-        else:
+        elif drafter.kind == "neural":
             _known(f"dynatree.drafters.{name}.model", [drafter.model], config.models, "models")
     if BASELINE in config.sdtp.ablations:
         raise UserError(f"sdtp.ablations.{BASELINE}: this id is the baseline's own; choose another")

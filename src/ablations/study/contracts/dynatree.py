@@ -1,11 +1,14 @@
 """Specs and samples of the DynaTree jobs (tree speculative decoding)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ablations.study.contracts.base import Contract
 from ablations.study.contracts.lm import Compute, Split
+
+Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Shape(Contract):
@@ -22,10 +25,67 @@ class Shape(Contract):
 class Pruning(Contract):
     """What keeps the tree small."""
 
-    tau: Annotated[float, Field(gt=0.0, lt=1.0)] | None = 0.05
+    tau: Probability | None = 0.05
     """Paths whose cumulative draft probability falls under this are not drafted; null prunes nothing."""
     max_nodes: PositiveInt = 256
     """Most nodes below the root; nodes of higher path probability go first."""
+
+
+class History(Contract):
+    """Proportional control of a dynamic tree towards a target acceptance, round by round.
+
+    The acceptance of a round is the share of the deepest drafted path that the target accepted; its
+    running mean starts at the target with every prompt. Its excess over the target, times a gain, moves
+    base depth and `rho_stop`.
+    """
+
+    target: Share = 0.5
+    """Acceptance aimed at: above it trees grow, under it they shrink."""
+    smoothing: Annotated[float, Field(gt=0.0, le=1.0)] = 0.3
+    """Weight of the last round in the running mean."""
+    depth_gain: NonNegativeFloat = 6.0
+    """Levels added to the base depth per unit of excess acceptance (rounded; 1 to `max_depth` levels)."""
+    threshold_gain: NonNegativeFloat = 0.2
+    """What is taken from `rho_stop` per unit of excess acceptance."""
+    threshold_range: tuple[Probability, Probability] = (0.02, 0.5)
+    """Least and greatest `rho_stop`."""
+
+
+class DynamicTree(Contract):
+    """A tree whose breadth and depth follow the draft's confidence; `shape.depth` is its base depth."""
+
+    kind: Literal["dynamic"]
+    """Kind of adaptation."""
+    breadths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2, 3)
+    """Children of a node, the fewest where the draft is surest; in the place of `shape.branching`."""
+    confidences: tuple[Probability, ...] = (0.9, 0.4)
+    """Least probabilities of the draft's first choice for all breadths but the last, falling."""
+    max_depth: PositiveInt = 8
+    """Most levels below the root."""
+    rho_stop: Probability = 0.1
+    """A node whose path probability is under this has no children."""
+    rho_deep: Probability = 0.3
+    """From the base depth on, only nodes of at least this path probability have children."""
+    history: History | None = None
+    """Adaptation to the rounds before; null for none."""
+
+    @model_validator(mode="after")
+    def _one_confidence_less(self) -> Self:
+        if len(self.confidences) != len(self.breadths) - 1:
+            raise ValueError("'confidences' needs one value less than 'breadths'")
+        if list(self.confidences) != sorted(self.confidences, reverse=True):
+            raise ValueError("'confidences' must fall")
+        return self
+
+
+class CostAwareTree(Contract):
+    """A tree of the nodes whose expected gain exceeds their measured cost, within `shape` and `pruning`."""
+
+    kind: Literal["cost_aware"]
+    """Kind of adaptation."""
+
+
+Adaptation = Annotated[DynamicTree | CostAwareTree, Field(discriminator="kind")]
 
 
 class NgramDrafter(Contract):
@@ -50,7 +110,31 @@ class NeuralDrafter(Contract):
     """Name of the draft model."""
 
 
-Drafter = Annotated[NgramDrafter | NeuralDrafter, Field(discriminator="kind")]
+class PromptLookup(Contract):
+    """What followed the longest suffix of the live text when it occurred before; needs no model.
+
+    A match says nothing about how likely its continuation is, so the probability is stated here: with
+    probability p, a node's i-th proposal (counted from 0) has (1 - p)^i p. A path of n first proposals
+    has p^n, and `tau` therefore bounds the length of what is looked up.
+    """
+
+    kind: Literal["prompt_lookup"] = "prompt_lookup"
+    """Kind of drafter."""
+    longest: PositiveInt = 8
+    """Longest suffix that is matched, tokens."""
+    shortest: PositiveInt = 1
+    """Shortest suffix that is matched, tokens."""
+    probability: Probability = 0.7
+    """Stated probability that a looked-up token is right."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.shortest > self.longest:
+            raise ValueError("'shortest' must be at most 'longest'")
+        return self
+
+
+Drafter = Annotated[NgramDrafter | NeuralDrafter | PromptLookup, Field(discriminator="kind")]
 
 
 class NgramSpec(Contract):
@@ -76,6 +160,9 @@ class NeuralDraftSpec(Contract):
     """Kind of drafter."""
 
 
+DraftSpec = NgramDraftSpec | NeuralDraftSpec | PromptLookup
+
+
 class PromptSet(Contract):
     """Decoding prompts of one kind."""
 
@@ -91,15 +178,59 @@ class PromptSet(Contract):
     """Cut each document to its first so many tokens; null takes it whole."""
 
 
+class CostSpec(Contract):
+    """Job of `ablations.dynatree.calibrate_costs`: what drafting and verifying cost, and bring."""
+
+    drafter: DraftSpec
+    """Who drafts."""
+    shape: Shape
+    """Largest depth and branching of a tree."""
+    max_nodes: PositiveInt
+    """Most nodes of a tree below its root."""
+    prefix: PositiveInt
+    """Tokens in the cache while costs are measured."""
+    repeats: PositiveInt
+    """Timed forwards of each size; the median counts."""
+    prompts: tuple[PromptSet, ...]
+    """Validation prompts whose greedy continuations say which drafted nodes are accepted."""
+    new_tokens: PositiveInt
+    """Most tokens generated per prompt."""
+    compute: Compute
+    """How the job computes."""
+
+
+class Costs(Contract):
+    """What `ablations.dynatree.calibrate_costs` found: seconds, and probabilities as they turn out."""
+
+    rows: tuple[PositiveInt, ...]
+    """Rows of a target forward (root and nodes), rising from 1."""
+    verify: tuple[PositiveFloat, ...]
+    """Seconds of a target forward over so many rows, never falling."""
+    draft_level: NonNegativeFloat
+    """Seconds of drafting a level, however wide."""
+    draft_row: NonNegativeFloat
+    """Seconds of drafting from one node more."""
+    stated: tuple[NonNegativeFloat, ...]
+    """Path probabilities that the draft states, rising."""
+    accepted: tuple[Share, ...]
+    """Shares of the nodes of these path probabilities that the target accepts, never falling."""
+    child: Share
+    """Share of accepted nodes with a drafted level below of which a child is accepted too."""
+    rate: PositiveFloat
+    """Tokens per second of trees chosen by these costs on the validation prompts: the price of time."""
+
+
 class DecodeSpec(Contract):
     """Job of `ablations.dynatree.decode`: one decoding configuration against its reference."""
 
-    drafter: NgramDraftSpec | NeuralDraftSpec | None
+    drafter: DraftSpec | None
     """Who drafts; null decodes autoregressively."""
     shape: Shape | None
     """Shape of a draft; null without a drafter."""
     pruning: Pruning | None
     """What keeps the tree small; null without a drafter."""
+    adaptation: Adaptation | None = None
+    """How the tree adapts to the draft's probabilities; null for a tree of fixed shape."""
     reference: Literal["autoregressive", "generate"]
     """Interleaved reference: this project's static-cache decoding, or `transformers` `generate`."""
     prompts: tuple[PromptSet, ...]
@@ -156,10 +287,18 @@ class DecodeSample(Contract):
     """Draft tokens accepted and emitted; bonus tokens are not counted."""
     accepted_per_round: tuple[NonNegativeInt, ...]
     """Accepted draft tokens of each round, in order."""
+    drafted_per_round: tuple[NonNegativeInt, ...] = ()
+    """Drafted nodes that the target verified in each round; empty without a drafter."""
+    tested_per_depth: tuple[NonNegativeInt, ...] = ()
+    """For depths 1, 2, ...: rounds in which all nodes above were accepted and children were drafted."""
+    accepted_per_depth: tuple[NonNegativeInt, ...] = ()
+    """For depths 1, 2, ...: rounds of `tested_per_depth` in which a child was accepted and emitted."""
     draft_seconds: NonNegativeFloat
-    """Time spent drafting in the last timed repeat."""
+    """Time spent in the drafter after draft prefill in the last timed repeat."""
     verify_seconds: NonNegativeFloat
     """Time spent in target forwards after prefill in the last timed repeat."""
+    bookkeeping_seconds: NonNegativeFloat = 0.0
+    """Rest of the rounds: growing and choosing the tree, masks, acceptance, compacting the cache."""
     pairs: tuple[DecodePair, ...]
     """Times."""
 

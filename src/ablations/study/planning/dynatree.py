@@ -1,21 +1,25 @@
 """The DynaTree experiments of a study as jobs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from ablations.study.config import DecodingBudget, DynatreeBaseline, StudyConfig
+from ablations.study.config import DecodingBudget, DynatreeBaseline, Prompts, StudyConfig
 from ablations.study.contracts.dynatree import (
+    CostAwareTree,
+    CostSpec,
     DecodeSpec,
+    DraftSpec,
+    NeuralDrafter,
     NeuralDraftSpec,
-    NgramDrafter,
     NgramDraftSpec,
     NgramSpec,
+    PromptLookup,
     PromptSet,
 )
 from ablations.study.errors import UserError
 from ablations.study.planning.artefacts import Artefacts
 from ablations.study.planning.jobs import Job, Sources
 from ablations.study.planning.rows import Row, ablation_row
-from ablations.study.planning.stages import DECODE, FIT_NGRAM
+from ablations.study.planning.stages import CALIBRATE_COSTS, DECODE, FIT_NGRAM
 from ablations.study.validation import changed, selected
 
 
@@ -45,36 +49,68 @@ class DynatreePlanner:
         if drafts:
             drafter, extra = self._drafter(components.drafter, key)
             inputs |= extra
-        prompts = []
-        for kind, settings in config.prompts.items():
-            inputs[settings.text] = self._artefacts.text(settings.text)
-            count = min(settings.count, budget.prompts) if budget else settings.count
-            prompts.append(
-                PromptSet(
-                    kind=kind, text=settings.text, split=settings.split, count=count, tokens=settings.tokens
-                )
-            )
+            if isinstance(components.adaptation, CostAwareTree):
+                inputs["costs"] = self._costs(components, drafter, extra, key)
+        prompts, texts = self._prompts(config.prompts, budget.prompts if budget else None)
         spec = DecodeSpec(
             drafter=drafter,
             shape=components.shape if drafts else None,
             pruning=components.pruning if drafts else None,
+            adaptation=components.adaptation if drafts else None,
             reference="autoregressive" if drafts else "generate",
-            prompts=tuple(prompts),
+            prompts=prompts,
             new_tokens=config.decoding.new_tokens,
             repeats=config.decoding.repeats,
             warmup=config.decoding.warmup,
             compute=config.decoding.compute,
         )
-        return Job(DECODE, spec, self._sources, inputs)
+        return Job(DECODE, spec, self._sources, inputs | texts)
 
-    def _drafter(self, name: str, key: str) -> tuple[NgramDraftSpec | NeuralDraftSpec, dict[str, Job]]:
+    def _prompts(
+        self, kinds: Mapping[str, Prompts], most: int | None
+    ) -> tuple[tuple[PromptSet, ...], dict[str, Job]]:
+        """Prompt sets of a spec, at most so many prompts of each kind, and the texts they are taken from."""
+        sets = [
+            PromptSet(
+                kind=kind,
+                text=chosen.text,
+                split=chosen.split,
+                count=min(chosen.count, most) if most else chosen.count,
+                tokens=chosen.tokens,
+            )
+            for kind, chosen in kinds.items()
+        ]
+        return tuple(sets), {chosen.text: self._artefacts.text(chosen.text) for chosen in sets}
+
+    def _costs(
+        self, components: DynatreeBaseline, drafter: DraftSpec, extra: dict[str, Job], key: str
+    ) -> Job:
+        calibration = self._config.calibration
+        if calibration is None:
+            raise UserError(f"{key}.change.adaptation: cost-aware trees need the key dynatree.calibration")
+        prompts, texts = self._prompts(calibration.prompts, None)
+        spec = CostSpec(
+            drafter=drafter,
+            shape=components.shape,
+            max_nodes=min(components.pruning.max_nodes, calibration.max_nodes),
+            prefix=calibration.prefix,
+            repeats=calibration.repeats,
+            prompts=prompts,
+            new_tokens=calibration.new_tokens,
+            compute=self._config.decoding.compute,
+        )
+        return Job(CALIBRATE_COSTS, spec, self._sources, {"model": self._target} | extra | texts)
+
+    def _drafter(self, name: str, key: str) -> tuple[DraftSpec, dict[str, Job]]:
         if name not in self._config.drafters:
             raise UserError(
                 f"{key}.change.drafter: '{name}' is not in dynatree.drafters"
                 f" ({', '.join(self._config.drafters)})"
             )
         settings = self._config.drafters[name]
-        if not isinstance(settings, NgramDrafter):
+        if isinstance(settings, PromptLookup):
+            return settings, {}
+        if isinstance(settings, NeuralDrafter):
             return NeuralDraftSpec(), {"draft": self._artefacts.model(settings.model)}
         counts = Job(
             FIT_NGRAM,

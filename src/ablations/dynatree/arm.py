@@ -1,0 +1,137 @@
+"""From the spec of a decoding job to a drafter, the growth of its trees, and their buffers."""
+
+from pathlib import Path
+
+from ablations.dynatree.cost_aware import CostAwareGrowth, CostModel
+from ablations.dynatree.decoding import Draft
+from ablations.dynatree.drafter import Drafter
+from ablations.dynatree.dynamic import DynamicGrowth
+from ablations.dynatree.grow import FixedGrowth, Growth
+from ablations.dynatree.lookup import PromptLookupDrafter
+from ablations.dynatree.neural import NeuralDrafter
+from ablations.dynatree.ngram import NgramCounts, NgramDrafter
+from ablations.dynatree.tree import TokenTree
+from ablations.lm.checkpoint import load_model, load_tokenizer
+from ablations.lm.layered import LayeredLM
+from ablations.lm.packing import pack_linears
+from ablations.study.artefact import open_artefact
+from ablations.study.contracts.dynatree import (
+    Adaptation,
+    CostAwareTree,
+    Costs,
+    CostSpec,
+    DecodeSpec,
+    DraftSpec,
+    DynamicTree,
+    NgramDraftSpec,
+    PromptLookup,
+    Shape,
+)
+from ablations.study.errors import UserError
+from ablations.study.job import JobFile
+from ablations.study.record_io import read_contract
+
+COSTS_FILE = "costs.json"
+
+
+def build_draft(job: JobFile[DecodeSpec], target: LayeredLM, tokens: int) -> Draft:
+    """Drafter, growth and tree of a speculative arm.
+
+    Args:
+        job: Its spec has a drafter.
+        target: The model that decides.
+        tokens: Most tokens of a prompt and its continuation.
+
+    Raises:
+        UserError: an incomplete or contradictory spec, or a drafter of another vocabulary.
+    """
+    spec = job.spec
+    shape, pruning, adaptation = spec.shape, spec.pruning, spec.adaptation
+    if shape is None or pruning is None:
+        raise UserError(f"spec {job.digest}: 'shape' and 'pruning' are needed with a drafter")
+    if shape.method == "linear" and (shape.branching != 1 or adaptation is not None):
+        raise UserError(
+            "shape.method: a linear draft is one path of fixed length; set it to tree, or shape.branching"
+            " to 1 and 'adaptation' to null"
+        )
+    nodes = most_nodes(shape, adaptation, pruning.max_nodes)
+    growth: Growth = FixedGrowth(shape.depth, shape.branching, pruning.tau)
+    if isinstance(adaptation, DynamicTree):
+        growth = DynamicGrowth(adaptation, shape.depth, pruning.tau, target.device)
+    elif isinstance(adaptation, CostAwareTree):
+        costs = read_costs(job.path("costs"))
+        # Of larger trees the cost is not known.
+        nodes = min(nodes, costs.rows[-1] - 1)
+        model = CostModel(costs, nodes, target.device)
+        growth = CostAwareGrowth(model, shape.depth, shape.branching, pruning.tau)
+    drafter = build_drafter(job, spec.drafter, target, tokens, nodes)
+    return Draft(drafter, TokenTree(nodes, target.device), growth)
+
+
+def most_nodes(shape: Shape, adaptation: Adaptation | None, max_nodes: int) -> int:
+    """Most nodes below the root that a tree can come to have.
+
+    Raises:
+        UserError: a cap under the depth, by which no path could reach it.
+    """
+    depth, branching = shape.depth, shape.branching
+    if isinstance(adaptation, DynamicTree):
+        depth, branching = adaptation.max_depth, max(adaptation.breadths)
+        if shape.depth > depth:
+            raise UserError(f"adaptation.max_depth: {depth} is less than the base depth {shape.depth}")
+    if max_nodes < depth:
+        raise UserError(
+            f"pruning.max_nodes: {max_nodes} nodes cannot hold a path of depth {depth}; raise it or lower"
+            " the depth"
+        )
+    return min(max_nodes, sum(branching**level for level in range(1, depth + 1)))
+
+
+def read_costs(manifest: Path) -> Costs:
+    """Read what `ablations.dynatree.calibrate_costs` made.
+
+    Raises:
+        UserError: a file is missing or corrupt.
+    """
+    folder, _ = open_artefact(manifest)
+    return read_contract(folder / COSTS_FILE, Costs)
+
+
+def build_drafter(
+    job: JobFile[DecodeSpec] | JobFile[CostSpec],
+    spec: DraftSpec,
+    target: LayeredLM,
+    tokens: int,
+    nodes: int,
+) -> Drafter:
+    """The drafter of a spec.
+
+    Args:
+        job: Knows where the drafter's artefact lies.
+        spec: Which drafter.
+        target: The model that decides.
+        tokens: Most tokens of a prompt and its continuation.
+        nodes: Most nodes of a tree below its root.
+
+    Raises:
+        UserError: another vocabulary than the target's, or too few positions.
+    """
+    vocabulary = target.lm_head.out_features
+    if isinstance(spec, PromptLookup):
+        return PromptLookupDrafter(spec, target.device)
+    if isinstance(spec, NgramDraftSpec):
+        counts = NgramCounts.load(job.path("ngram"), vocabulary)
+        return NgramDrafter(counts, spec.context_weight, target.device)
+    model, draft_model = job.path("model"), job.path("draft")
+    if load_tokenizer(model).get_vocab() != load_tokenizer(draft_model).get_vocab():
+        raise UserError(
+            f"{draft_model}: the draft's vocabulary is not the target's; choose a draft that shares it"
+        )
+    draft = load_model(draft_model, job.spec.compute, target.device)
+    if draft.config.max_position_embeddings < tokens:
+        raise UserError(
+            f"{draft_model}: the draft has {draft.config.max_position_embeddings} positions, prompts and new"
+            f" tokens need {tokens}; set 'tokens' of the prompts lower or choose another draft"
+        )
+    pack_linears(draft)
+    return NeuralDrafter(draft, vocabulary, tokens + nodes)

@@ -1,0 +1,240 @@
+"""Job: what drafting and verifying cost here, and how stated probabilities turn out, for cost-aware trees."""
+
+from dataclasses import dataclass, field
+from statistics import median
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression, nnls
+from torch import Tensor
+from tqdm import tqdm
+
+from ablations.dynatree.arm import COSTS_FILE, build_drafter, most_nodes
+from ablations.dynatree.cost_aware import CostAwareGrowth, CostModel
+from ablations.dynatree.decoding import Draft, decode_autoregressive
+from ablations.dynatree.drafter import Drafter
+from ablations.dynatree.grow import FixedGrowth
+from ablations.dynatree.prompts import read_prompts
+from ablations.dynatree.replay import Round, replay
+from ablations.dynatree.tree import TokenTree
+from ablations.dynatree.verify import tree_mask
+from ablations.lm.checkpoint import load_model
+from ablations.lm.device import configure
+from ablations.lm.layered import LayeredLM
+from ablations.lm.packing import pack_linears
+from ablations.lm.timing import device_lock, stopwatch
+from ablations.study.artefact import new_artefact
+from ablations.study.contracts.dynatree import Costs, CostSpec
+from ablations.study.errors import UserError
+from ablations.study.files import write_text
+from ablations.study.job import Run, main
+
+# Nodes of a smaller path probability would not be drafted at any cost seen so far.
+LEAST_STATED = 1e-3
+BINS = 24
+RATE_ROUNDS = 12
+RATE_TOLERANCE = 1e-3
+
+Known = list[tuple[list[int], list[int]]]
+
+
+@dataclass
+class MeteredDrafter:
+    """A drafter, with the rows and seconds of every level it was asked for."""
+
+    inner: Drafter
+    device: torch.device
+    levels: list[tuple[int, float]] = field(default_factory=list)
+
+    @property
+    def forwards(self) -> int:
+        """Levels proposed since `prefill`."""
+        return self.inner.forwards
+
+    def prefill(self, prompt: list[int]) -> None:
+        """Read a prompt; not metered."""
+        self.inner.prefill(prompt)
+
+    def propose(self, tree: TokenTree, level: slice, branching: int) -> tuple[Tensor, Tensor]:
+        """The drafter's proposals, metered."""
+        proposed, seconds = stopwatch(self.device, lambda: self.inner.propose(tree, level, branching))
+        self.levels.append((level.stop - level.start, seconds))
+        return proposed
+
+    def commit(self, tree: TokenTree, path: Tensor) -> None:
+        """End a round; not metered."""
+        self.inner.commit(tree, path)
+
+
+def row_counts(most: int) -> list[int]:
+    """Numbers of rows to measure: all up to 8, then four to every doubling, and the largest."""
+    counts = {round(8 * 2 ** (step / 4)) for step in range(64)} | set(range(1, 9)) | {most}
+    return sorted(count for count in counts if count <= most)
+
+
+def measure_verify(target: LayeredLM, ids: Tensor, counts: list[int], repeats: int) -> list[float]:
+    """Median seconds of a target forward by number of rows, the sizes interleaved.
+
+    Args:
+        target: The model.
+        ids: ``[prefix]`` int64, what the cache holds.
+        counts: Numbers of rows.
+        repeats: Timed forwards of each size, after an untimed one.
+
+    Returns:
+        Seconds for each of `counts`, made non-decreasing (isotonic regression).
+    """
+    prefix, most = len(ids), counts[-1]
+    cache = target.new_cache(prefix + most)
+    positions = torch.arange(prefix + most, device=ids.device)[None]
+    target.forward(ids[None], positions[:, :prefix], None, cache, last_only=True)
+    causal = torch.ones(most, most, dtype=torch.bool, device=ids.device).tril()
+
+    def verify(rows: int) -> Tensor:
+        mask = tree_mask(causal[:rows, :rows], prefix, target.dtype) if rows > 1 else None
+        ids_of_rows = ids[None, torch.arange(rows, device=ids.device) % prefix]
+        return target.forward(ids_of_rows, positions[:, prefix : prefix + rows], mask, cache)[0].argmax(-1)
+
+    seconds: dict[int, list[float]] = {rows: [] for rows in counts}
+    for repeat in tqdm(range(repeats + 1), desc="verify costs", mininterval=2):
+        for rows in counts:
+            _, elapsed = stopwatch(target.device, lambda size=rows: verify(size))
+            cache.truncate(prefix)
+            if repeat:
+                seconds[rows].append(elapsed)
+    medians = [median(seconds[rows]) for rows in counts]
+    return isotonic_regression(medians).x.tolist()
+
+
+def acceptance_curve(stated: NDArray, right: NDArray) -> tuple[list[float], list[float]]:
+    """Share of accepted nodes by stated path probability, as a rising piecewise linear curve.
+
+    Nodes are put into `BINS` bins of about equal sums of stated probability, which are as many
+    acceptances as the draft promises: improbable nodes are many, and probable ones decide. The bins'
+    shares are made non-decreasing (isotonic regression, weighted by count; Zadrozny and Elkan, 2002). A
+    path of probability 0 is never accepted; above the last bin its share holds.
+
+    Args:
+        stated: ``[nodes]`` path probabilities.
+        right: ``[nodes]`` bool, which were accepted.
+
+    Returns:
+        Stated probabilities, rising from 0 to 1, and accepted shares.
+    """
+    order = np.argsort(stated, kind="stable")
+    promised = stated[order].cumsum()
+    edges = np.searchsorted(promised, promised[-1] * np.arange(1, BINS) / BINS)
+    bins = [part for part in np.split(order, edges) if len(part)]
+    centres = np.array([stated[part].mean() for part in bins])
+    shares = isotonic_regression(
+        [right[part].mean() for part in bins], weights=[len(part) for part in bins]
+    ).x
+    rises = np.flatnonzero(np.diff(centres, prepend=0.0) > 0)
+    centres, shares = centres[rises], shares[rises]
+    if centres[-1] < 1.0:
+        centres, shares = np.append(centres, 1.0), np.append(shares, shares[-1])
+    return [0.0, *centres.tolist()], [0.0, *shares.tolist()]
+
+
+def draft_costs(levels: list[tuple[int, float]]) -> tuple[float, float]:
+    """Seconds of a level and of a row, fitted to metered levels by non-negative least squares."""
+    rows, seconds = np.array(levels).T
+    (level, row), _ = nnls(np.stack([np.ones_like(rows), rows], axis=1), seconds)
+    return float(level), float(row)
+
+
+def best_rate(costs: Costs, drafter: MeteredDrafter, branching: int, depth: int, known: Known) -> float:
+    """Tokens per second of cost-aware trees on known continuations, by replay with calibrated costs.
+
+    The rate prices time in the choice of nodes, and the choice yields a rate: Dinkelbach's iteration
+    from the autoregressive rate on, which keeps the best rate found.
+    """
+    device = drafter.device
+    nodes = costs.rows[-1] - 1
+    rate = costs.rate
+    for _ in tqdm(range(RATE_ROUNDS), desc="rate", mininterval=2):
+        model = CostModel(costs.model_copy(update={"rate": rate}), nodes, device)
+        growth = CostAwareGrowth(model, depth, branching, None)
+        drafter.levels.clear()
+        rounds = _replay_all(Draft(drafter, TokenTree(nodes, device), growth), known)
+        seconds = sum(model.verify_seconds[found.size - 1] for found in rounds)
+        seconds += sum(costs.draft_level + costs.draft_row * rows for rows, _ in drafter.levels)
+        found_rate = sum(found.accepted + 1 for found in rounds) / seconds
+        if found_rate <= rate * (1 + RATE_TOLERANCE):
+            return max(rate, found_rate)
+        rate = found_rate
+    return rate
+
+
+def _replay_all(draft: Draft, known: Known) -> list[Round]:
+    return [found for prompt, greedy in known for found in replay(draft, prompt, greedy)]
+
+
+@torch.inference_mode()
+def run(run: Run[CostSpec]) -> None:
+    """Measure costs, replay drafting on the validation prompts, fit, and write the artefact.
+
+    Raises:
+        UserError: bad input, or prompts on which nothing is drafted.
+    """
+    spec = run.spec
+    device = configure(spec.compute)
+    target = load_model(run.job.path("model"), spec.compute, device)
+    layout = pack_linears(target)
+    prompts = read_prompts(run.job, target)
+    capacity = max(len(window.ids) for window in prompts) + spec.new_tokens
+    nodes = most_nodes(spec.shape, None, spec.max_nodes)
+    drafter = MeteredDrafter(build_drafter(run.job, spec.drafter, target, capacity, nodes), device)
+    counts = row_counts(nodes + 1)
+    text = torch.cat([window.ids for window in prompts]).to(device)
+    if len(text) < spec.prefix:
+        raise UserError(
+            f"dynatree.calibration.prefix: {spec.prefix} tokens, but the prompts hold {len(text)}; lower it"
+        )
+    with device_lock(device):
+        verify = measure_verify(target, text[: spec.prefix], counts, spec.repeats)
+        cache = target.new_cache(capacity)
+        known: Known = []
+        for window in tqdm(prompts, desc="greedy tokens", mininterval=2):
+            prompt = window.ids.tolist()
+            greedy = decode_autoregressive(target, cache, prompt, spec.new_tokens).tokens
+            known.append((prompt, greedy))
+        wide = Draft(
+            drafter,
+            TokenTree(nodes, device),
+            FixedGrowth(spec.shape.depth, spec.shape.branching, LEAST_STATED),
+        )
+        rounds = _replay_all(wide, known)
+    if not sum(len(found.stated) for found in rounds):
+        raise UserError("dynatree.calibration.prompts: nothing was drafted on them; use more or longer ones")
+    level, row = draft_costs(drafter.levels)
+    stated, accepted = acceptance_curve(
+        torch.cat([found.stated for found in rounds]).cpu().numpy(),
+        torch.cat([found.right for found in rounds]).cpu().numpy(),
+    )
+    costs = Costs(
+        rows=tuple(counts),
+        verify=tuple(verify),
+        draft_level=level,
+        draft_row=row,
+        stated=tuple(stated),
+        accepted=tuple(accepted),
+        child=sum(found.accepted for found in rounds) / sum(found.tested for found in rounds),
+        rate=1 / verify[0],
+    )
+    rate = best_rate(costs, drafter, spec.shape.branching, spec.shape.depth, known)
+    costs = costs.model_copy(update={"rate": rate})
+    facts = {
+        "weight_layout": layout,
+        "rounds": len(rounds),
+        "nodes": sum(len(found.stated) for found in rounds),
+        "autoregressive_rate": 1 / verify[0],
+        "rate": rate,
+    }
+    with new_artefact(run, facts) as folder:
+        write_text(folder / COSTS_FILE, costs.model_dump_json(indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main("ablations.dynatree.calibrate_costs", CostSpec, run, "Measure what drafting and verifying cost.")

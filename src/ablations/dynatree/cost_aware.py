@@ -1,0 +1,106 @@
+"""Trees whose nodes are taken while what they promise exceeds what they cost."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ablations.dynatree.drafter import Drafter
+from ablations.dynatree.grow import ANY, add_children
+from ablations.dynatree.tree import TokenTree
+from ablations.study.contracts.dynatree import Costs
+
+
+class CostModel:
+    """Costs and acceptance as calibrated, in tokens: a second is worth `rate` of them.
+
+    Args:
+        costs: What was measured.
+        max_nodes: Most nodes of a tree below its root.
+        device: Where the trees are.
+    """
+
+    def __init__(self, costs: Costs, max_nodes: int, device: torch.device) -> None:
+        self.costs = costs
+        self.verify_seconds = np.interp(np.arange(1, max_nodes + 2), costs.rows, costs.verify)
+        verify = self.verify_seconds * costs.rate
+        self.verify = torch.tensor(verify, device=device)
+        self.least = float(cheapest_slope(verify))
+        self.level = costs.draft_level * costs.rate
+        self.row = costs.draft_row * costs.rate
+        self._stated = torch.tensor(costs.stated, dtype=torch.float64, device=device)
+        self._accepted = torch.tensor(costs.accepted, dtype=torch.float64, device=device)
+
+    def acceptance(self, paths: Tensor) -> Tensor:
+        """Probability that the target accepts nodes of stated path probability `paths` (same shape)."""
+        right = torch.bucketize(paths, self._stated).clamp_(1, len(self._stated) - 1)
+        low, high = self._stated[right - 1], self._stated[right]
+        share = ((paths - low) / (high - low)).clamp_(0.0, 1.0)
+        return torch.lerp(self._accepted[right - 1], self._accepted[right], share)
+
+
+def cheapest_slope(costs: NDArray) -> float:
+    """Least mean cost of one row more, over all ways to add rows to the first one."""
+    return 0.0 if len(costs) == 1 else float(np.min((costs[1:] - costs[0]) / np.arange(1, len(costs))))
+
+
+class CostAwareGrowth:
+    """Takes the nodes of highest path probability while their gain exceeds their cost.
+
+    With a_1 >= a_2 >= ... the calibrated acceptance of the drafted nodes and c(r) the cost of verifying
+    r rows in tokens (seconds times the rate at which decoding makes tokens), the best n nodes are those
+    that maximise a_1 + ... + a_n - c(n + 1). Time has the price of the rate because a round longer by a
+    second keeps that many tokens from being made; the rate itself is what this rule yields on validation
+    prompts (the ratio of expected tokens to expected time is maximal there: Dinkelbach, 1967). Sequoia
+    (arXiv 2402.12374) picks one tree size for all rounds by the same ratio, OPT-Tree (arXiv 2406.17276)
+    a given number of nodes by path probability.
+
+    Drafting goes down a level only where that can pay: from nodes whose acceptance exceeds the least cost
+    of a row, and while the children's expected excess exceeds the draft's cost of the level.
+
+    Args:
+        model: Costs and acceptance.
+        max_depth: Most levels.
+        branching: Most children per node.
+        tau: Children of a smaller path probability are dropped; None drops none.
+    """
+
+    def __init__(self, model: CostModel, max_depth: int, branching: int, tau: float | None) -> None:
+        self.max_depth = max_depth
+        self._model = model
+        self._branching = branching
+        self._tau = tau or ANY
+
+    def start(self) -> None:
+        """Nothing is kept from round to round."""
+
+    def grow(self, tree: TokenTree, drafter: Drafter, levels: int) -> Tensor | None:
+        """Draft while it can pay, then choose what to verify; see `Growth.grow`."""
+        level = slice(0, 1)
+        for depth in range(min(levels, self.max_depth)):
+            if not tree.room or (depth and not self._pays(tree, level)):
+                break
+            tokens, probabilities = drafter.propose(tree, level, self._branching)
+            paths = probabilities * tree.probabilities[level, None]
+            wanted = (self._model.acceptance(paths) > self._model.least) & (paths >= self._tau)
+            level = add_children(tree, level, tokens, paths, wanted)
+            if level.start == level.stop:
+                break
+        return self._best(tree)
+
+    def learn(self, depth: int, accepted: int) -> None:
+        """Nothing is kept from round to round."""
+
+    def _pays(self, tree: TokenTree, level: slice) -> bool:
+        model = self._model
+        hope = self._model.acceptance(tree.probabilities[level]) * model.costs.child - model.least
+        return float(hope.clamp_(min=0.0).sum()) > model.level + model.row * (level.stop - level.start)
+
+    def _best(self, tree: TokenTree) -> Tensor | None:
+        """Rows whose gain exceeds their cost; a path probability never exceeds its parent's, and the sort
+        is stable, so every row comes after its parent.
+        """
+        sort = tree.probabilities.sort(descending=True, stable=True)
+        gain = self._model.acceptance(sort.values).cumsum(0)
+        count = int((gain - self._model.verify[: tree.size]).argmax()) + 1
+        return None if count == tree.size else sort.indices[:count].sort().values

@@ -1,0 +1,78 @@
+"""Trees whose breadth and depth follow the draft's confidence, and the rounds before."""
+
+import torch
+
+from ablations.dynatree.drafter import Drafter
+from ablations.dynatree.grow import ANY, add_children
+from ablations.dynatree.tree import TokenTree
+from ablations.study.contracts.dynatree import DynamicTree, History
+
+
+class DynamicGrowth:
+    """The adaptive tree of DynaTree: breadth by confidence, depth by path probability, history.
+
+    Each node has as many children as the draft's probability of its first choice asks for. A node whose
+    path probability is under `rho_stop` has none; from the base depth on, nodes need `rho_deep`. With
+    history, base depth and `rho_stop` follow the acceptance of the prompt's rounds so far.
+
+    Args:
+        settings: Thresholds and history.
+        base_depth: Levels that need no more than `rho_stop`.
+        tau: Children of a smaller path probability are dropped; None drops none.
+        device: Where the trees are.
+    """
+
+    def __init__(
+        self, settings: DynamicTree, base_depth: int, tau: float | None, device: torch.device
+    ) -> None:
+        self.max_depth = settings.max_depth
+        self._settings = settings
+        self._base_depth = base_depth
+        self._tau = tau or ANY
+        # Rising, for bucketize: bucket 0 is the least confident, and the last breadth.
+        self._confidences = torch.tensor(settings.confidences[::-1], dtype=torch.float64, device=device)
+        self._breadths = torch.tensor(settings.breadths[::-1], device=device)
+        self._most = max(settings.breadths)
+        self._ranks = torch.arange(self._most, device=device)
+        self.start()
+
+    def start(self) -> None:
+        """Begin a prompt with base depth and `rho_stop` as configured; see `Growth.start`."""
+        history = self._settings.history
+        self.depth, self.rho_stop = self._base_depth, self._settings.rho_stop
+        self._mean = history.target if history else 0.0
+
+    def grow(self, tree: TokenTree, drafter: Drafter, levels: int) -> None:
+        """Add up to `levels` levels; see `Growth.grow`. All of it is worth verifying."""
+        level = slice(0, 1)
+        for depth in range(min(levels, self.max_depth)):
+            if not tree.room:
+                return
+            parents = tree.probabilities[level, None]
+            growing = parents >= (self.rho_stop if depth < self.depth else self._settings.rho_deep)
+            # The root's path probability is 1, so only levels below it can be without a growing node.
+            if depth and not growing.any():
+                return
+            tokens, probabilities = drafter.propose(tree, level, self._most)
+            breadths = self._breadths[
+                torch.bucketize(probabilities[:, :1].contiguous(), self._confidences, right=True)
+            ]
+            paths = probabilities * parents
+            wanted = growing & (self._ranks < breadths) & (paths >= self._tau)
+            level = add_children(tree, level, tokens, paths, wanted)
+            if level.start == level.stop:
+                return
+
+    def learn(self, depth: int, accepted: int) -> None:
+        """Move base depth and `rho_stop` by the running mean of acceptance; see `Growth.learn`."""
+        history = self._settings.history
+        if history is None or depth == 0:
+            return
+        self._mean += history.smoothing * (accepted / depth - self._mean)
+        self.depth, self.rho_stop = self._controlled(history, self._mean - history.target)
+
+    def _controlled(self, history: History, excess: float) -> tuple[int, float]:
+        depth = round(self._base_depth + history.depth_gain * excess)
+        least, greatest = history.threshold_range
+        threshold = self._settings.rho_stop - history.threshold_gain * excess
+        return min(max(depth, 1), self.max_depth), min(max(threshold, least), greatest)

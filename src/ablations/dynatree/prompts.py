@@ -1,0 +1,32 @@
+"""The prompts of a decoding job."""
+
+from ablations.lm.checkpoint import load_tokenizer
+from ablations.lm.corpus import Window, read_corpus, windows
+from ablations.lm.layered import LayeredLM
+from ablations.study.contracts.dynatree import CostSpec, DecodeSpec
+from ablations.study.errors import UserError
+from ablations.study.job import JobFile
+
+
+def read_prompts(job: JobFile[DecodeSpec] | JobFile[CostSpec], target: LayeredLM) -> list[Window]:
+    """Prompts of all sets of the spec, each set's in its corpus' order.
+
+    Raises:
+        UserError: too few documents, or a prompt that with its new tokens exceeds the target's positions.
+    """
+    tokenizer = load_tokenizer(job.path("model"))
+    positions = target.config.max_position_embeddings
+    longest = positions - job.spec.new_tokens
+    prompts = []
+    for chosen in job.spec.prompts:
+        documents = read_corpus(job.path(chosen.text))
+        found = windows(documents, tokenizer, chosen.split, chosen.count, chosen.tokens)
+        for window in found:
+            if len(window.ids) > longest:
+                raise UserError(
+                    f"prompt {window.document}: {len(window.ids)} tokens and {job.spec.new_tokens} new ones"
+                    f" exceed the target's {positions} positions; set 'tokens' of the prompts"
+                    f" '{chosen.kind}' to at most {longest}"
+                )
+        prompts += [Window(window.document, chosen.kind, window.ids) for window in found]
+    return prompts

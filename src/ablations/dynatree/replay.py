@@ -1,0 +1,66 @@
+"""Speculative decoding against known greedy tokens: every round as it would be, without the target."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ablations.dynatree.decoding import Draft
+from ablations.dynatree.verify import accepted_path, verified_part
+
+
+@dataclass(frozen=True)
+class Round:
+    """One replayed round.
+
+    Attributes:
+        size: Rows that the target would verify, the root included.
+        accepted: Draft tokens accepted.
+        tested: Levels at which the target would choose among children of an accepted node.
+        stated: ``[nodes]`` float64, the path probabilities of the verified nodes below the root.
+        right: ``[nodes]`` bool, which of them are accepted.
+    """
+
+    size: int
+    accepted: int
+    tested: int
+    stated: Tensor
+    right: Tensor
+
+
+def replay(draft: Draft, prompt: list[int], greedy: list[int]) -> Iterator[Round]:
+    """Go through the rounds in which `draft` would decode `greedy`.
+
+    Greedy verification decides by the target's greedy tokens alone, so acceptance is exact; a round
+    emits at most what is left of `greedy`.
+
+    Args:
+        draft: Who drafts, and how the tree grows.
+        prompt: Token ids.
+        greedy: The target's greedy continuation.
+    """
+    tree, growth = draft.tree, draft.growth
+    known = torch.tensor(greedy, device=tree.device)
+    draft.drafter.prefill(prompt)
+    growth.start()
+    done = 1
+    while done < len(greedy):
+        tree.plant(greedy[done - 1])
+        rows = growth.grow(tree, draft.drafter, len(greedy) - done - 1)
+        tokens, parents, depths, ancestors = verified_part(tree, rows)
+        # On the accepted path the target says the greedy tokens; off it, nothing that matters.
+        path = accepted_path(tokens, parents, ancestors, known[done + depths])
+        accepted = len(path) - 1
+        right = torch.zeros(len(tokens), dtype=torch.bool, device=tree.device)
+        right[path] = True
+        yield Round(
+            size=len(tokens),
+            accepted=accepted,
+            tested=accepted + bool((parents[1:] == path[-1]).any()),
+            stated=(tree.probabilities if rows is None else tree.probabilities[rows])[1:].clone(),
+            right=right[1:],
+        )
+        draft.drafter.commit(tree, path if rows is None else rows[path])
+        growth.learn(int(depths[-1]), accepted)
+        done += accepted + 1
