@@ -31,8 +31,9 @@ def main() -> None:
             raise UserError("lm-eval is not installed; pip install -c constraints.txt -e '.[harness]'")
         job = read_job(arguments.spec, EvaluateSpec)
         require_pins(job.pins)
-        # Not at the top: it imports lm-eval.
+        # Not at the top: the first imports lm-eval.
         from ablations.sdtp.harness.run import Request, run_tasks
+        from ablations.sdtp.harness.scores import as_text
 
         request = Request(
             tasks=arguments.tasks.split(","),
@@ -41,7 +42,7 @@ def main() -> None:
             fewshot=arguments.fewshot,
             chat_template=arguments.chat_template,
         )
-        run_tasks(Run(job, arguments.out, None), request)
+        print(as_text(run_tasks(Run(job, arguments.out, None), request).scores))
 
 
 if __name__ == "__main__":

@@ -41,8 +41,8 @@ class Request:
     chat_template: bool = False
 
 
-def run_tasks(run: Run[EvaluateSpec], request: Request) -> None:
-    """Score the arm of an experiment and its unpruned model on the same tasks, and write both.
+def run_tasks(run: Run[EvaluateSpec], request: Request) -> Downstream:
+    """Score the arm of an experiment and its unpruned model on the same tasks; write and return both.
 
     Raises:
         UserError: an input is missing, corrupt or made for something else, a task is not known or cannot be
@@ -75,6 +75,7 @@ def run_tasks(run: Run[EvaluateSpec], request: Request) -> None:
         digests=digests_of(run),
     )
     write_text(run.out, result.model_dump_json(indent=1) + "\n")
+    return result
 
 
 def _shortest(spec: EvaluateSpec) -> int:

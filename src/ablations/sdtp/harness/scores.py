@@ -1,6 +1,6 @@
 """What an evaluation of downstream tasks leaves: the arm's scores beside the unpruned model's."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ablations.study.contracts.base import Contract
@@ -81,6 +81,21 @@ def scores_of(arm: dict[str, Any], reference: dict[str, Any]) -> Iterator[TaskSc
                 reference=beside[key],
                 reference_stderr=_number(beside.get(error)),
             )
+
+
+def as_text(scores: Iterable[TaskScore]) -> str:
+    """A table for the terminal, one line per metric."""
+    lines = [f"{'task':32}{'metric':24}{'items':>8}{'pruned':>18}{'unpruned':>18}"]
+    for score in scores:
+        metric = score.metric if score.filter == "none" else f"{score.metric} ({score.filter})"
+        arm = _with_error(score.arm, score.arm_stderr)
+        reference = _with_error(score.reference, score.reference_stderr)
+        lines.append(f"{score.task:32}{metric:24}{score.items or '':>8}{arm:>18}{reference:>18}")
+    return "\n".join(lines)
+
+
+def _with_error(value: float, error: float | None) -> str:
+    return f"{value:.3f}" if error is None else f"{value:.3f} +- {error:.3f}"
 
 
 def _number(value: object) -> float | None:
