@@ -6,10 +6,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ablations.lm.packing import pack_linears
 from ablations.sdtp.cost import kv_bytes, planned_rows, prefill_flops, saliency_flops
+from ablations.sdtp.gradient import window_saliency
 from ablations.sdtp.prefill import prefill
 from ablations.sdtp.pruner import Pruner
 from ablations.sdtp.pruning import Pruning
-from ablations.sdtp.saliency import window_saliency
 from ablations.study.contracts.sdtp import Preserve
 
 WIDTH = 16

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from ablations.sdtp import importance
-from ablations.sdtp.losses import regression_targets
-from ablations.sdtp.saliency import window_saliency
+from ablations.sdtp.gradient import window_saliency
 from ablations.sdtp.table import SaliencyTable
+from ablations.sdtp.targets import regression_targets
 from ablations.study.contracts.sdtp import PromptSaliency, SaliencySpec
 from ablations.study.errors import UserError
 

@@ -7,10 +7,9 @@ from ablations.sdtp.losses import (
     lm_loss,
     ranking_loss,
     regression_loss,
-    regression_targets,
     require_finite,
-    standardise,
 )
+from ablations.sdtp.targets import regression_targets, standardise
 from ablations.study.errors import UserError
 
 STAGES, TOKENS = 3, 11

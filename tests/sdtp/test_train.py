@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from ablations.sdtp.continuation import continuation_states, quality
+from ablations.sdtp.gradient import window_saliency
 from ablations.sdtp.prefill import prefill
 from ablations.sdtp.pruning import Pruning
 from ablations.sdtp.ranking import rank_heldout
-from ablations.sdtp.saliency import window_saliency
 from ablations.sdtp.table import SaliencyTable
 from ablations.sdtp.trainer import Trainer, untrained
 from ablations.study.contracts.sdtp import PrunerSpec, SaliencySpec

@@ -100,7 +100,7 @@ def test_user_texts_are_known_by_their_bytes(raw, tmp_path, monkeypatch):
     raw["dynatree"]["prompts"]["documentation"]["text"] = "mine"
 
     def digest():
-        return Plan(raw, tmp_path).row("F1").job.digest
+        return Plan(raw, tmp_path).row("F1").jobs[0].digest
 
     first = digest()
     text.write_text("two")

@@ -9,11 +9,11 @@ from torch.nn import functional as F
 
 from ablations.lm.layered import LayeredLM
 from ablations.sdtp.cost import saliency_flops, scorer_flops
+from ablations.sdtp.gradient import window_saliency
 from ablations.sdtp.living import Scorer
-from ablations.sdtp.losses import regression_targets
 from ablations.sdtp.pruner import Pruner
-from ablations.sdtp.saliency import window_saliency
 from ablations.sdtp.table import SaliencyTable
+from ablations.sdtp.targets import regression_targets
 from ablations.study.contracts.sdtp import PromptSaliency
 from ablations.study.errors import UserError
 

@@ -8,11 +8,12 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from ablations.lm.layered import LayeredLM
-from ablations.sdtp.losses import lm_loss, ranking_loss, regression_loss, regression_targets, require_finite
+from ablations.sdtp.losses import lm_loss, ranking_loss, regression_loss, require_finite
 from ablations.sdtp.masks import masked_forward, sample_keep
 from ablations.sdtp.pruner import Pruner
 from ablations.sdtp.selection import stage_counts
 from ablations.sdtp.table import SaliencyTable
+from ablations.sdtp.targets import regression_targets
 from ablations.study.contracts.sdtp import PrunerSpec
 
 CLIP = 1.0
