@@ -21,8 +21,21 @@ def test_the_section_its_tables_and_figures_are_made_of_records(finished):
     assert r"\section{" in section
     for name in ("keep_ratio", "forward"):
         assert (finished.path / f"paper/figures/{name}.pdf").read_bytes().startswith(b"%PDF")
-    outcomes = [json.loads(content)["outcome"]["status"] for content in records(finished).values()]
-    assert outcomes == ["ok"] * 14
+    outcomes = {
+        (content := json.loads(text))["label"]: content["outcome"]["status"]
+        for text in records(finished).values()
+    }
+    shown = subprocess.run(
+        [sys.executable, "-m", "ablations.study", "show", "--configfile", TINY],
+        cwd=finished.path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert all("1 of 1 measured" in line for line in shown)
+    assert len(outcomes) == len({line.split()[1] for line in shown})
+    # The stale rotary tensor must crash, and nothing else may.
+    assert [name for name, status in outcomes.items() if status != "ok"] == ["B2"]
 
 
 def test_a_second_run_has_nothing_to_do(finished):
@@ -54,11 +67,13 @@ def test_loss_logic_reruns_training_and_no_decoding(study):
     assert study.planned() == []
     (study.path / losses).write_text(source + "\n\nOTHER = 1\n")
     planned = study.planned()
-    assert sum(job.startswith("Training pruner") for job in planned) == 2
-    learned = ["A5", "A6", "A7", "A9", "baseline"]
-    assert [job for job in planned if job.startswith("Evaluating")] == [
-        f"Evaluating {name} (SDTP)" for name in learned
-    ]
+    assert sum(job.startswith("Training pruner") for job in planned) == 3
+    learned = ["A3b", "A5", "A6", "A7", "A9", "B1", "B2", "C1", "C2", "C3", "P1", "baseline"]
+    over_ranks = ["G0", "GB"]
+    assert [job for job in planned if job.startswith("Evaluating")] == sorted(
+        [f"Evaluating {name} (SDTP)" for name in learned]
+        + [f"Evaluating {name} (SDTP over several ranks)" for name in over_ranks]
+    )
     assert not [job for job in planned if job.startswith(("Decoding", "Preparing", "Extracting"))]
 
 
@@ -164,3 +179,25 @@ def test_one_experiment_runs_by_id_and_by_hand(study):
     subprocess.run([sys.executable, *command.split()[1:]], cwd=study.path, check=True, capture_output=True)
     new = json.loads((study.path / record).read_text())
     assert [row["nll"] for row in new["samples"]] == [row["nll"] for row in old["samples"]]
+    (study.path / record).unlink()
+    done = study.snakemake("A7")
+    assert done.code == 0, done.output
+    assert "Evaluating A7 (SDTP)" in done.output
+    assert "Evaluating A9" not in done.output
+
+
+def test_jobs_can_share_an_experiment_whose_record_keeps_its_name(study):
+    before = records(study)
+    name = next(name for name, text in before.items() if json.loads(text)["label"] == "A9")
+    (study.path / "results/record" / name).unlink()
+    study.replace(
+        TINY, "    documents: 6\n    prompt_tokens", "    documents: 6\n    shards: 2\n    prompt_tokens"
+    )
+    done = study.snakemake("A9")
+    assert done.code == 0, done.output
+    assert done.output.count("Evaluating A9 (SDTP), share") >= 2
+    after = records(study)
+    assert after.keys() == before.keys()
+    samples = [json.loads(study_records[name])["samples"] for study_records in (before, after)]
+    one, other = [[(row["document"], row["nll"], row["kl"]) for row in rows] for rows in samples]
+    assert one == other
