@@ -263,7 +263,7 @@ def test_seeds_are_told(study):
         ("C2", "The cascade is disabled"),
         ("C3", "The update of masks is disabled"),
         ("G0", "Pruning before the boundary is disabled"),
-        ("P1", "As calibrated, a stage keeps $703.50$ tokens"),
+        ("P1", "As calibrated, a stage keeps $704$ tokens"),
         ("R9t", "trained at the ratio at which it is used"),
         ("T7", "The ratio holds for all stages together"),
         ("L2", "saliency of another definition"),

@@ -70,8 +70,8 @@ def bound_figure(summary: Summary) -> Figure:
         )
     axes.set_xlabel("Speed-up that the operations would allow (\u00d7)")
     axes.set_ylabel("Measured over allowed")
-    axes.margins(x=0.12)
     factor_ticks(axes, "x", points["ideal"])
+    axes.set_xlim(0.95, max([1.0, *points["ideal"]]) * 1.25)
     axes.set_ylim(0, max([1.0, *points["reached"]]) * 1.2)
     if points.empty:
         say_missing(axes)

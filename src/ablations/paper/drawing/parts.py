@@ -9,7 +9,9 @@ from ablations.paper import style
 from ablations.study.statistics import Estimate
 
 _ROUND = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
-_BETWEEN = (0.3, 0.4, 0.6, 0.7, 0.8, 0.9, 1.2, 1.5, 3, 4)
+_BETWEEN = (0.3, 0.7, 1.5, 3, 7)
+# A range of this factor or more has round ones enough.
+_SHORT = 8
 
 
 def bars(estimate: Estimate, scale: Callable[[float], float]) -> list[list[float]] | None:
@@ -27,7 +29,7 @@ def factor_ticks(axes: Axes, which: str, factors: Iterable[float]) -> None:
     low, high = min([1.0, *factors]) / 1.25, max([1.0, *factors]) * 1.25
     getattr(axes, f"set_{which}scale")("log")
     ticks = [factor for factor in _ROUND if low <= factor <= high]
-    if len(ticks) < 3:
+    if high < _SHORT * low:
         ticks = sorted([*ticks, *(factor for factor in _BETWEEN if low <= factor <= high)])
     axis = getattr(axes, f"{which}axis")
     axis.set_major_locator(FixedLocator(ticks))
