@@ -35,6 +35,13 @@ def test_speed_comes_as_a_log_ratio():
     assert formatting.factor_interval(estimate) == r"$[0.50,\,2.00]$"
 
 
+def test_a_factor_without_an_end_is_only_said_to_be_large():
+    wide = Estimate(value=0.0, low=-50.0, high=800.0, n=2, sd=1.0)
+    assert formatting.factor_interval(wide) == r"$[0.00,\,{>}1000.00]$"
+    assert formatting.percent_change_interval(wide) == r"$[-100.0,\,{>}+99900.0]$"
+    assert formatting.ratio_percent(8.0) == r"${>}100000.0\%$"
+
+
 def test_no_interval_is_said_so():
     assert formatting.nats_interval(Estimate(value=1.0, low=None, high=None, n=1, sd=None)) == "no interval"
 

@@ -15,6 +15,9 @@ NATS_DECIMALS = 3
 FACTOR_DECIMALS = 2
 PERCENT_DECIMALS = 1
 
+LARGEST_FACTOR = 1000.0
+"""Beyond it a factor is only said to be larger: two noisy documents tell no more."""
+
 ABSENT = "---"
 """What a cell without a value shows."""
 
@@ -46,12 +49,12 @@ def nats_interval(estimate: Estimate) -> str:
 
 def factor(log_ratio: float) -> str:
     """A speed-up or a ratio of speed-ups."""
-    return rf"${_fixed(math.exp(log_ratio), FACTOR_DECIMALS)}\times$"
+    return rf"${_ratio(log_ratio, _as_factor)}\times$"
 
 
 def factor_interval(estimate: Estimate) -> str:
     """Interval of a speed-up or of a ratio of speed-ups."""
-    return _interval(estimate, lambda value: _fixed(math.exp(value), FACTOR_DECIMALS))
+    return _interval(estimate, lambda value: _ratio(value, _as_factor))
 
 
 def bare_factor(ratio: float) -> str:
@@ -61,12 +64,12 @@ def bare_factor(ratio: float) -> str:
 
 def percent_change(log_ratio: float) -> str:
     """A ratio of speed-ups as a change of speed in per cent."""
-    return rf"${_fixed(100 * math.expm1(log_ratio), PERCENT_DECIMALS, '+')}\%$"
+    return rf"${_ratio(log_ratio, _as_change)}\%$"
 
 
 def percent_change_interval(estimate: Estimate) -> str:
     """Interval of a change of speed in per cent."""
-    return _interval(estimate, lambda value: _fixed(100 * math.expm1(value), PERCENT_DECIMALS, "+"))
+    return _interval(estimate, lambda value: _ratio(value, _as_change))
 
 
 def percent(share: float, decimals: int = PERCENT_DECIMALS) -> str:
@@ -111,12 +114,12 @@ def percent_interval(estimate: Estimate) -> str:
 
 def ratio_percent(log_ratio: float) -> str:
     """A ratio as per cent of what it is a ratio to."""
-    return percent(math.exp(log_ratio))
+    return rf"${_ratio(log_ratio, _as_percent)}\%$"
 
 
 def ratio_percent_interval(estimate: Estimate) -> str:
     """Interval of a ratio in per cent."""
-    return _interval(estimate, lambda value: _fixed(100 * math.exp(value), PERCENT_DECIMALS))
+    return _interval(estimate, lambda value: _ratio(value, _as_percent))
 
 
 def count(value: float) -> str:
@@ -172,6 +175,24 @@ FILTERS: dict[str, Callable[..., str]] = {
 
 CONSTANTS: dict[str, Any] = {"ABSENT": ABSENT, "POWER": POWER, "T_BELOW": T_BELOW, "mark": mark}
 """What else templates may use."""
+
+
+def _ratio(log_ratio: float, form: Callable[[float], str]) -> str:
+    if log_ratio > math.log(LARGEST_FACTOR):
+        return "{>}" + form(LARGEST_FACTOR)
+    return form(math.exp(log_ratio))
+
+
+def _as_factor(ratio: float) -> str:
+    return _fixed(ratio, FACTOR_DECIMALS)
+
+
+def _as_change(ratio: float) -> str:
+    return _fixed(100 * (ratio - 1), PERCENT_DECIMALS, "+")
+
+
+def _as_percent(ratio: float) -> str:
+    return _fixed(100 * ratio, PERCENT_DECIMALS)
 
 
 def _fixed(number: float, decimals: int, sign: str = "") -> str:
