@@ -1,0 +1,39 @@
+"""On the meta device tensors have shapes and no values: whatever asks for a value raises.
+
+What runs there never makes the host wait for a device.
+"""
+
+import pytest
+import torch
+
+from ablations.sdtp import importance
+from ablations.sdtp.decoding import greedy_decode
+from ablations.sdtp.prefill import prefill
+from ablations.sdtp.pruner import Pruner
+from ablations.sdtp.pruning import Pruning
+from ablations.study.contracts.sdtp import Preserve
+from tests.sdtp.random_models import LAYERS
+
+
+def test_pruned_prefill_and_decoding_ask_for_no_value(lm):
+    lm.model.to("meta")
+    ids = torch.empty(60, dtype=torch.int64, device="meta")
+    pruner = Pruner(lm.config.hidden_size, 16, 2).to("meta")
+    scorer = importance.learned(lm, pruner).scorer(ids, 0)
+    pruning = Pruning((2, 4), (0.5, 0.5), Preserve(head=2, tail=3))
+    cache = lm.new_cache(70)
+    prefilled = prefill(lm, ids, cache, pruning, scorer)
+    assert prefilled.logits.device.type == "meta"
+    assert greedy_decode(lm, prefilled, cache, 4).shape == (4,)
+    assert cache.lengths == [63, 63, 33, 33, 18, 18]
+    assert len(cache.lengths) == LAYERS
+
+
+def test_rules_that_count_do_ask(llama):
+    """The meta device notices: top-p must know how many tokens it keeps."""
+    llama.model.to("meta")
+    ids = torch.empty(60, dtype=torch.int64, device="meta")
+    pruning = Pruning((2,), (0.5,), Preserve(head=2, tail=3), selection="top_p", values=(0.9,))
+    scorer = importance.hidden_norm().scorer(ids, 0)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        prefill(llama, ids, llama.new_cache(70), pruning, scorer)
