@@ -11,6 +11,7 @@ import pytest
 
 from ablations.paper.rendering import render as render_template
 from ablations.paper.section import render_section
+from ablations.paper.summary import Summary
 from ablations.study.contracts.paper import Expectation, Experiment
 from ablations.study.errors import UserError
 from ablations.study.record_io import write_record
@@ -213,6 +214,15 @@ def test_a_loss_is_said_to_improve_ranking_or_not(whole, render):
     better = {**WHOLE, "A3": replace(WHOLE["A3"], spearman=0.8)}
     text = paragraph(render(design=better, documents=4).section, "A3")
     assert r"is thus \emph{contradicted}: without, the order is better" in text
+
+
+def test_epochs_on_the_unpruned_model_are_told(study):
+    content = study.summary.model_dump(mode="json")
+    content["sdtp"]["training"]["pruner"]["warmup_epochs"] = 3
+    told = render_section(Summary.model_validate(content), TEMPLATES)
+    assert "after three epochs on the saliency losses alone and the states of the unpruned model" in told
+    assert "the epochs on the unpruned model and the separate clipping depart" in told
+    assert "saliency losses alone" not in study.section
 
 
 def test_traffic_is_told_in_bytes(whole):

@@ -82,8 +82,11 @@ class PrunerSpec(Contract):
     """Tokens that the simulated stages never drop."""
     width: PositiveInt
     """Hidden width of the scorer's MLP."""
+    warmup_epochs: NonNegativeInt = 0
+    """Passes over the training windows before the others, with the saliency losses alone: on the unpruned
+    model's states, which are computed once and held in memory."""
     epochs: PositiveInt
-    """Passes over the training windows."""
+    """Passes over the training windows through the masked model."""
     batch: PositiveInt
     """Windows per optimiser step."""
     learning_rate: PositiveFloat
