@@ -30,6 +30,10 @@ main("ablations.sdtp.train", PrunerSpec, train_pruner, "")
 """
 
 
+# 16 steps of warm-up, then 32.
+SPEC = make_spec(warmup_epochs=1, epochs=2)
+
+
 class KilledError(Exception):
     pass
 
@@ -52,8 +56,8 @@ def kill_after(monkeypatch, steps):
 
 
 def test_sigkill_and_resume_give_the_same_file(workspace, capfd):
-    whole = workspace.run("pruner", "pruner_whole", epochs=60).parent / PRUNER_FILE
-    spec = workspace.spec_file("pruner", {"epochs": 60}, {})
+    whole = workspace.run("pruner", "pruner_whole", epochs=30).parent / PRUNER_FILE
+    spec = workspace.spec_file("pruner", {"epochs": 30}, {})
     out = workspace.folder / "pruner_killed" / "manifest.json"
     checkpoint = workspace.folder / ".pruner.checkpoint"
     job = subprocess.Popen([sys.executable, "-c", KILLABLE, "--spec", spec, "--out", out])
@@ -68,10 +72,10 @@ def test_sigkill_and_resume_give_the_same_file(workspace, capfd):
     assert job.wait() < 0
     assert not out.exists()
     capfd.readouterr()
-    resumed = workspace.run("pruner", "pruner_killed", epochs=60).parent / PRUNER_FILE
+    resumed = workspace.run("pruner", "pruner_killed", epochs=30).parent / PRUNER_FILE
     said = capfd.readouterr().err
     assert "training resumes after" in said
-    assert 0 < int(said.split("resumes after ")[1].split()[0]) < 180
+    assert 0 < int(said.split("resumes after ")[1].split()[0]) < 90
     assert sha256_file(resumed) == sha256_file(whole)
     assert not checkpoint.exists()
     facts = [open_artefact(path.parent / "manifest.json")[1].facts for path in (whole, resumed)]
@@ -79,17 +83,22 @@ def test_sigkill_and_resume_give_the_same_file(workspace, capfd):
         assert facts[0][name] == facts[1][name]
 
 
-@pytest.mark.parametrize("steps", [1, 17, 95])
-def test_resume_after_any_step(frozen, tmp_path, monkeypatch, steps):
+@pytest.fixture(scope="module")
+def whole(frozen, tmp_path_factory):
+    trainer = Trainer(frozen[0], SPEC, frozen[1])
+    train(trainer, Checkpoint(tmp_path_factory.mktemp("whole") / "checkpoint"))
+    return trainer
+
+
+@pytest.mark.parametrize("steps", [1, 16, 23, 47])
+def test_resume_after_any_step(frozen, whole, tmp_path, monkeypatch, steps):
     lm, table = frozen
-    whole = Trainer(lm, make_spec(), table)
-    train(whole, Checkpoint(tmp_path / "whole"))
     path = tmp_path / "checkpoint"
     with monkeypatch.context() as patch:
         kill_after(patch, steps)
         with pytest.raises(KilledError):
-            train(Trainer(lm, make_spec(), table), Checkpoint(path))
-    resumed = Trainer(lm, make_spec(), table)
+            train(Trainer(lm, SPEC, table), Checkpoint(path))
+    resumed = Trainer(lm, SPEC, table)
     train(resumed, Checkpoint(path))
     assert torch.equal(weights(resumed), weights(whole))
     assert resumed.history == whole.history
@@ -99,11 +108,11 @@ def test_a_resumed_training_counts_the_seconds_of_both_parts(frozen, tmp_path, m
     lm, table = frozen
     path = tmp_path / "checkpoint"
     with monkeypatch.context() as patch:
-        kill_after(patch, 95)
+        kill_after(patch, 47)
         with pytest.raises(KilledError):
-            train(Trainer(lm, make_spec(), table), Checkpoint(path))
+            train(Trainer(lm, SPEC, table), Checkpoint(path))
     saved = Checkpoint(path).load()
-    assert train(Trainer(lm, make_spec(), table), Checkpoint(path)) > saved["seconds"] > 0
+    assert train(Trainer(lm, SPEC, table), Checkpoint(path)) > saved["seconds"] > 0
 
 
 @pytest.mark.parametrize("damage", [b"", b"no", None])

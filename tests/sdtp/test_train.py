@@ -3,10 +3,12 @@ import torch
 
 from ablations.sdtp.continuation import continuation_states, quality
 from ablations.sdtp.gradient import window_saliency
+from ablations.sdtp.losses import ranking_loss, regression_loss
 from ablations.sdtp.prefill import prefill
 from ablations.sdtp.pruning import Pruning
 from ablations.sdtp.ranking import rank_heldout
 from ablations.sdtp.table import SaliencyTable
+from ablations.sdtp.targets import regression_targets
 from ablations.sdtp.trainer import Trainer, untrained
 from ablations.study.contracts.sdtp import PrunerSpec, SaliencySpec
 from ablations.study.errors import UserError
@@ -112,6 +114,49 @@ def test_each_loss_is_clipped_by_itself_in_every_step(frozen):
     torch.testing.assert_close(
         gradient(mse=2.0, ranking=0.5, lm=3.0), 2 * alone[0] + alone[1] / 2 + 3 * alone[2]
     )
+
+
+def test_warm_up_learns_saliency_from_unpruned_states_that_are_computed_once(frozen):
+    lm, table = frozen
+    trainer = Trainer(lm, make_spec(warmup_epochs=3, epochs=1), table)
+    assert (trainer.warmup, trainer.epoch, trainer.steps) == (48, 16, 64)
+    before = mean_losses(trainer)
+    ran = []
+    hooks = [layer.register_forward_hook(lambda *_, i=i: ran.append(i)) for i, layer in enumerate(lm.layers)]
+    rates = []
+    while len(trainer.history) < trainer.warmup:
+        rates.append(trainer.step() and trainer._optimiser.param_groups[0]["lr"])
+    for hook in hooks:
+        hook.remove()
+    assert ran == [0, 1, 2, 3, 4] * 32, "one forward per window, up to the last stage's input"
+    assert set(trainer.history[-1]) == {"mse", "ranking"}
+    assert rates[:-1] == sorted(rates[:-1], reverse=True)
+    assert rates[-1] == 0.01, "the learning rate is at its peak again"
+    assert mean_losses(trainer)["ranking"] < before["ranking"] - 0.01
+    train(trainer)
+    assert set(trainer.history[-1]) == {"lm", "mse", "ranking"}
+    assert trainer._optimiser.param_groups[0]["lr"] == 0
+
+
+def test_warm_up_losses_are_those_of_the_unpruned_model(frozen):
+    lm, table = frozen
+    trainer = Trainer(lm, make_spec(warmup_epochs=1), table)
+    found = trainer.warmup_losses(torch.tensor([4, 9]))
+    ids = table.ids[[4, 9], :48]
+    states = lm.model(ids, output_hidden_states=True, use_cache=False).hidden_states
+    scores = torch.stack([trainer.pruner(stage, states[layer]) for stage, layer in enumerate(LAYERS)])
+    saliency = table.saliency[[4, 9], :, :48].transpose(0, 1)
+    everything = torch.ones(3, 2, 48, dtype=torch.bool)
+    targets = regression_targets(saliency, everything, "norm")
+    torch.testing.assert_close(found["mse"], regression_loss(scores, targets, everything))
+    torch.testing.assert_close(found["ranking"], ranking_loss(scores, saliency, everything))
+
+
+def test_without_saliency_losses_there_is_no_warm_up(frozen):
+    losses = {"lm": 1.0, "mse": 0.0, "ranking": 0.0}
+    trainer = Trainer(frozen[0], make_spec(losses=losses, warmup_epochs=3, epochs=2), frozen[1])
+    assert (trainer.warmup, trainer.steps) == (0, 32)
+    assert set(trainer.step()) == {"lm"}
 
 
 @pytest.mark.parametrize("target", [{"measure": "signed"}, {"measure": "abs", "loss": "window"}])

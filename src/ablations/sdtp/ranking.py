@@ -6,12 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata, spearmanr
-from torch import Tensor
 
 from ablations.lm.layered import LayeredLM
-from ablations.sdtp.masks import masked_forward
 from ablations.sdtp.pruner import Pruner
 from ablations.sdtp.selection import stage_counts
+from ablations.sdtp.states import unpruned_states
 from ablations.sdtp.table import SaliencyTable
 from ablations.study.contracts.sdtp import PrunerSpec, Ranking
 
@@ -43,10 +42,10 @@ def rank_heldout(
     found: list[list[Ranking]] = [[] for _ in pruners]
     for window in table.heldout.nonzero()[:, 0].tolist():
         ids = table.ids[window, :prompt].to(lm.device)[None]
-        states = masked_forward(lm, ids, spec.layers, _everything, spec.layers[-1]).states
+        states = unpruned_states(lm, ids, spec.layers)[:, 0]
         saliency = table.saliency[window, :, free].double().numpy()
         for pruner, rows in zip(pruners, found, strict=True):
-            scores = torch.stack([pruner(stage, state[0]) for stage, state in enumerate(states)])
+            scores = torch.stack([pruner(stage, state) for stage, state in enumerate(states)])
             rows.append(rank(table.documents[window], scores[:, free].cpu().double().numpy(), saliency, keep))
     return found
 
@@ -102,7 +101,3 @@ def overlap(scores: Values, saliency: Values, keep: int) -> float:
     keep = max(1, keep)
     chosen, wanted = (set(np.argsort(-values, kind="stable")[:keep]) for values in (scores, saliency))
     return len(chosen & wanted) / keep
-
-
-def _everything(stage: int, states: Tensor, visible: Tensor) -> Tensor:
-    return visible

@@ -81,7 +81,7 @@ def train(trainer: Trainer, checkpoint: Checkpoint) -> float:
 
 def _last_epoch(trainer: Trainer) -> dict[str, float]:
     """Mean losses of the last epoch's steps."""
-    rows = trainer.history[-(trainer.steps // trainer.spec.epochs) :]
+    rows = trainer.history[-trainer.epoch :]
     return {name: fmean(row[name] for row in rows) for name in rows[0]}
 
 

@@ -1,5 +1,6 @@
 """Training of the scorers of one pruner, the language model frozen (arXiv 2504.04514, section 3)."""
 
+import math
 import sys
 from typing import Any
 
@@ -12,6 +13,7 @@ from ablations.sdtp.losses import lm_loss, ranking_loss, regression_loss, requir
 from ablations.sdtp.masks import masked_forward, sample_keep
 from ablations.sdtp.pruner import Pruner
 from ablations.sdtp.selection import stage_counts
+from ablations.sdtp.states import unpruned_states
 from ablations.sdtp.table import SaliencyTable
 from ablations.sdtp.targets import regression_targets
 from ablations.study.contracts.sdtp import PrunerSpec
@@ -28,6 +30,8 @@ class Trainer:
         prompt: Tokens of a window before its continuation, the part that is pruned.
         counts: Living tokens of a prompt after each stage.
         history: The losses of each step that was taken, ``[step][loss]``.
+        epoch: Optimiser steps of one pass over the windows.
+        warmup: Optimiser steps on the unpruned model's states, before those on the masked model's.
     """
 
     def __init__(self, lm: LayeredLM, spec: PrunerSpec, table: SaliencyTable) -> None:
@@ -39,9 +43,14 @@ class Trainer:
         self.pruner = untrained(lm, spec)
         self.noise = torch.Generator(lm.device).manual_seed(spec.seed)
         self.history: list[dict[str, float]] = []
-        self._batches = self._order()
+        # A warm-up is on saliency, so without its losses there is none.
+        warmup_epochs = spec.warmup_epochs if spec.losses.mse or spec.losses.ranking else 0
+        self._batches = self._order(warmup_epochs + spec.epochs)
+        self.epoch = len(self._batches) // (warmup_epochs + spec.epochs)
+        self.warmup = warmup_epochs * self.epoch
+        self._states: dict[int, Tensor] = {}
         self._optimiser = torch.optim.AdamW(self.pruner.parameters(), lr=spec.learning_rate)
-        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimiser, len(self._batches))
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimiser, self._decay)
 
     @property
     def steps(self) -> int:
@@ -54,18 +63,19 @@ class Trainer:
         return len(self.history) == self.steps
 
     def step(self) -> dict[str, float]:
-        """Take the next optimiser step (AdamW, cosine decay, clipped gradients); return its losses.
+        """Take the next optimiser step (AdamW, clipped gradients); return its losses.
 
         Raises:
             UserError: a loss is NaN or infinite.
         """
-        losses = self.losses(self._batches[len(self.history)])
+        number = len(self.history)
+        losses = (self.warmup_losses if number < self.warmup else self.losses)(self._batches[number])
         self._set_gradients(losses)
         self._optimiser.step()
         self._schedule.step()
         # The one moment of a step in which the host waits for the device.
         values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
-        require_finite(values, len(self.history))
+        require_finite(values, number)
         self.history.append(values)
         return values
 
@@ -88,16 +98,19 @@ class Trainer:
         if weights.lm:
             logits = self.lm.head(masked.hidden[:, self.prompt - 1 : -1])
             losses["lm"] = lm_loss(logits.flatten(0, 1), ids[:, self.prompt :].flatten())
-        if weights.mse or weights.ranking:
-            living = masked.living[..., : self.prompt]
-            # [stages, batch, prompt], as the scores are.
-            saliency = self.table.saliency[windows, :, : self.prompt].transpose(0, 1).to(self.lm.device)
-        if weights.mse:
-            targets = regression_targets(saliency, living, self.table.spec.target.measure)
-            losses["mse"] = regression_loss(torch.stack(scores), targets, living)
-        if weights.ranking:
-            losses["ranking"] = ranking_loss(torch.stack(scores), saliency, living)
-        return losses
+        return losses | self._saliency_losses(windows, scores, masked.living[..., : self.prompt])
+
+    def warmup_losses(self, windows: Tensor) -> dict[str, Tensor]:
+        """Saliency losses of ``[batch]`` windows over all prompt tokens, on the unpruned model's states.
+
+        These states do not depend on the scorers: they are computed once and kept, so that a further pass
+        costs little. In late stages of the masked model hardly any but protected tokens live; what is
+        learned there of the others, is learned here.
+        """
+        states = torch.stack([self._unpruned(window) for window in windows.tolist()], 1).to(self.lm.device)
+        scores = [self.pruner(stage, rows) for stage, rows in enumerate(states)]
+        everything = torch.ones(states.shape[:3], dtype=torch.bool, device=states.device)
+        return self._saliency_losses(windows, scores, everything)
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs to go on as if nothing had happened."""
@@ -125,13 +138,43 @@ class Trainer:
         self.history = state["history"]
         print(f"training resumes after {len(self.history)} of {self.steps} steps", file=sys.stderr)
 
-    def _order(self) -> list[Tensor]:
+    def _decay(self, step: int) -> float:
+        """Cosine decay of the learning rate, once over the warm-up and once over the rest."""
+        first, end = (0, self.warmup) if step < self.warmup else (self.warmup, self.steps)
+        return (1 + math.cos(math.pi * (step - first) / (end - first))) / 2
+
+    def _saliency_losses(self, windows: Tensor, scores: list[Tensor], living: Tensor) -> dict[str, Tensor]:
+        """Losses against the saliency of ``[batch]`` windows, those of weight zero left out.
+
+        Args:
+            windows: ``[batch]`` int64.
+            scores: Per stage ``[batch, prompt]``.
+            living: ``[stages, batch, prompt]`` bool, the tokens that count.
+        """
+        weights = self.spec.losses
+        saliency = self.table.saliency[windows, :, : self.prompt].transpose(0, 1).to(self.lm.device)
+        losses = {}
+        if weights.mse:
+            targets = regression_targets(saliency, living, self.table.spec.target.measure)
+            losses["mse"] = regression_loss(torch.stack(scores), targets, living)
+        if weights.ranking:
+            losses["ranking"] = ranking_loss(torch.stack(scores), saliency, living)
+        return losses
+
+    def _unpruned(self, window: int) -> Tensor:
+        """``[stages, prompt, hidden]`` of one window, on the CPU, computed when first asked for."""
+        if window not in self._states:
+            ids = self.table.ids[window, : self.prompt].to(self.lm.device)
+            self._states[window] = unpruned_states(self.lm, ids[None], self.spec.layers)[:, 0].cpu()
+        return self._states[window]
+
+    def _order(self, epochs: int) -> list[Tensor]:
         """The windows of every step of every epoch, ``[batch]`` int64 each."""
         windows = (~self.table.heldout).nonzero()[:, 0]
         order = torch.Generator().manual_seed(self.spec.seed)
         return [
             batch
-            for _ in range(self.spec.epochs)
+            for _ in range(epochs)
             for batch in windows[torch.randperm(len(windows), generator=order)].split(self.spec.batch)
         ]
 
