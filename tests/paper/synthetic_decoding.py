@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ablations.paper.collecting.arms import DecodeRecord
+from ablations.study.arms import DecodeRecord
 from ablations.study.contracts.dynatree import (
     DecodePair,
     DecodeSample,

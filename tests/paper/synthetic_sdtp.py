@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ablations.paper.collecting.arms import SdtpRecord
+from ablations.study.arms import SdtpRecord
 from ablations.study.contracts.lm import Compute
 from ablations.study.contracts.record import Outcome
 from ablations.study.contracts.sdtp import (

@@ -7,7 +7,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ablations.paper.collecting.arms import Arm, read_arm
 from ablations.paper.collecting.comparisons import compare_all
 from ablations.paper.collecting.decoding import decoding_protocol
 from ablations.paper.collecting.ranking import scorer_rankings
@@ -15,6 +14,7 @@ from ablations.paper.collecting.rows import make_rows
 from ablations.paper.collecting.sdtp import sdtp_protocol
 from ablations.paper.collecting.sweeps import sweep_results
 from ablations.paper.summary import Machine, Summary
+from ablations.study.arms import Arm, read_arm
 from ablations.study.cli import one_line_errors
 from ablations.study.contracts.paper import PaperPlan
 from ablations.study.files import canonical_json, write_text

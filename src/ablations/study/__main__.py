@@ -8,6 +8,7 @@ import yaml
 from snakemake.utils import update_config
 
 from ablations.study.cli import one_line_errors
+from ablations.study.compare import compare_experiments, compare_studies
 from ablations.study.errors import UserError
 from ablations.study.planning.plan import Plan
 from ablations.study.schemas import export
@@ -34,6 +35,11 @@ def main() -> None:
     forget.add_argument("id", help="experiment")
     forget.add_argument("--configfile", type=Path, nargs="+", default=[], help="overlays")
     forget.set_defaults(run=_forget)
+    side = commands.add_parser("compare", help="two experiments, or the folders of two studies, side by side")
+    side.add_argument("one", help="experiment, or a folder in which results/ lies")
+    side.add_argument("other", help="the same")
+    side.add_argument("--configfile", type=Path, nargs="+", default=[], help="overlays")
+    side.set_defaults(run=_compare)
     schema = commands.add_parser("schema", help=f"export the JSON schemas to {SCHEMA_FOLDER}")
     schema.set_defaults(run=_schema)
     arguments = parser.parse_args()
@@ -71,6 +77,16 @@ def _forget(arguments: argparse.Namespace) -> None:
     for path in found:
         path.unlink()
         print(f"deleted {path}; the next snakemake run measures {row.experiment.id} again")
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    one, other = Path(arguments.one), Path(arguments.other)
+    if one.is_dir() and other.is_dir():
+        print(compare_studies(one, other))
+        return
+    plan = Plan(_configuration(arguments.configfile), Path())
+    experiments = [plan.row(name).experiment for name in (arguments.one, arguments.other)]
+    print(compare_experiments(*experiments, plan.config.paper))
 
 
 def _schema(_: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
-from ablations.paper.collecting.arms import Arm, resampling
+from ablations.study.arms import Arm, resampling
 from ablations.study.contracts.paper import Experiment, Method, PaperSettings
 from ablations.study.statistics import Comparison, Measure, compare, holm
 from ablations.study.verdicts import predictions

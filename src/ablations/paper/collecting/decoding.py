@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from ablations.paper.collecting.arms import Arm, DecodeRecord, first_arm, mean_seconds, resampling
 from ablations.paper.results.decoding import DecodingProtocol, DecodingResult, PromptKind
+from ablations.study.arms import Arm, DecodeRecord, first_arm, mean_seconds, resampling
 from ablations.study.contracts.paper import PaperSettings
 from ablations.study.statistics import Estimate, estimate, log_speedup
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from ablations.paper.collecting.arms import Arm, resampling
 from ablations.paper.results.sdtp import ScorerRanking
+from ablations.study.arms import Arm, resampling
 from ablations.study.contracts.paper import PaperSettings
 from ablations.study.contracts.sdtp import Ranking, Training
 from ablations.study.files import canonical_json

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ablations.paper.collecting.arms import Arm
 from ablations.paper.collecting.comparisons import Key
 from ablations.paper.collecting.decoding import decoding_result
 from ablations.paper.collecting.sdtp import sdtp_result, traffic
 from ablations.paper.summary import Difference, RecordFile, Row
+from ablations.study.arms import Arm
 from ablations.study.contracts.paper import Experiment, PaperSettings
 from ablations.study.contracts.record import Outcome
 from ablations.study.files import sha256_file

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ablations.paper.collecting.arms import (
+from ablations.paper.results.sdtp import PasskeyHits, PipelineResult, SdtpProtocol, SdtpResult
+from ablations.study.arms import (
     Arm,
     SdtpRecord,
     added_nll,
@@ -15,7 +16,6 @@ from ablations.paper.collecting.arms import (
     resampling,
     timed_samples,
 )
-from ablations.paper.results.sdtp import PasskeyHits, PipelineResult, SdtpProtocol, SdtpResult
 from ablations.study.contracts.paper import PaperSettings
 from ablations.study.contracts.sdtp import RetrievalProbe
 from ablations.study.statistics import Estimate, estimate

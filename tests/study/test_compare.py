@@ -1,0 +1,59 @@
+"""Two experiments or two studies side by side."""
+
+import shutil
+
+import pytest
+
+from ablations.study.compare import compare_experiments, compare_studies, read_study
+from ablations.study.errors import UserError
+from ablations.study.planning.stages import COLLECT_STAMP
+from tests.paper.synthetic import write_study
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A finished study whose records' paths are relative to it, the working directory."""
+    monkeypatch.chdir(tmp_path)
+    plan = write_study(tmp_path / "study")
+    text = plan.read_text().replace(f"{tmp_path}/study/", "")
+    stamp = tmp_path / "study" / COLLECT_STAMP
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(text)
+    monkeypatch.chdir(tmp_path / "study")
+    return tmp_path / "study"
+
+
+def experiments(folder, *names):
+    plan = read_study(folder)
+    by_id = {item.id: item for item in plan.experiments}
+    return [by_id[name] for name in names], plan.settings
+
+
+def test_two_experiments_with_their_specs_and_the_paired_difference(folder):
+    (one, other), settings = experiments(folder, "A7", "A9")
+    lines = compare_experiments(one, other, settings).splitlines()
+    assert lines[0].split() == ["A7", "A9", "A7", "against", "A9"]
+    cells = {line.split("  ")[0]: line for line in lines[1:]}
+    assert "0.5" in cells["keep_ratios"]
+    assert "0.8" in cells["keep_ratios"]
+    assert "p=" in cells["quality (nats over the reference)"]
+    assert "p=" in cells["speed (times the reference)"]
+
+
+def test_a_study_against_itself_differs_in_nothing(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    lines = compare_studies(folder, tmp_path / "copy").splitlines()
+    quality = [line for line in lines if " quality " in line]
+    assert quality
+    assert all("+0.000 [+0.000, +0.000] p=1" in line for line in quality)
+
+
+def test_what_cannot_be_compared_is_named(folder, tmp_path):
+    (one, other), settings = experiments(folder, "A7", "F2")
+    with pytest.raises(UserError, match="A7 is of sdtp, F2 of dynatree"):
+        compare_experiments(one, other, settings)
+    missing = one.model_copy(update={"records": ("nowhere.json",)})
+    with pytest.raises(UserError, match="A7 was not measured; run `snakemake --cores 1 A7` first"):
+        compare_experiments(one, missing, settings)
+    with pytest.raises(UserError, match="holds no study"):
+        read_study(tmp_path)
