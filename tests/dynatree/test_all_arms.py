@@ -13,7 +13,7 @@ from ablations.dynatree.fit_ngram import count_ngrams
 from ablations.dynatree.lookup import PromptLookupDrafter
 from ablations.dynatree.neural import NeuralDrafter
 from ablations.dynatree.ngram import NgramCounts, NgramDrafter
-from ablations.dynatree.replay import replay
+from ablations.dynatree.replay import replay, states_of_text
 from ablations.dynatree.tree import TokenTree
 from ablations.lm.layered import LayeredLM
 from ablations.study.contracts.dynatree import PromptLookup
@@ -96,7 +96,8 @@ def test_a_replay_has_the_rounds_of_decoding(kind, growth, prompt):
     end_at(target, None)
     draft = Draft(drafter("llama", kind), TokenTree(MAX_NODES, CPU), growth)
     found = speculate(target, draft, prompt, LIMIT)
-    rounds = list(replay(draft, prompt, found.tokens))
+    states = states_of_text(target, prompt, found.tokens)
+    rounds = list(replay(draft, prompt, found.tokens, states))
     assert [replayed.accepted for replayed in rounds] == found.accepted
     assert [replayed.size - 1 for replayed in rounds] == found.drafted
     assert [replayed.tested for replayed in rounds] == found.tested

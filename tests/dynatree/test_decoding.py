@@ -44,16 +44,16 @@ class Watched:
     def forwards(self) -> int:
         return self.inner.forwards
 
-    def prefill(self, prompt: list[int]) -> None:
-        self.inner.prefill(prompt)
+    def prefill(self, prompt: list[int], states: Tensor) -> None:
+        self.inner.prefill(prompt, states)
 
     def propose(self, tree: TokenTree, level: slice, branching: int) -> tuple[Tensor, Tensor]:
         return self.inner.propose(tree, level, branching)
 
-    def commit(self, tree: TokenTree, path: Tensor) -> None:
+    def commit(self, tree: TokenTree, path: Tensor, states: Tensor) -> None:
         for node in path[1:].tolist():
             self.siblings.append(int((tree.parents[1:node] == tree.parents[node]).sum()))
-        self.inner.commit(tree, path)
+        self.inner.commit(tree, path, states)
 
 
 def drafted(target: LayeredLM, shape: str, noise: float = 0.02) -> Draft:

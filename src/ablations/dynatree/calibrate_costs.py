@@ -1,7 +1,6 @@
 """Job: what drafting and verifying cost here, and how stated probabilities turn out, for cost-aware trees."""
 
 from dataclasses import dataclass, field
-from statistics import median
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from ablations.dynatree.decoding import Draft, decode_autoregressive
 from ablations.dynatree.drafter import Drafter
 from ablations.dynatree.grow import FixedGrowth
 from ablations.dynatree.prompts import read_prompts
-from ablations.dynatree.replay import Round, replay
+from ablations.dynatree.replay import Round, replay, states_of_text
 from ablations.dynatree.tree import TokenTree
 from ablations.dynatree.verify import tree_mask
 from ablations.lm.checkpoint import load_model
@@ -36,7 +35,7 @@ BINS = 24
 RATE_ROUNDS = 12
 RATE_TOLERANCE = 1e-3
 
-Known = list[tuple[list[int], list[int]]]
+Known = list[tuple[list[int], list[int], Tensor]]
 
 
 @dataclass
@@ -52,9 +51,9 @@ class MeteredDrafter:
         """Levels proposed since `prefill`."""
         return self.inner.forwards
 
-    def prefill(self, prompt: list[int]) -> None:
+    def prefill(self, prompt: list[int], states: Tensor) -> None:
         """Read a prompt; not metered."""
-        self.inner.prefill(prompt)
+        self.inner.prefill(prompt, states)
 
     def propose(self, tree: TokenTree, level: slice, branching: int) -> tuple[Tensor, Tensor]:
         """The drafter's proposals, metered."""
@@ -62,9 +61,9 @@ class MeteredDrafter:
         self.levels.append((level.stop - level.start, seconds))
         return proposed
 
-    def commit(self, tree: TokenTree, path: Tensor) -> None:
+    def commit(self, tree: TokenTree, path: Tensor, states: Tensor) -> None:
         """End a round; not metered."""
-        self.inner.commit(tree, path)
+        self.inner.commit(tree, path, states)
 
 
 def row_counts(most: int) -> list[int]:
@@ -74,7 +73,9 @@ def row_counts(most: int) -> list[int]:
 
 
 def measure_verify(target: LayeredLM, ids: Tensor, counts: list[int], repeats: int) -> list[float]:
-    """Median seconds of a target forward by number of rows, the sizes interleaved.
+    """Least seconds of a target forward by number of rows, the sizes interleaved.
+
+    The fastest of the repeats counts: whatever else the machine does can only add to it.
 
     Args:
         target: The model.
@@ -103,8 +104,7 @@ def measure_verify(target: LayeredLM, ids: Tensor, counts: list[int], repeats: i
             cache.truncate(prefix)
             if repeat:
                 seconds[rows].append(elapsed)
-    medians = [median(seconds[rows]) for rows in counts]
-    return isotonic_regression(medians).x.tolist()
+    return isotonic_regression([min(seconds[rows]) for rows in counts]).x.tolist()
 
 
 def acceptance_curve(stated: NDArray, right: NDArray) -> tuple[list[float], list[float]]:
@@ -168,7 +168,7 @@ def best_rate(costs: Costs, drafter: MeteredDrafter, branching: int, depth: int,
 
 
 def _replay_all(draft: Draft, known: Known) -> list[Round]:
-    return [found for prompt, greedy in known for found in replay(draft, prompt, greedy)]
+    return [found for text in known for found in replay(draft, *text)]
 
 
 @torch.inference_mode()
@@ -199,7 +199,7 @@ def run(run: Run[CostSpec]) -> None:
         for window in tqdm(prompts, desc="greedy tokens", mininterval=2):
             prompt = window.ids.tolist()
             greedy = decode_autoregressive(target, cache, prompt, spec.new_tokens).tokens
-            known.append((prompt, greedy))
+            known.append((prompt, greedy, states_of_text(target, prompt, greedy)))
         wide = Draft(
             drafter,
             TokenTree(nodes, device),

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 import torch
+from torch import Tensor
 
 from ablations.dynatree.clock import PhaseClock
 from ablations.dynatree.drafter import Drafter, TimedDrafter
 from ablations.dynatree.grow import Growth
+from ablations.dynatree.states import last_states
 from ablations.dynatree.tree import TokenTree
 from ablations.dynatree.verify import verify
 from ablations.lm.cache import StaticCache
@@ -75,7 +77,7 @@ def decode_autoregressive(target: LayeredLM, cache: StaticCache, prompt: list[in
         The generation.
     """
     generation = Generation()
-    token, generation.first_seconds = stopwatch(target.device, lambda: _prefill(target, cache, prompt))
+    (token, _), generation.first_seconds = stopwatch(target.device, lambda: _prefill(target, cache, prompt))
     generation.tokens.append(token)
     start = perf_counter()
     while len(generation.tokens) < limit and token not in target.eos_ids:
@@ -106,8 +108,8 @@ def decode_speculative(
     clock = PhaseClock(target.device)
     tree, growth = draft.tree, draft.growth
     drafter = TimedDrafter(draft.drafter, clock)
-    root, target_seconds = stopwatch(target.device, lambda: _prefill(target, cache, prompt))
-    _, draft_seconds = stopwatch(target.device, lambda: draft.drafter.prefill(prompt))
+    (root, states), target_seconds = stopwatch(target.device, lambda: _prefill(target, cache, prompt))
+    _, draft_seconds = stopwatch(target.device, lambda: draft.drafter.prefill(prompt, states))
     generation.first_seconds = target_seconds + draft_seconds
     generation.tokens.append(root)
     growth.start()
@@ -123,7 +125,7 @@ def decode_speculative(
         generation.tested.append(min(len(emitted), verdict.tested))
         generation.drafted.append((tree.size if rows is None else len(rows)) - 1)
         root = emitted[-1]
-        drafter.commit(tree, verdict.path)
+        drafter.commit(tree, verdict.path, verdict.states)
         growth.learn(tree.levels if rows is None else int(tree.depths[rows[-1]]), len(verdict.path) - 1)
     synchronise(target.device)
     generation.round_seconds = perf_counter() - start
@@ -133,11 +135,13 @@ def decode_speculative(
     return generation
 
 
-def _prefill(target: LayeredLM, cache: StaticCache, prompt: list[int]) -> int:
+def _prefill(target: LayeredLM, cache: StaticCache, prompt: list[int]) -> tuple[int, Tensor]:
+    """The first token, and the last-layer states of the prompt."""
     ids = torch.tensor([prompt], device=target.device)
     positions = torch.arange(len(prompt), device=target.device)[None]
     cache.truncate(0)
-    return int(target.forward(ids, positions, None, cache, last_only=True).argmax())
+    states = last_states(target, ids, positions, None, cache)
+    return int(target.head(states[:, -1:]).argmax()), states[0]
 
 
 def _step(target: LayeredLM, cache: StaticCache, token: int) -> int:

@@ -17,8 +17,13 @@ class Drafter(Protocol):
 
     forwards: int
 
-    def prefill(self, prompt: list[int]) -> None:
-        """Forget everything and read a prompt (without the token that the target emits after it)."""
+    def prefill(self, prompt: list[int], states: Tensor) -> None:
+        """Forget everything and read a prompt (without the token that the target emits after it).
+
+        Args:
+            prompt: Token ids.
+            states: ``[prompt, hidden]``, the target's last-layer states of them, before its final norm.
+        """
         ...
 
     def propose(self, tree: TokenTree, level: slice, branching: int) -> tuple[Tensor, Tensor]:
@@ -36,12 +41,13 @@ class Drafter(Protocol):
         """
         ...
 
-    def commit(self, tree: TokenTree, path: Tensor) -> None:
+    def commit(self, tree: TokenTree, path: Tensor, states: Tensor) -> None:
         """End a round: only the nodes of `path` became text.
 
         Args:
             tree: The tree that was verified.
             path: ``[accepted + 1]`` int64, ascending rows from the root to the last accepted node.
+            states: ``[accepted + 1, hidden]``, the target's last-layer states of them, before its final norm.
         """
         ...
 
@@ -58,14 +64,14 @@ class TimedDrafter:
         """Levels proposed since `prefill`."""
         return self._drafter.forwards
 
-    def prefill(self, prompt: list[int]) -> None:
+    def prefill(self, prompt: list[int], states: Tensor) -> None:
         """Read a prompt; not timed here."""
-        self._drafter.prefill(prompt)
+        self._drafter.prefill(prompt, states)
 
     def propose(self, tree: TokenTree, level: slice, branching: int) -> tuple[Tensor, Tensor]:
         """The drafter's proposals; see `Drafter.propose`."""
         return self._clock.time("draft", lambda: self._drafter.propose(tree, level, branching))
 
-    def commit(self, tree: TokenTree, path: Tensor) -> None:
+    def commit(self, tree: TokenTree, path: Tensor, states: Tensor) -> None:
         """End a round; see `Drafter.commit`."""
-        self._clock.time("draft", lambda: self._drafter.commit(tree, path))
+        self._clock.time("draft", lambda: self._drafter.commit(tree, path, states))

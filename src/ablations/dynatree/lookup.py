@@ -27,7 +27,7 @@ class PromptLookupDrafter:
         self._settings = settings
         self._device = device
 
-    def prefill(self, prompt: list[int]) -> None:
+    def prefill(self, prompt: list[int], states: Tensor | None = None) -> None:
         """Read a prompt; see `Drafter.prefill`."""
         self.forwards = 0
         self._tail: Suffix = ()
@@ -56,7 +56,7 @@ class PromptLookupDrafter:
         ]
         return proposed, torch.tensor(stated, dtype=torch.float64, device=self._device)
 
-    def commit(self, tree: TokenTree, path: Tensor) -> None:
+    def commit(self, tree: TokenTree, path: Tensor, states: Tensor | None = None) -> None:
         """Read the accepted tokens; see `Drafter.commit`. The root was read when it was proposed on."""
         self._read(tree.tokens[path[1:]].tolist())
 

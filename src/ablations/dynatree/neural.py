@@ -28,7 +28,7 @@ class NeuralDrafter:
         self._committed = 0
         self._waiting: Tensor
 
-    def prefill(self, prompt: list[int]) -> None:
+    def prefill(self, prompt: list[int], states: Tensor | None = None) -> None:
         """Read a prompt; see `Drafter.prefill`."""
         ids = torch.tensor([prompt], device=self._draft.device)
         self.forwards = 0
@@ -49,7 +49,7 @@ class NeuralDrafter:
         best = logits[0, :, : self._vocabulary].float().softmax(dim=-1).topk(branching, dim=-1)
         return best.indices, best.values.double()
 
-    def commit(self, tree: TokenTree, path: Tensor) -> None:
+    def commit(self, tree: TokenTree, path: Tensor, states: Tensor | None = None) -> None:
         """Keep the rows of the accepted path; see `Drafter.commit`."""
         fed = self._cache.lengths[0] - self._committed
         kept = path[path < fed]

@@ -134,7 +134,7 @@ class NgramDrafter:
         self._device = device
         self._span = counts.order - 1
 
-    def prefill(self, prompt: list[int]) -> None:
+    def prefill(self, prompt: list[int], states: Tensor | None = None) -> None:
         """Read a prompt; see `Drafter.prefill`."""
         self.forwards = 0
         self._tail: tuple[int, ...] = ()
@@ -165,7 +165,7 @@ class NgramDrafter:
         )
         return proposed, probabilities
 
-    def commit(self, tree: TokenTree, path: Tensor) -> None:
+    def commit(self, tree: TokenTree, path: Tensor, states: Tensor | None = None) -> None:
         """Count the accepted tokens; see `Drafter.commit`. The root was counted when it was proposed on."""
         self._read(tree.tokens[path[1:]].tolist())
 

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from ablations.dynatree.decoding import Draft
+from ablations.dynatree.states import last_states
 from ablations.dynatree.verify import accepted_path, verified_part
+from ablations.lm.layered import LayeredLM
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,13 @@ class Round:
     right: Tensor
 
 
-def replay(draft: Draft, prompt: list[int], greedy: list[int]) -> Iterator[Round]:
+def states_of_text(target: LayeredLM, prompt: list[int], greedy: list[int]) -> Tensor:
+    """The target's last-layer states that `replay` takes, from one forward over prompt and continuation."""
+    ids = torch.tensor([prompt + greedy[:-1]], device=target.device)
+    return last_states(target, ids, torch.arange(ids.shape[1], device=ids.device)[None])[0]
+
+
+def replay(draft: Draft, prompt: list[int], greedy: list[int], states: Tensor) -> Iterator[Round]:
     """Go through the rounds in which `draft` would decode `greedy`.
 
     Greedy verification decides by the target's greedy tokens alone, so acceptance is exact; a round
@@ -39,10 +47,11 @@ def replay(draft: Draft, prompt: list[int], greedy: list[int]) -> Iterator[Round
         draft: Who drafts, and how the tree grows.
         prompt: Token ids.
         greedy: The target's greedy continuation.
+        states: ``[prompt + greedy - 1, hidden]``, the target's last-layer states of both but the last token.
     """
     tree, growth = draft.tree, draft.growth
     known = torch.tensor(greedy, device=tree.device)
-    draft.drafter.prefill(prompt)
+    draft.drafter.prefill(prompt, states[: len(prompt)])
     growth.start()
     done = 1
     while done < len(greedy):
@@ -61,6 +70,8 @@ def replay(draft: Draft, prompt: list[int], greedy: list[int]) -> Iterator[Round
             stated=(tree.probabilities if rows is None else tree.probabilities[rows])[1:].clone(),
             right=right[1:],
         )
-        draft.drafter.commit(tree, path if rows is None else rows[path])
+        root = len(prompt) + done - 1
+        known_states = states[root : root + len(path)]
+        draft.drafter.commit(tree, path if rows is None else rows[path], known_states)
         growth.learn(int(depths[-1]), accepted)
         done += accepted + 1

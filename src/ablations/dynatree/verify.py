@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ablations.dynatree.clock import PhaseClock
+from ablations.dynatree.states import last_states
 from ablations.dynatree.tree import TokenTree
 from ablations.lm.cache import StaticCache
 from ablations.lm.layered import LayeredLM
@@ -39,11 +40,13 @@ class Verdict:
         bonus: The target's own next token after the path.
         tested: Levels at which the target chose among children of an accepted node: one more than
             accepted where it chose none of them, as many where there were none.
+        states: ``[accepted + 1, hidden]``, the target's last-layer states of the path, before its final norm.
     """
 
     path: Tensor
     bonus: int
     tested: int
+    states: Tensor
 
 
 def verify(
@@ -65,9 +68,12 @@ def verify(
     prefix = cache.lengths[0]
     mask = tree_mask(ancestors, prefix, target.dtype) if len(tokens) > 1 else None
     positions = depths + prefix
-    decided = clock.time(
-        "verify", lambda: target.forward(tokens[None], positions[None], mask, cache)[0].argmax(dim=-1)
-    )
+
+    def judge() -> tuple[Tensor, Tensor]:
+        states = last_states(target, tokens[None], positions[None], mask, cache)
+        return states[0], target.head(states)[0].argmax(dim=-1)
+
+    states, decided = clock.time("verify", judge)
     path = accepted_path(tokens, parents, ancestors, decided)
     last = int(path[-1])
     if last + 1 == len(path):
@@ -77,7 +83,12 @@ def verify(
         cache.keep(prefix, path)
     # The root is its own parent.
     has_children = bool((parents[1:] == last).any())
-    return Verdict(path if rows is None else rows[path], int(decided[last]), len(path) - 1 + has_children)
+    return Verdict(
+        path=path if rows is None else rows[path],
+        bonus=int(decided[last]),
+        tested=len(path) - 1 + has_children,
+        states=states[path],
+    )
 
 
 def verified_part(tree: TokenTree, rows: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
