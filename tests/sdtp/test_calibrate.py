@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from ablations.sdtp.calibrate import find_bound, find_mass
-from ablations.sdtp.pruning import CALIBRATION_FILE
-from ablations.sdtp.selection import threshold_count, top_p_count
+from ablations.sdtp.pruned.pruning import CALIBRATION_FILE
+from ablations.sdtp.pruned.selection import threshold_count, top_p_count
 from ablations.study.contracts.sdtp import Calibration, Preserve
 
 PRESERVE = Preserve(head=2, tail=3)

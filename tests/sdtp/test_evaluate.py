@@ -6,9 +6,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from ablations.sdtp import evaluation
-from ablations.sdtp.heldout import require_positions
-from ablations.sdtp.table import read_saliency
+from ablations.sdtp.evaluation import windows as evaluation
+from ablations.sdtp.evaluation.heldout import require_positions
+from ablations.sdtp.scores.table import read_saliency
 from ablations.study.contracts.sdtp import Windows
 from ablations.study.errors import UserError
 from ablations.study.files import sha256_file

@@ -16,15 +16,15 @@ from lm_eval.tasks import TaskManager
 from ablations.lm.layered import LayeredLM
 from ablations.lm.models.random import make_random_model
 from ablations.lm.packing import pack_linears
-from ablations.sdtp import importance
-from ablations.sdtp.arm import Arm
-from ablations.sdtp.continuation import continuation_states
+from ablations.sdtp.evaluation.arm import Arm
 from ablations.sdtp.harness import run
 from ablations.sdtp.harness.adapter import PrunedLM, unpruned
 from ablations.sdtp.harness.run import Request, run_tasks
 from ablations.sdtp.harness.scores import Downstream
-from ablations.sdtp.prefill import prefill
-from ablations.sdtp.pruning import Pruning
+from ablations.sdtp.pruned.continuation import continuation_states
+from ablations.sdtp.pruned.prefill import prefill
+from ablations.sdtp.pruned.pruning import Pruning
+from ablations.sdtp.scores import importance
 from ablations.study.contracts.lm import RandomModel
 from ablations.study.contracts.sdtp import EvaluateSpec, Preserve
 from ablations.study.errors import UserError

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from ablations.sdtp.pruner import PRUNER_FILE, load_pruner
+from ablations.sdtp.scores.pruner import PRUNER_FILE, load_pruner
 from ablations.study.artefact import open_artefact
 from ablations.study.contracts.sdtp import PrunerSpec
 from ablations.study.errors import UserError

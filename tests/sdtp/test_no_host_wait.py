@@ -6,11 +6,11 @@ What runs there never makes the host wait for a device.
 import pytest
 import torch
 
-from ablations.sdtp import importance
-from ablations.sdtp.decoding import greedy_decode
-from ablations.sdtp.prefill import prefill
-from ablations.sdtp.pruner import Pruner
-from ablations.sdtp.pruning import Pruning
+from ablations.sdtp.pruned.decoding import greedy_decode
+from ablations.sdtp.pruned.prefill import prefill
+from ablations.sdtp.pruned.pruning import Pruning
+from ablations.sdtp.scores import importance
+from ablations.sdtp.scores.pruner import Pruner
 from ablations.study.contracts.sdtp import Preserve
 from tests.sdtp.random_models import LAYERS
 

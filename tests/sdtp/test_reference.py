@@ -4,7 +4,7 @@ from torch.nn import functional as F
 
 from ablations.lm.checkpoint import load_model, load_tokenizer
 from ablations.lm.corpus import read_corpus, windows
-from ablations.sdtp.heldout import read_reference
+from ablations.sdtp.evaluation.heldout import read_reference
 from ablations.study.artefact import open_artefact
 from ablations.study.contracts.lm import Compute
 from ablations.study.errors import UserError

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ablations.sdtp.gradient import window_saliency
+from ablations.sdtp.scores.gradient import window_saliency
 
 LAYERS = (0, 2, 5)
 

@@ -3,10 +3,10 @@ import torch
 
 from ablations.lm.checkpoint import load_tokenizer
 from ablations.lm.corpus import read_corpus
-from ablations.sdtp.decoding import greedy_decode
-from ablations.sdtp.living import Living
-from ablations.sdtp.prefill import prefill
-from ablations.sdtp.pruning import Pruning
+from ablations.sdtp.pruned.decoding import greedy_decode
+from ablations.sdtp.pruned.living import Living
+from ablations.sdtp.pruned.prefill import prefill
+from ablations.sdtp.pruned.pruning import Pruning
 from ablations.sdtp.sweep import Measurement
 from ablations.study.contracts.sdtp import Preserve, Sweep
 from ablations.study.errors import UserError

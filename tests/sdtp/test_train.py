@@ -1,15 +1,15 @@
 import pytest
 import torch
 
-from ablations.sdtp.continuation import continuation_states, quality
-from ablations.sdtp.gradient import window_saliency
-from ablations.sdtp.losses import ranking_loss, regression_loss
-from ablations.sdtp.prefill import prefill
-from ablations.sdtp.pruning import Pruning
-from ablations.sdtp.ranking import rank_heldout
-from ablations.sdtp.table import SaliencyTable
-from ablations.sdtp.targets import regression_targets
-from ablations.sdtp.trainer import Trainer, untrained
+from ablations.sdtp.pruned.continuation import continuation_states, quality
+from ablations.sdtp.pruned.prefill import prefill
+from ablations.sdtp.pruned.pruning import Pruning
+from ablations.sdtp.scores.gradient import window_saliency
+from ablations.sdtp.scores.table import SaliencyTable
+from ablations.sdtp.scores.targets import regression_targets
+from ablations.sdtp.training.losses import ranking_loss, regression_loss
+from ablations.sdtp.training.ranking import rank_heldout
+from ablations.sdtp.training.trainer import Trainer, untrained
 from ablations.study.contracts.sdtp import PrunerSpec, SaliencySpec
 from ablations.study.errors import UserError
 from tests.sdtp.random_models import LAYERS as MODEL_LAYERS

@@ -8,8 +8,8 @@ from ablations.lm.prepare_model import prepare_model
 from ablations.lm.prepare_text import prepare_text
 from ablations.sdtp.calibrate import calibrate
 from ablations.sdtp.evaluate import evaluate
+from ablations.sdtp.evaluation.report import SdtpRecord
 from ablations.sdtp.reference import reference
-from ablations.sdtp.report import SdtpRecord
 from ablations.sdtp.saliency import saliency
 from ablations.sdtp.sweep import sweep
 from ablations.sdtp.train import train_pruner

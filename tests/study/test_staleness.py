@@ -141,7 +141,7 @@ def test_a_job_sees_the_code_it_imports_and_no_other(raw):
     evaluate = plan.sources.code.closure("ablations.sdtp.evaluate")
     assert "ablations.lm.layered" in evaluate
     assert not [name for name in evaluate if name.startswith(("ablations.dynatree", "ablations.paper"))]
-    assert "ablations.sdtp.losses" not in evaluate
+    assert "ablations.sdtp.training.losses" not in evaluate
     assert "ablations.study.statistics" not in evaluate
     assert "ablations.study.config" not in evaluate
-    assert "ablations.sdtp.losses" in plan.sources.code.closure("ablations.sdtp.train")
+    assert "ablations.sdtp.training.losses" in plan.sources.code.closure("ablations.sdtp.train")

@@ -61,7 +61,7 @@ def test_wording_and_templates_rerun_rendering_alone(study):
 
 
 def test_loss_logic_reruns_training_and_no_decoding(study):
-    losses = "src/ablations/sdtp/losses.py"
+    losses = "src/ablations/sdtp/training/losses.py"
     source = (study.path / losses).read_text()
     (study.path / losses).write_text(source + "\n# a comment changes nothing\n")
     assert study.planned() == []

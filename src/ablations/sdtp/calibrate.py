@@ -11,16 +11,16 @@ from ablations.lm.checkpoint import load_model, load_tokenizer
 from ablations.lm.corpus import read_corpus, windows
 from ablations.lm.device import configure
 from ablations.lm.packing import pack_linears
-from ablations.sdtp.living import begin
-from ablations.sdtp.pruner import open_pruner
-from ablations.sdtp.pruning import CALIBRATION_FILE, Pruning
-from ablations.sdtp.selection import (
+from ablations.sdtp.pruned.living import begin
+from ablations.sdtp.pruned.pruning import CALIBRATION_FILE, Pruning
+from ablations.sdtp.pruned.selection import (
     require_layers,
     select,
     threshold_count,
     top_p_count,
     unprotected,
 )
+from ablations.sdtp.scores.pruner import open_pruner
 from ablations.study.artefact import new_artefact
 from ablations.study.contracts.sdtp import Calibration, CalibrationSpec, Preserve
 from ablations.study.errors import UserError

@@ -11,13 +11,18 @@ from ablations.lm.checkpoint import load_model
 from ablations.lm.corpus import Window
 from ablations.lm.device import configure, peak_memory_bytes
 from ablations.lm.packing import pack_linears
-from ablations.sdtp.arm import load_arm, require_prompt
-from ablations.sdtp.crash import ArmCrashError
-from ablations.sdtp.evaluation import Evaluation
-from ablations.sdtp.heldout import heldout_passkeys, heldout_windows, read_reference, require_positions
-from ablations.sdtp.report import totals_of, write_report
-from ablations.sdtp.retrieval import Passkey
-from ablations.sdtp.shards import WHOLE, Shard, add_arguments, join
+from ablations.sdtp.evaluation.arm import load_arm, require_prompt
+from ablations.sdtp.evaluation.crash import ArmCrashError
+from ablations.sdtp.evaluation.heldout import (
+    heldout_passkeys,
+    heldout_windows,
+    read_reference,
+    require_positions,
+)
+from ablations.sdtp.evaluation.report import totals_of, write_report
+from ablations.sdtp.evaluation.retrieval import Passkey
+from ablations.sdtp.evaluation.shards import WHOLE, Shard, add_arguments, join
+from ablations.sdtp.evaluation.windows import Evaluation
 from ablations.study.contracts.record import Outcome
 from ablations.study.contracts.sdtp import EvaluateSpec, RetrievalProbe, SdtpSample
 from ablations.study.errors import UserError

@@ -14,15 +14,15 @@ from ablations.lm.checkpoint import load_model
 from ablations.lm.corpus import Window
 from ablations.lm.device import peak_memory_bytes
 from ablations.lm.packing import pack_linears
-from ablations.sdtp.arm import load_arm, require_prompt
-from ablations.sdtp.cost import planned_rows
-from ablations.sdtp.heldout import heldout_windows, read_reference, require_positions
+from ablations.sdtp.evaluation.arm import load_arm, require_prompt
+from ablations.sdtp.evaluation.heldout import heldout_windows, read_reference, require_positions
+from ablations.sdtp.evaluation.report import totals_of, write_report
 from ablations.sdtp.pipeline.evaluation import PipelineEvaluation, Share
 from ablations.sdtp.pipeline.group import Member, gather
 from ablations.sdtp.pipeline.launcher import launch
 from ablations.sdtp.pipeline.partition import partition
-from ablations.sdtp.report import totals_of, write_report
-from ablations.sdtp.selection import require_layers
+from ablations.sdtp.pruned.cost import planned_rows
+from ablations.sdtp.pruned.selection import require_layers
 from ablations.study.artefact import Manifest
 from ablations.study.contracts.record import Outcome
 from ablations.study.contracts.sdtp import EvaluateSpec, SdtpSample

@@ -15,16 +15,16 @@ from ablations.lm.corpus import Window
 from ablations.lm.device import configure
 from ablations.lm.layered import LayeredLM
 from ablations.lm.packing import pack_linears
-from ablations.sdtp.continuation import continuation_states
-from ablations.sdtp.heldout import (
+from ablations.sdtp.evaluation.heldout import (
     REFERENCE_FILE,
     STATES_FILE,
     heldout_passkeys,
     heldout_windows,
     require_positions,
 )
-from ablations.sdtp.prefill import prefill
-from ablations.sdtp.retrieval import Passkey, probe
+from ablations.sdtp.evaluation.retrieval import Passkey, probe
+from ablations.sdtp.pruned.continuation import continuation_states
+from ablations.sdtp.pruned.prefill import prefill
 from ablations.study.artefact import new_artefact
 from ablations.study.contracts.sdtp import Reference, ReferenceProbe, ReferenceRow, ReferenceSpec
 from ablations.study.errors import UserError

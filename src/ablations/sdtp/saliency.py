@@ -7,9 +7,9 @@ from tqdm import tqdm
 from ablations.lm.checkpoint import load_model, load_tokenizer
 from ablations.lm.corpus import read_corpus, windows
 from ablations.lm.device import configure
-from ablations.sdtp.gradient import window_saliency
-from ablations.sdtp.selection import require_layers
-from ablations.sdtp.table import SALIENCY_FILE
+from ablations.sdtp.pruned.selection import require_layers
+from ablations.sdtp.scores.gradient import window_saliency
+from ablations.sdtp.scores.table import SALIENCY_FILE
 from ablations.study.artefact import new_artefact
 from ablations.study.contracts.sdtp import SaliencySpec
 from ablations.study.errors import UserError

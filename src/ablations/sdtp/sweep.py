@@ -16,13 +16,13 @@ from ablations.lm.device import configure, device_name
 from ablations.lm.layered import LayeredLM
 from ablations.lm.packing import pack_linears
 from ablations.lm.timing import device_lock, stopwatch, synchronise, timed_pairs
-from ablations.sdtp.cost import prefill_flops
-from ablations.sdtp.decoding import greedy_decode
-from ablations.sdtp.living import Scorer
-from ablations.sdtp.prefill import Prefilled, no_scores, prefill
-from ablations.sdtp.pruner import open_pruner
-from ablations.sdtp.pruning import DENSE, Pruning
-from ablations.sdtp.selection import require_layers
+from ablations.sdtp.pruned.cost import prefill_flops
+from ablations.sdtp.pruned.decoding import greedy_decode
+from ablations.sdtp.pruned.living import Scorer
+from ablations.sdtp.pruned.prefill import Prefilled, no_scores, prefill
+from ablations.sdtp.pruned.pruning import DENSE, Pruning
+from ablations.sdtp.pruned.selection import require_layers
+from ablations.sdtp.scores.pruner import open_pruner
 from ablations.study.contracts.sdtp import Sweep, SweepPoint, SweepSpec, TimedPair
 from ablations.study.errors import UserError
 from ablations.study.files import write_text

@@ -8,12 +8,12 @@ from tqdm import tqdm
 
 from ablations.lm.checkpoint import load_model
 from ablations.lm.device import configure
-from ablations.sdtp.checkpoint import Checkpoint
-from ablations.sdtp.pruner import PRUNER_FILE, save_pruner
-from ablations.sdtp.ranking import rank_heldout
-from ablations.sdtp.selection import require_layers
-from ablations.sdtp.table import SaliencyTable, read_saliency
-from ablations.sdtp.trainer import Trainer, untrained
+from ablations.sdtp.pruned.selection import require_layers
+from ablations.sdtp.scores.pruner import PRUNER_FILE, save_pruner
+from ablations.sdtp.scores.table import SaliencyTable, read_saliency
+from ablations.sdtp.training.checkpoint import Checkpoint
+from ablations.sdtp.training.ranking import rank_heldout
+from ablations.sdtp.training.trainer import Trainer, untrained
 from ablations.study.artefact import new_artefact
 from ablations.study.contracts.sdtp import Preserve, PrunerSpec
 from ablations.study.errors import UserError

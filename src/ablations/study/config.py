@@ -127,6 +127,8 @@ class TrainingSettings(Contract):
     """Share of the living tokens that a simulated stage keeps."""
     width: PositiveInt = 128
     """Hidden width of the scorer's MLP."""
+    warmup_epochs: NonNegativeInt = 0
+    """Passes before those, on the unpruned model's states and saliency alone; cheap, the states are kept."""
     epochs: PositiveInt = 1
     """Passes over the training windows."""
     batch: PositiveInt = 1
@@ -263,7 +265,7 @@ class CostCalibration(Contract):
     prefix: PositiveInt = 256
     """Tokens in the cache while costs are measured."""
     repeats: PositiveInt = 7
-    """Timed forwards of each size; the median counts."""
+    """Timed forwards of each size; the fastest counts."""
 
 
 class DecodingBudget(Contract):

@@ -13,11 +13,11 @@ from transformers import PreTrainedTokenizerFast
 
 from ablations.lm.cache import StaticCache
 from ablations.lm.layered import LayeredLM
-from ablations.sdtp.arm import Arm
-from ablations.sdtp.continuation import continuation_states, continue_layers
-from ablations.sdtp.importance import Importance
-from ablations.sdtp.prefill import Prefilled, no_scores
-from ablations.sdtp.pruning import DENSE
+from ablations.sdtp.evaluation.arm import Arm
+from ablations.sdtp.pruned.continuation import continuation_states, continue_layers
+from ablations.sdtp.pruned.prefill import Prefilled, no_scores
+from ablations.sdtp.pruned.pruning import DENSE
+from ablations.sdtp.scores.importance import Importance
 from ablations.study.errors import UserError
 
 _HEAD_ROWS = 512

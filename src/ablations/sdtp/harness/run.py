@@ -12,7 +12,7 @@ from lm_eval.tasks import TaskManager
 from ablations.lm.checkpoint import load_model, load_tokenizer
 from ablations.lm.device import configure, device_name
 from ablations.lm.packing import pack_linears
-from ablations.sdtp.arm import load_arm
+from ablations.sdtp.evaluation.arm import load_arm
 from ablations.sdtp.harness.adapter import PrunedLM, unpruned
 from ablations.sdtp.harness.scores import Downstream, scores_of
 from ablations.study.contracts.sdtp import EvaluateSpec

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from ablations.lm.corpus import Window
 from ablations.lm.timing import timed_pairs
-from ablations.sdtp.arm import Arm
-from ablations.sdtp.continuation import Quality, quality
-from ablations.sdtp.heldout import UnprunedReference
+from ablations.sdtp.evaluation.arm import Arm
+from ablations.sdtp.evaluation.heldout import UnprunedReference
 from ablations.sdtp.pipeline.group import Member, all_locks, barrier
 from ablations.sdtp.pipeline.partition import partition
 from ablations.sdtp.pipeline.rank import Passed, Rank
-from ablations.sdtp.prefill import no_scores
-from ablations.sdtp.pruning import DENSE
+from ablations.sdtp.pruned.continuation import Quality, quality
+from ablations.sdtp.pruned.prefill import no_scores
+from ablations.sdtp.pruned.pruning import DENSE
 from ablations.study.contracts.sdtp import EvaluateSpec, RankTime, TimedPair
 from ablations.study.errors import UserError
 

@@ -9,13 +9,13 @@ from torch import Tensor
 from ablations.lm.cache import StaticCache
 from ablations.lm.layered import LayeredLM
 from ablations.lm.timing import synchronise
-from ablations.sdtp.continuation import continue_layers
-from ablations.sdtp.living import Living, Scorer, begin
 from ablations.sdtp.pipeline.group import Member
 from ablations.sdtp.pipeline.partition import Part
 from ablations.sdtp.pipeline.traffic import boundary_bytes, receive, send
-from ablations.sdtp.prefill import Prefilled, finish, run_layers
-from ablations.sdtp.pruning import Pruning
+from ablations.sdtp.pruned.continuation import continue_layers
+from ablations.sdtp.pruned.living import Living, Scorer, begin
+from ablations.sdtp.pruned.prefill import Prefilled, finish, run_layers
+from ablations.sdtp.pruned.pruning import Pruning
 
 
 @dataclass(frozen=True)

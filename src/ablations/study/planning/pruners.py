@@ -58,6 +58,7 @@ class PrunerPlanner:
             # Trained once with the baseline's protection: what an arm protects is an inference setting.
             preserve=self._config.baseline.preserve,
             width=training.width,
+            warmup_epochs=training.warmup_epochs,
             epochs=training.epochs,
             batch=training.batch,
             learning_rate=training.learning_rate,

@@ -1,0 +1,176 @@
+"""An arm: a model, what it prunes, and where its scores come from."""
+
+import copy
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ablations.lm.cache import StaticCache
+from ablations.lm.layered import LayeredLM
+from ablations.sdtp.pruned.cost import planned_rows, prefill_flops
+from ablations.sdtp.pruned.matching import matched
+from ablations.sdtp.pruned.prefill import Prefilled, prefill
+from ablations.sdtp.pruned.pruning import CALIBRATION_FILE, Pruning
+from ablations.sdtp.pruned.selection import require_layers
+from ablations.sdtp.scores import importance
+from ablations.sdtp.scores.importance import Importance
+from ablations.sdtp.scores.pruner import open_pruner
+from ablations.sdtp.scores.table import read_saliency
+from ablations.study.artefact import open_artefact
+from ablations.study.contracts.sdtp import Calibration, EvaluateSpec, SaliencySpec, Training
+from ablations.study.errors import UserError
+from ablations.study.job import Run
+from ablations.study.record_io import read_contract
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One pruning configuration on one model.
+
+    Attributes:
+        lm: Model.
+        pruning: Where and how much to prune.
+        importance: Where scores come from.
+        training: How a learned scorer was trained.
+        calibration: Numbers of a calibrated selection rule.
+    """
+
+    lm: LayeredLM
+    pruning: Pruning
+    importance: Importance
+    training: Training | None = None
+    calibration: Calibration | None = None
+
+    def prefill(self, ids: Tensor, number: int, cache: StaticCache) -> Prefilled:
+        """Prefill a prompt into the emptied cache; `number` counts the evaluated prompts."""
+        cache.truncate(0)
+        return prefill(self.lm, ids, cache, self.pruning, self.importance.scorer(ids, number))
+
+    def flops(self, tokens: int, rows: tuple[int, ...], scored: tuple[int, ...]) -> int:
+        """Floating-point operations of a prefill, scoring included.
+
+        Args:
+            tokens: Tokens of the prompt.
+            rows: Rows that each layer ran on.
+            scored: Candidates of each stage.
+        """
+        return prefill_flops(self.lm, rows) + self.importance.flops(tokens, scored)
+
+
+def load_arm(run: Run[EvaluateSpec], lm: LayeredLM) -> Arm:
+    """The arm that a spec describes, from the artefacts of its run.
+
+    Args:
+        run: An evaluation.
+        lm: Its model, before its weights are packed: what needs gradients takes a copy of it.
+
+    Raises:
+        UserError: an artefact is missing, corrupt or made for something else, the model lacks a layer, or
+            the spec combines what does not go together.
+    """
+    spec = run.spec
+    require_layers(spec.layers, lm.num_layers)
+    _require_combination(spec)
+    scores, training = _importance(run, lm)
+    calibration = None
+    if spec.selection != "top_k":
+        folder, _ = open_artefact(run.job.path("calibration"))
+        calibration = read_contract(folder / CALIBRATION_FILE, Calibration)
+    pruning = Pruning(
+        layers=spec.layers,
+        keep_ratios=spec.keep_ratios,
+        preserve=spec.preserve,
+        positions=spec.positions,
+        mask=spec.mask,
+        propagation=spec.propagation,
+        selection=spec.selection,
+        values=calibration.values if calibration else (),
+        temperature=training.pruner.temperature if training else 1.0,
+    )
+    tokens = spec.windows.prompt_tokens
+
+    def flops(candidate: Pruning) -> int:
+        rows, scored = planned_rows(candidate, tokens, lm.num_layers)
+        return prefill_flops(lm, rows) + scores.flops(tokens, scored)
+
+    return Arm(lm, matched(pruning, spec.match, flops), scores, training, calibration)
+
+
+def _importance(run: Run[EvaluateSpec], lm: LayeredLM) -> tuple[Importance, Training | None]:
+    spec = run.spec
+    match spec.importance:
+        case "learned":
+            pruner, trained, manifest = open_pruner(run.job.path("pruner"), spec.layers, lm.device)
+            training = Training(
+                pruner=trained,
+                saliency=SaliencySpec.model_validate(manifest.facts["saliency"]),
+                ranking=manifest.facts["ranking"],
+                ranking_untrained=manifest.facts["ranking_untrained"],
+                seconds=manifest.facts["seconds"],
+            )
+            return importance.learned(lm, pruner), training
+        case "saliency":
+            # Packed linear layers have no gradient.
+            stock = LayeredLM(copy.deepcopy(lm.model)) if lm.device.type == "cpu" else lm
+            return importance.saliency(stock, spec.layers, spec.saliency), None
+        case "prior":
+            return importance.prior(read_saliency(run.job.path("saliency"), spec.layers), lm.device), None
+        case "random":
+            return importance.random(spec.seed), None
+        case "recent":
+            return importance.recent(), None
+        case "hidden_norm":
+            return importance.hidden_norm(), None
+
+
+def require_prompt(spec: EvaluateSpec) -> None:
+    """Check that prompts are long enough to lose tokens.
+
+    Raises:
+        UserError: they are not.
+    """
+    protected = spec.preserve.head + spec.preserve.tail
+    if spec.windows.prompt_tokens <= protected:
+        raise UserError(
+            f"windows.prompt_tokens: {spec.windows.prompt_tokens} is not more than preserve.head +"
+            f" preserve.tail ({protected}), so nothing could be pruned; raise it or lower preserve"
+        )
+
+
+def _require_combination(spec: EvaluateSpec) -> None:
+    """Check that the parts of a spec go together.
+
+    Raises:
+        UserError: they do not.
+    """
+    if len(spec.keep_ratios) != len(spec.layers):
+        raise UserError(
+            f"schedule.keep_ratios: {len(spec.keep_ratios)} ratios for {len(spec.layers)} layers;"
+            " give one each"
+        )
+    for needs, name in ((spec.mask == "soft", "mask: soft"), (spec.selection != "top_k", "selection")):
+        if needs and spec.importance != "learned":
+            raise UserError(
+                f"{name}: needs the keep logits of importance 'learned', not '{spec.importance}';"
+                " use mask 'hard' and selection 'top_k'"
+            )
+    if (spec.importance == "saliency") != (spec.saliency is not None):
+        raise UserError("saliency: belongs to importance 'saliency' and to no other; give both or neither")
+    if spec.importance == "saliency" and spec.compute.dtype == "float16":
+        raise UserError("compute.dtype: float16 gradients underflow; use bfloat16 or float32")
+    if spec.saliency is not None and spec.saliency.loss_tokens >= spec.windows.prompt_tokens:
+        raise UserError(
+            f"saliency.loss_tokens: {spec.saliency.loss_tokens} is not less than the prompt's"
+            f" {spec.windows.prompt_tokens} tokens (windows.prompt_tokens); lower it"
+        )
+    everything_stays = spec.mask == "soft" or spec.propagation == "stale_keys"
+    if everything_stays and spec.positions != "original":
+        raise UserError(
+            f"positions: '{spec.positions}' renumbers survivors, but with mask '{spec.mask}' and propagation"
+            f" '{spec.propagation}' dropped tokens stay; use 'original'"
+        )
+    if spec.mask == "soft" and spec.propagation != "cascade":
+        raise UserError(f"propagation: '{spec.propagation}' needs mask 'hard'; use 'cascade' with 'soft'")
+    plain = spec.selection == "top_k" and spec.propagation == "cascade" and spec.mask == "hard"
+    if spec.match is not None and not plain:
+        raise UserError("schedule.match: needs selection 'top_k', propagation 'cascade' and mask 'hard'")

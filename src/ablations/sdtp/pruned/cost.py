@@ -1,0 +1,86 @@
+"""Deterministic costs of a prefill, from the rows that enter each layer."""
+
+from collections.abc import Iterable, Sequence
+
+from torch import nn
+
+from ablations.lm.cache import StaticCache
+from ablations.lm.layered import LayeredLM
+from ablations.lm.packing import PackedLinear
+from ablations.sdtp.pruned.pruning import Pruning
+
+
+def prefill_flops(lm: LayeredLM, rows: Sequence[int], scored: Iterable[int] = (), width: int = 0) -> int:
+    """Floating-point operations of one prefill, a multiply-add counted as two.
+
+    Counted are linear layers, the two products of causal attention (only the pairs a row may see, whether
+    or not a kernel skips the others), learned scorers, and the head on one row. Normalisation, rotary
+    embedding, softmax and activations, all linear in rows x hidden, are left out.
+
+    Args:
+        lm: Model, its linear layers stock or packed.
+        rows: Rows that each layer runs on: the living ones, or all where dropped tokens stay visible.
+        scored: Rows that each stage scores with a learned pruner; none for other importances.
+        width: Hidden width of the scorers.
+    """
+    head = 2 * _weights([lm.lm_head])
+    layers = sum(_layer(lm, layer, number) for layer, number in zip(lm.layers, rows, strict=True))
+    return head + layers + scorer_flops(lm, scored, width)
+
+
+def scorer_flops(lm: LayeredLM, scored: Iterable[int], width: int) -> int:
+    """Floating-point operations of learned scorers (arguments as `prefill_flops`)."""
+    return 2 * width * (lm.config.hidden_size + 2) * sum(scored)
+
+
+def saliency_flops(lm: LayeredLM, tokens: int, first_layer: int, loss_tokens: int) -> int:
+    """Floating-point operations of a prompt's gradient saliency: a forward and a backward.
+
+    The forward is dense, with the head on the rows that predict the loss tokens. The backward reaches from
+    the head to the input of the first pruning layer, with respect to activations alone (weights are frozen):
+    each linear layer costs one product, as in the forward, and attention four (for queries, keys, values and
+    probabilities) in place of two. What a fused kernel computes again is not counted.
+
+    Args:
+        lm: Model.
+        tokens: Tokens of the prompt.
+        first_layer: First pruning layer.
+        loss_tokens: Tokens whose NLL the gradient is of.
+    """
+    head = 2 * _weights([lm.lm_head]) * loss_tokens
+    forward = sum(_layer(lm, layer, tokens) for layer in lm.layers)
+    backward = sum(_layer(lm, layer, tokens, attention=4) for layer in lm.layers[first_layer:])
+    return 2 * head + forward + backward
+
+
+def planned_rows(pruning: Pruning, tokens: int, num_layers: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Rows that will enter each layer, and rows that each stage will score, by top-k in a cascade."""
+    counts = pruning.counts(tokens)
+    left = dict(zip(pruning.layers, counts, strict=True))
+    rows, living = [], tokens
+    for layer in range(num_layers):
+        living = left.get(layer, living)
+        rows.append(living)
+    return tuple(rows), (tokens, *counts[:-1]) if counts else ()
+
+
+def kv_bytes(cache: StaticCache, rows: Sequence[int]) -> int:
+    """Bytes of the keys and values of `rows` rows per layer, in a cache laid out like `cache`."""
+    row = cache.keys[0][0, :, 0]
+    return 2 * row.numel() * row.element_size() * sum(rows)
+
+
+def _layer(lm: LayeredLM, layer: nn.Module, rows: int, attention: int = 2) -> int:
+    config = lm.config
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    width = config.num_attention_heads * head_dim
+    return 2 * _weights(layer.modules()) * rows + 2 * attention * width * (rows * (rows + 1) // 2)
+
+
+def _weights(modules: Iterable[nn.Module]) -> int:
+    """Multiply-adds per row of all linear layers."""
+    return sum(
+        module.in_features * module.out_features
+        for module in modules
+        if isinstance(module, nn.Linear | PackedLinear)
+    )

@@ -1,0 +1,33 @@
+"""Greedy decoding after a prefill."""
+
+import torch
+from torch import Tensor
+
+from ablations.lm.cache import StaticCache
+from ablations.lm.layered import LayeredLM
+from ablations.sdtp.pruned.prefill import Prefilled
+
+
+@torch.inference_mode()
+def greedy_decode(lm: LayeredLM, prefilled: Prefilled, cache: StaticCache, tokens: int) -> Tensor:
+    """Decode a given number of tokens; the end of a sequence is a token like any other.
+
+    The chosen ids stay on the device, so that on CUDA the host never waits for one.
+
+    Args:
+        lm: Model.
+        prefilled: What the prefill of the prompt left.
+        cache: Its cache, with room for the new tokens but the last; it grows.
+        tokens: How many, at least one.
+
+    Returns:
+        ``[tokens]`` int64, on the model's device.
+    """
+    token = prefilled.logits.argmax()[None, None]
+    position = torch.full_like(token, prefilled.next_position)
+    found = [token]
+    for _ in range(tokens - 1):
+        token = lm.forward(token, position, None, cache).argmax(-1)
+        position = position + 1
+        found.append(token)
+    return torch.cat(found, dim=1)[0]

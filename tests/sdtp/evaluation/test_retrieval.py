@@ -1,0 +1,80 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ablations.lm.checkpoint import load_tokenizer
+from ablations.sdtp.evaluation.retrieval import QUESTION, passkeys, probe
+from ablations.sdtp.pruned.prefill import prefill
+from ablations.study.contracts.sdtp import Retrieval
+from ablations.study.errors import UserError
+from tests.sdtp.random_models import VOCABULARY
+
+TEXTS = ["".join(f"line {line} of text {text}\n" for line in range(40)) for text in range(9)]
+SPEC = Retrieval(tokens=400, depths=(0.0, 0.5, 1.0), keys=2)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(workspace):
+    return load_tokenizer(workspace.folder / "model" / "manifest.json")
+
+
+def test_prompts_by_their_text(tokenizer):
+    keys = passkeys(tokenizer, ["too short\n", *TEXTS], SPEC)
+    assert [key.depth for key in keys] == [0.0, 0.5, 1.0, 0.0, 0.5, 1.0]
+    numbers = set()
+    for key, text in zip(keys, TEXTS, strict=False):
+        assert key.prompt.shape == (400,)
+        prompt = tokenizer.decode(key.prompt)
+        number = tokenizer.decode(key.answer).strip()
+        assert number.isdigit()
+        assert len(number) == 5
+        numbers.add(number)
+        sentence = f"The pass key is {number}. Remember it. {number} is the pass key.\n"
+        before, after = prompt.removesuffix(QUESTION).split(sentence)
+        assert prompt.endswith(QUESTION)
+        assert text.startswith(before + after)
+        assert not before or before.endswith("\n"), "the sentence stands on a line of its own"
+        assert len(before) / len(before + after) == pytest.approx(key.depth, abs=0.07)
+    assert len(numbers) == 6
+
+
+def test_prompts_are_the_same_on_every_call(tokenizer):
+    for one, other in zip(passkeys(tokenizer, TEXTS, SPEC), passkeys(tokenizer, TEXTS, SPEC), strict=True):
+        assert torch.equal(one.prompt, other.prompt)
+        assert torch.equal(one.answer, other.answer)
+
+
+def test_a_text_without_lines_takes_the_sentence_at_its_depth(tokenizer):
+    [key] = passkeys(tokenizer, ["x" * 999], Retrieval(tokens=400, depths=(0.5,), keys=1))
+    before, _, after = tokenizer.decode(key.prompt).removesuffix(QUESTION).partition("The pass key is ")
+    assert len(before) == after.count("x")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"tokens": 60}, r"retrieval\.tokens: 60"), ({"keys": 4}, r"retrieval\.keys: 12 .* 9 found")],
+)
+def test_what_cannot_be_built_is_one_line(tokenizer, change, message):
+    with pytest.raises(UserError, match=message) as caught:
+        passkeys(tokenizer, TEXTS, SPEC.model_copy(update=change))
+    assert "\n" not in str(caught.value)
+
+
+def test_probe_says_what_greedy_decoding_says(lm, ids):
+    """Five greedy tokens by the plain forward of `transformers`, and one of them changed."""
+    said = ids
+    for _ in range(5):
+        logits = lm.model(said[None], use_cache=False).logits[0, -1]
+        said = torch.cat([said, logits.argmax()[None]])
+    right = said[60:]
+    logits = lm.model(said[None], use_cache=False).logits[0, 59:-1].float()
+    cache = lm.new_cache(65)
+    hit, nll = probe(lm, prefill(lm, ids, cache), cache, right)
+    assert hit is True
+    assert nll == pytest.approx(F.cross_entropy(logits, right).item(), rel=1e-4)
+    wrong = right.clone()
+    wrong[3] = (wrong[3] + 1) % VOCABULARY
+    cache.truncate(0)
+    hit, worse = probe(lm, prefill(lm, ids, cache), cache, wrong)
+    assert hit is False
+    assert worse > nll

@@ -1,0 +1,113 @@
+"""The evaluation over two ranks beside the same arm in a single process."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ablations.lm.device import own_cores
+from ablations.sdtp.evaluate_pipeline import evaluate_pipeline
+from ablations.sdtp.evaluation.report import SdtpRecord
+from ablations.study.contracts.sdtp import EvaluateSpec
+from ablations.study.errors import UserError
+from ablations.study.job import Run, read_job
+from ablations.study.record_io import read_record
+
+# The workspace's model has five layers, so that the second rank begins at layer 3, where a stage lies.
+RANKS = {"ranks": 2, "prune": "before"}
+STATE = 64 * 4
+"""Bytes of one token's state."""
+
+
+def over_ranks(workspace, name: str, **change) -> SdtpRecord:
+    change = {"pipeline": RANKS, "retrieval": None} | change
+    out = workspace.folder / f"{name}.json"
+    evaluate_pipeline(Run(read_job(workspace.spec_file("evaluate", change, {}), EvaluateSpec), out, name))
+    return read_record(out, SdtpRecord)
+
+
+def kept(workspace, name: str) -> list[list[int]]:
+    lines = (workspace.folder / f"{name}.rows.jsonl").read_text().splitlines()
+    return [json.loads(line)["kept"] for line in lines]
+
+
+def assert_same_results(workspace, found: SdtpRecord, single: SdtpRecord) -> None:
+    assert kept(workspace, found.label) == kept(workspace, "single")
+    for one, other in zip(found.samples, single.samples, strict=True):
+        assert one.nll == pytest.approx(other.nll, abs=1e-6)
+        assert one.kl == pytest.approx(other.kl, abs=1e-6)
+        assert (one.agreement, one.living) == (other.agreement, other.living)
+        assert one.reference_nll == other.reference_nll
+    for cost in ("prefill_flops", "reference_prefill_flops", "kv_bytes", "reference_kv_bytes", "training"):
+        assert getattr(found.totals, cost) == getattr(single.totals, cost)
+
+
+@pytest.fixture(autouse=True)
+def own_lock(workspace, monkeypatch):
+    # The ranks' temporary folder, where the timing lock lies.
+    monkeypatch.setenv("TMPDIR", str(workspace.folder))
+
+
+@pytest.mark.skipif(len(own_cores()) < 2, reason="two ranks on one core are not timed")
+def test_pruned_before_the_boundary_only_survivors_cross(workspace):
+    single = workspace.evaluate("single.json", timing=None)
+    found = over_ranks(workspace, "before")
+    assert_same_results(workspace, found, single)
+    assert found.samples[0].living == (48, 34, 34, 24, 24)
+    for sample in found.samples:
+        assert sample.boundary_bytes == (24 * STATE,)
+        assert sample.reference_boundary_bytes == (48 * STATE,)
+    assert [len(sample.pairs) for sample in found.samples] == [2, 2, 0, 0]
+    assert [len(sample.ranks) for sample in found.samples] == [2, 2, 0, 0]
+    for sample in found.samples[:2]:
+        first, second = sample.ranks
+        # The pair and the first rank's times are read off the same clock.
+        assert first.busy + first.idle == pytest.approx(sample.pairs[-1].arm)
+        assert min(first.busy, first.idle, second.busy, second.idle) > 0
+    assert found.totals.retrieval == ()
+    assert found.totals.peak_memory_bytes > 10**8
+
+
+def test_pruned_after_the_boundary_all_living_tokens_cross_under_torchrun(workspace):
+    change = {"importance": "random", "positions": "packed", "seed": 3}
+    single = workspace.evaluate("single.json", timing=None, **change)
+    # Ranks of so many threads share cores: no times, and a line that says why.
+    threads = len(own_cores())
+    change |= {"pipeline": {"ranks": 2, "prune": "after"}, "retrieval": None}
+    change |= {"compute": {"dtype": "float32", "threads": threads}}
+    spec, out = workspace.spec_file("evaluate", change, {}), workspace.folder / "after.json"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "ablations.sdtp.evaluate_pipeline", "--spec", str(spec), "--out", str(out)]
+    done = subprocess.run(
+        [*command, "--label", "after"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = read_record(out, SdtpRecord)
+    assert_same_results(workspace, found, single)
+    assert {sample.boundary_bytes for sample in found.samples} == {(34 * STATE,)}
+    assert not any(sample.pairs or sample.ranks for sample in found.samples)
+    assert done.stderr.count(f"no times, only bytes: 2 ranks of {threads} thread(s)") == 1
+
+
+def test_after_needs_a_stage_on_a_boundary(workspace):
+    with pytest.raises(UserError, match=r"schedule.layers \[1, 4\] .* boundary layers \[3\]"):
+        over_ranks(workspace, "failed", layers=[1, 4], pipeline={"ranks": 2, "prune": "after"})
+    assert not (workspace.folder / "failed.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pipeline": None}, "^pipeline: null"),
+        ({"importance": "prior"}, "^importance: 'prior' does not run over pipeline ranks"),
+        ({"mask": "soft"}, "^mask: 'soft'"),
+        ({"propagation": "local"}, "^propagation: 'local'"),
+        ({"selection": "top_p"}, "^selection: 'top_p'"),
+        ({"positions": "stale"}, "^positions: 'stale' .* use original or packed"),
+        ({"retrieval": {"tokens": 99, "depths": [0.5], "keys": 1}}, "^retrieval: passkeys"),
+    ],
+)
+def test_what_ranks_do_not_support_is_refused(workspace, change, message):
+    with pytest.raises(UserError, match=message):
+        over_ranks(workspace, "refused", **change)

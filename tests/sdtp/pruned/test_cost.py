@@ -1,0 +1,98 @@
+from contextlib import nullcontext
+
+import pytest
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from ablations.lm.packing import pack_linears
+from ablations.sdtp.pruned.cost import kv_bytes, planned_rows, prefill_flops, saliency_flops
+from ablations.sdtp.pruned.prefill import prefill
+from ablations.sdtp.pruned.pruning import Pruning
+from ablations.sdtp.scores.gradient import window_saliency
+from ablations.sdtp.scores.pruner import Pruner
+from ablations.study.contracts.sdtp import Preserve
+
+WIDTH = 16
+CASCADE = (60, 60, 30, 30, 15, 15)
+
+
+class Untracked(nullcontext):
+    """Takes the place of the counter's own module tracker, which cannot follow `torch.autograd.grad`."""
+
+    parents = frozenset({"Global"})
+
+
+def counted(work):
+    """What torch counts: linear layers exactly; of attention every pair, also those that no row may see."""
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = Untracked()
+    # Fused attention on the CPU is not counted at all.
+    with sdpa_kernel(SDPBackend.MATH), counter:
+        work()
+    return counter.get_total_flops()
+
+
+def unseen(rows, products=2):
+    """Products of a multiply-add (two operations) over rows (rows - 1) / 2 unseen pairs, hidden 32."""
+    return 2 * products * 32 * rows * (rows - 1) // 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "scored"),
+    [
+        ({}, CASCADE, (60, 30)),
+        ({"propagation": "local"}, CASCADE, (60, 60)),
+        ({"propagation": "stale_keys"}, (60,) * 6, (60, 30)),
+        ({"mask": "soft"}, (60,) * 6, (60, 60)),
+    ],
+)
+def test_flops_against_torch_counter(lm, ids, kind, rows, scored):
+    pruner = Pruner(lm.config.hidden_size, WIDTH, 2).requires_grad_(False)
+    cache = lm.new_cache(60)
+    pruning = Pruning((2, 4), (0.5, 0.5), Preserve(head=2, tail=3), **kind)
+    found = []
+    total = counted(
+        lambda: found.append(prefill(lm, ids, cache, pruning, lambda stage, states, _: pruner(stage, states)))
+    )
+    assert tuple(cache.lengths) == rows
+    assert found[0].scored == scored
+    assert prefill_flops(lm, rows, scored, WIDTH) == total - sum(map(unseen, rows))
+
+
+def test_saliency_flops_against_torch_counter(lm, ids):
+    total = counted(lambda: window_saliency(lm, ids, (2, 4), 8, "norm"))
+    # Six layers forward, the last four backward with four products each.
+    everything = total - 6 * unseen(60) - 4 * unseen(60, products=4)
+    assert saliency_flops(lm, 60, 2, 8) == everything
+
+
+def test_planned_rows_are_those_that_run():
+    pruning = Pruning((2, 4), (0.5, 0.5), Preserve(head=2, tail=3))
+    assert planned_rows(pruning, 60, 6) == (CASCADE, (60, 30))
+    assert planned_rows(Pruning((), (), Preserve()), 60, 2) == ((60, 60), ())
+
+
+def test_packed_linears_count_alike(lm):
+    stock = prefill_flops(lm, CASCADE)
+    pack_linears(lm)
+    assert prefill_flops(lm, CASCADE) == stock
+
+
+def test_kv_bytes(lm, ids):
+    cache = lm.new_cache(80)
+    prefill(lm, ids, cache)
+    assert kv_bytes(cache, [60] * 6) == cache.bytes_in_use()
+    assert kv_bytes(cache, CASCADE) == cache.bytes_in_use() * 210 // 360
+
+
+def test_dense_flops_by_hand(llama):
+    # One row: q and o 32x32, k and v 32x16, three MLP matrices 32x64; attention 4*32; head 32x97.
+    layer = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64) + 4 * 32
+    assert prefill_flops(llama, [1] * 6) == 6 * layer + 2 * 32 * 97
+
+
+def test_pairs_are_counted_once(llama):
+    one, two = (prefill_flops(llama, [rows] * 6) for rows in (1, 2))
+    head = 2 * 32 * 97
+    # Two rows see three pairs, not four.
+    assert two - head == 2 * (one - head) + 6 * 4 * 32

@@ -1,0 +1,88 @@
+import pytest
+import torch
+
+from ablations.sdtp.pruned.selection import (
+    require_layers,
+    select,
+    stage_counts,
+    threshold_count,
+    top_p_count,
+)
+from ablations.study.contracts.sdtp import Preserve
+from ablations.study.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("tokens", "ratios", "head", "tail", "expected"),
+    [
+        (10, (0.7, 0.7), 0, 0, (7, 5)),  # ceil(4.9)
+        (10, (0.7, 0.7, 0.7), 4, 2, (7, 6, 6)),  # never below head + tail
+        (100, (0.55,), 0, 0, (55,)),  # in binary 0.55 * 100 is above 55
+        (30, (0.1,), 0, 0, (3,)),  # in binary 0.1 * 30 is above 3
+        (5, (1.0, 0.01), 0, 0, (5, 1)),
+        (1024, (0.7,) * 10, 4, 16, (717, 502, 352, 247, 173, 122, 86, 61, 43, 31)),
+    ],
+)
+def test_stage_counts(tokens, ratios, head, tail, expected):
+    assert stage_counts(tokens, ratios, Preserve(head=head, tail=tail)) == expected
+
+
+def test_stage_counts_with_a_floor():
+    assert stage_counts(10, (0.5, 0.1), Preserve(head=0, tail=0), least=4) == (5, 4)
+    assert stage_counts(10, (0.5, 0.1), Preserve(head=3, tail=3), least=4) == (6, 6)
+    assert stage_counts(3, (0.5, 0.1), Preserve(head=0, tail=0), least=4) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("mass", "head", "tail", "expected"),
+    [
+        # Probabilities 0.4, 0.1, 0.3, 0.2.
+        (0.0, 0, 0, 1),  # one token must remain
+        (0.3, 0, 0, 1),
+        (0.41, 0, 0, 2),
+        (0.69, 0, 0, 2),
+        (0.71, 0, 0, 3),
+        (0.91, 0, 0, 4),
+        (1.0, 0, 0, 4),
+        # Of the inner two, 0.25 and 0.75.
+        (0.0, 1, 1, 2),
+        (0.74, 1, 1, 3),
+        (0.76, 1, 1, 4),
+        (0.5, 4, 0, 4),
+        (0.5, 3, 3, 4),
+    ],
+)
+def test_top_p_by_hand(mass, head, tail, expected):
+    scores = torch.tensor([0.4, 0.1, 0.3, 0.2]).log()
+    assert top_p_count(scores, mass, Preserve(head=head, tail=tail)) == expected
+
+
+@pytest.mark.parametrize(
+    ("bound", "head", "tail", "expected"),
+    [(0.3, 0, 0, 2), (0.5, 0, 0, 1), (0.0, 0, 0, 4), (0.3, 1, 1, 3), (9.0, 1, 1, 2), (9.0, 3, 3, 4)],
+)
+def test_threshold_by_hand(bound, head, tail, expected):
+    scores = torch.tensor([0.4, 0.1, 0.3, 0.2])
+    assert threshold_count(scores, bound, Preserve(head=head, tail=tail)) == expected
+
+
+@pytest.mark.parametrize(
+    ("scores", "keep", "head", "tail", "expected"),
+    [
+        ([0.1, 0.9, 0.3, 0.8, 0.2], 3, 0, 0, [1, 2, 3]),
+        ([0.1, 0.9, 0.3, 0.8, 0.2], 3, 1, 1, [0, 1, 4]),
+        ([0.1, 0.9, 0.3, 0.8, 0.2], 2, 1, 1, [0, 4]),
+        ([0.5, 0.5, 0.5, 0.5], 2, 0, 0, [0, 1]),  # ties go to the earlier
+        ([-1.0, -3.0, -2.0], 2, 0, 0, [0, 2]),
+        ([0.0, 1.0], 2, 1, 1, [0, 1]),
+        ([0.3, 0.2, 0.1], 3, 0, 0, [0, 1, 2]),
+    ],
+)
+def test_select_by_hand(scores, keep, head, tail, expected):
+    assert select(torch.tensor(scores), keep, Preserve(head=head, tail=tail)).tolist() == expected
+
+
+@pytest.mark.parametrize(("layers", "word"), [((1, 6), "layer 6"), ((3, 1), "ascending"), ((2, 2), "once")])
+def test_layers_that_cannot_be(layers, word):
+    with pytest.raises(UserError, match=rf"schedule\.layers.*{word}"):
+        require_layers(layers, 6)

@@ -1,0 +1,162 @@
+"""A training that is killed at any moment and started again ends with the weights of one that was not."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ablations.sdtp.scores.pruner import PRUNER_FILE
+from ablations.sdtp.train import train
+from ablations.sdtp.training import checkpoint as checkpoint_module
+from ablations.sdtp.training.checkpoint import Checkpoint
+from ablations.sdtp.training.trainer import Trainer
+from ablations.study.artefact import open_artefact
+from ablations.study.files import sha256_file
+from tests.sdtp.test_train import frozen, make_spec
+
+__all__ = ["frozen"]
+
+KILLABLE = """
+from ablations.sdtp.training import checkpoint
+from ablations.sdtp.train import train_pruner
+from ablations.study.contracts.sdtp import PrunerSpec
+from ablations.study.job import main
+
+checkpoint.INTERVAL = 0.0
+main("ablations.sdtp.train", PrunerSpec, train_pruner, "")
+"""
+
+
+# 16 steps of warm-up, then 32.
+SPEC = make_spec(warmup_epochs=1, epochs=2)
+
+
+class KilledError(Exception):
+    pass
+
+
+def weights(trainer):
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.pruner.parameters()])
+
+
+def kill_after(monkeypatch, steps):
+    """Make the training die in the step after `steps`, when its last checkpoint was written."""
+    step = Trainer.step
+
+    def dying(trainer):
+        if len(trainer.history) == steps:
+            raise KilledError
+        return step(trainer)
+
+    monkeypatch.setattr(checkpoint_module, "INTERVAL", 0.0)
+    monkeypatch.setattr(Trainer, "step", dying)
+
+
+def test_sigkill_and_resume_give_the_same_file(workspace, capfd):
+    whole = workspace.run("pruner", "pruner_whole", epochs=30).parent / PRUNER_FILE
+    spec = workspace.spec_file("pruner", {"epochs": 30}, {})
+    out = workspace.folder / "pruner_killed" / "manifest.json"
+    checkpoint = workspace.folder / ".pruner.checkpoint"
+    job = subprocess.Popen([sys.executable, "-c", KILLABLE, "--spec", spec, "--out", out])
+    try:
+        deadline = time.monotonic() + 60
+        while not checkpoint.exists():
+            assert job.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+    finally:
+        job.kill()
+    assert job.wait() < 0
+    assert not out.exists()
+    capfd.readouterr()
+    resumed = workspace.run("pruner", "pruner_killed", epochs=30).parent / PRUNER_FILE
+    said = capfd.readouterr().err
+    assert "training resumes after" in said
+    assert 0 < int(said.split("resumes after ")[1].split()[0]) < 90
+    assert sha256_file(resumed) == sha256_file(whole)
+    assert not checkpoint.exists()
+    facts = [open_artefact(path.parent / "manifest.json")[1].facts for path in (whole, resumed)]
+    for name in ("losses", "ranking", "ranking_untrained"):
+        assert facts[0][name] == facts[1][name]
+
+
+@pytest.fixture(scope="module")
+def whole(frozen, tmp_path_factory):
+    trainer = Trainer(frozen[0], SPEC, frozen[1])
+    train(trainer, Checkpoint(tmp_path_factory.mktemp("whole") / "checkpoint"))
+    return trainer
+
+
+@pytest.mark.parametrize("steps", [1, 16, 23, 47])
+def test_resume_after_any_step(frozen, whole, tmp_path, monkeypatch, steps):
+    lm, table = frozen
+    path = tmp_path / "checkpoint"
+    with monkeypatch.context() as patch:
+        kill_after(patch, steps)
+        with pytest.raises(KilledError):
+            train(Trainer(lm, SPEC, table), Checkpoint(path))
+    resumed = Trainer(lm, SPEC, table)
+    train(resumed, Checkpoint(path))
+    assert torch.equal(weights(resumed), weights(whole))
+    assert resumed.history == whole.history
+
+
+def test_a_resumed_training_counts_the_seconds_of_both_parts(frozen, tmp_path, monkeypatch):
+    lm, table = frozen
+    path = tmp_path / "checkpoint"
+    with monkeypatch.context() as patch:
+        kill_after(patch, 47)
+        with pytest.raises(KilledError):
+            train(Trainer(lm, SPEC, table), Checkpoint(path))
+    saved = Checkpoint(path).load()
+    assert train(Trainer(lm, SPEC, table), Checkpoint(path)) > saved["seconds"] > 0
+
+
+@pytest.mark.parametrize("damage", [b"", b"no", None])
+def test_a_damaged_checkpoint_is_told_of_and_left_aside(frozen, tmp_path, monkeypatch, capsys, damage):
+    lm, table = frozen
+    path = tmp_path / "checkpoint"
+    with monkeypatch.context() as patch:
+        kill_after(patch, 3)
+        with pytest.raises(KilledError):
+            train(Trainer(lm, make_spec(epochs=1), table), Checkpoint(path))
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1
+    path.write_bytes(bytes(content) if damage is None else damage)
+    resumed = Trainer(lm, make_spec(epochs=1), table)
+    train(resumed, Checkpoint(path))
+    message = capsys.readouterr().err
+    assert f"{path}: damaged checkpoint; training starts anew" in message
+    assert "resumes" not in message
+    whole = Trainer(lm, make_spec(epochs=1), table)
+    train(whole, Checkpoint(tmp_path / "whole"))
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_a_checkpoint_of_another_kind_of_device_is_told_of_and_left_aside(frozen, tmp_path, capsys):
+    lm, table = frozen
+    donor, trainer = (Trainer(lm, make_spec(epochs=1), table) for _ in range(2))
+    donor.step()
+    before = weights(trainer)
+    trainer.load_state_dict(donor.state_dict() | {"device": "cuda"})
+    assert trainer.history == []
+    assert torch.equal(weights(trainer), before)
+    assert "checkpoint is from a cuda device; training starts anew" in capsys.readouterr().err
+
+
+def test_nothing_is_written_before_the_interval_is_over(tmp_path, monkeypatch):
+    path: Path = tmp_path / "checkpoint"
+    checkpoint = Checkpoint(path)
+    now = time.monotonic()
+    monkeypatch.setattr(checkpoint_module.time, "monotonic", lambda: now)
+    checkpoint.save_if_due(lambda: {"x": 1})
+    assert not path.exists()
+    now += checkpoint_module.INTERVAL + 1
+    checkpoint.save_if_due(lambda: {"x": 2})
+    assert checkpoint.load() == {"x": 2}
+    checkpoint.save_if_due(lambda: {"x": 3})
+    assert checkpoint.load() == {"x": 2}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint"]
