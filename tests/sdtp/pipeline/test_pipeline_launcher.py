@@ -145,7 +145,7 @@ def test_processes_of_a_slurm_step_meet(run):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     step = {"SLURM_STEP_NUM_TASKS": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    program = "import sys; from tests.sdtp.test_pipeline_launcher import join; join(sys.argv[1])"
+    program = "import sys; from tests.sdtp.pipeline.test_pipeline_launcher import join; join(sys.argv[1])"
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", program, str(run.out)],
