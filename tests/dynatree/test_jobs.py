@@ -4,14 +4,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from ablations.dynatree import decode, fit_ngram
+from ablations.dynatree import calibrate_costs, decode, fit_ngram
+from ablations.dynatree.arm import read_costs
 from ablations.dynatree.ngram import NgramCounts
 from ablations.lm.prepare_model import prepare_model
 from ablations.lm.prepare_text import prepare_text
 from ablations.study.artefact import Manifest
-from ablations.study.contracts.dynatree import DecodeSample, DecodeSpec, DecodeTotals, NgramSpec
+from ablations.study.contracts.dynatree import CostSpec, DecodeSample, DecodeSpec, DecodeTotals, NgramSpec
 from ablations.study.contracts.lm import PrepareModelSpec, PrepareTextSpec
 from ablations.study.contracts.record import Record
 from ablations.study.errors import UserError
@@ -26,6 +28,20 @@ TREE = {"method": "tree", "depth": 4, "branching": 2}
 LINEAR = {"method": "linear", "depth": 3, "branching": 1}
 PRUNED = {"tau": 0.05, "max_nodes": 256}
 WHOLE = {"tau": None, "max_nodes": 256}
+LOOKUP = {"kind": "prompt_lookup"}
+DYNAMIC = {"adaptation": {"kind": "dynamic"}}
+HISTORY = {"adaptation": {"kind": "dynamic", "history": {"target": 0.3}}}
+COST_AWARE = {"adaptation": {"kind": "cost_aware"}}
+COST_SPEC = {
+    "drafter": NGRAM,
+    "shape": TREE,
+    "max_nodes": 12,
+    "prefix": 20,
+    "repeats": 2,
+    "prompts": [{"kind": "code", "text": "prompts", "split": "heldout", "count": 2, "tokens": 30}],
+    "new_tokens": NEW_TOKENS,
+    "compute": {"dtype": "float32", "threads": 1},
+}
 
 
 def run_job(folder: Path, name: str, spec_type, work, spec: dict, inputs: dict[str, Path]) -> Path:
@@ -64,6 +80,7 @@ def inputs(folder) -> dict[str, Path]:
         made[name] = run_job(folder, f"{name}-text", PrepareTextSpec, prepare_text, {"text": source}, {})
     counted = {"model": made["model"], "text": made["train"]}
     made["ngram"] = run_job(folder, "ngram", NgramSpec, fit_ngram.run, {"order": 3}, counted)
+    made["costs"] = run_job(folder, "costs", CostSpec, calibrate_costs.run, COST_SPEC, made)
     return made
 
 
@@ -87,12 +104,21 @@ ARMS = {
     "tree": (NGRAM, TREE, WHOLE),
     "pruned": (NGRAM, TREE, PRUNED),
     "neural": (NEURAL, TREE, WHOLE),
+    "lookup": (LOOKUP, TREE, PRUNED),
+    "dynamic": (NGRAM, TREE, PRUNED, DYNAMIC),
+    "history": (NGRAM, TREE, PRUNED, HISTORY),
+    "cost aware": (NGRAM, TREE, WHOLE, COST_AWARE),
 }
+
+
+def arm_spec(arm: str) -> dict:
+    drafter, shape, pruning, *changes = ARMS[arm]
+    return decode_spec(drafter, shape, pruning, **(changes[0] if changes else {}))
 
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_a_record_says_what_was_measured(arm, folder, inputs):
-    out = run_job(folder, arm, DecodeSpec, decode.run, decode_spec(*ARMS[arm]), inputs)
+    out = run_job(folder, arm, DecodeSpec, decode.run, arm_spec(arm), inputs)
     record = read_record(out, Record[DecodeSpec, DecodeSample, DecodeTotals])
     assert record.label == arm
     assert record.outcome.status == "ok"
@@ -110,6 +136,17 @@ def test_a_record_says_what_was_measured(arm, folder, inputs):
         assert sample.stopped or sample.new_tokens == NEW_TOKENS
         assert sum(sample.accepted_per_round) == sample.accepted <= sample.drafted
         assert len(sample.accepted_per_round) == sample.target_forwards
+        assert sum(sample.drafted_per_round) == sample.drafted
+        assert sum(sample.accepted_per_depth) == sample.accepted
+        assert len(sample.tested_per_depth) == len(sample.accepted_per_depth)
+        for tested, accepted in zip(sample.tested_per_depth, sample.accepted_per_depth, strict=True):
+            assert 0 <= accepted <= tested <= sample.target_forwards
+        # Below the first level, what is tested was accepted above.
+        for tested, above in zip(sample.tested_per_depth[1:], sample.accepted_per_depth, strict=False):
+            assert tested <= above
+        rounds = sample.draft_seconds + sample.verify_seconds + sample.bookkeeping_seconds
+        last = sample.pairs[-1]
+        assert rounds <= last.arm - last.arm_first
         cut = sample.accepted + sample.target_forwards + 1 - sample.new_tokens
         assert cut == 0 or (cut == 1 and sample.stopped)
         assert len(sample.pairs) == 2
@@ -118,6 +155,30 @@ def test_a_record_says_what_was_measured(arm, folder, inputs):
             assert pair.reference_first < pair.reference
     drafts = [sample.draft_forwards for sample in record.samples]
     assert all(drafts) if arm != "ar" else not any(drafts)
+
+
+def test_costs_are_what_a_cost_aware_tree_needs(inputs):
+    costs = read_costs(inputs["costs"])
+    assert costs.rows == (1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 13)
+    assert list(costs.verify) == sorted(costs.verify)
+    assert list(costs.stated) == sorted(set(costs.stated))
+    assert (costs.stated[0], costs.stated[-1], costs.accepted[0]) == (0, 1, 0)
+    assert list(costs.accepted) == sorted(costs.accepted)
+    assert 0 <= costs.child <= 1
+    assert costs.draft_level + costs.draft_row > 0
+    assert costs.rate >= 1 / costs.verify[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prefix": 100}, r"calibration\.prefix: 100 tokens, but the prompts hold 60; lower it"),
+        ({"max_nodes": 3}, r"pruning\.max_nodes: 3 nodes cannot hold a path of depth 4"),
+    ],
+)
+def test_costs_that_cannot_be_measured_are_refused(changes, message, folder, inputs):
+    with pytest.raises(UserError, match=message):
+        run_job(folder, "bad-costs", CostSpec, calibrate_costs.run, COST_SPEC | changes, inputs)
 
 
 def test_lower_precision_allows_ties_alone(folder, inputs):
@@ -165,11 +226,17 @@ def test_counts_of_a_larger_vocabulary_are_refused(folder, inputs):
         ({"new_tokens": 4080}, "30 tokens and 4080 new ones exceed the target's 4096 positions"),
         ({"shape": TREE | {"method": "linear"}}, r"shape\.method: a linear draft is one path"),
         ({"shape": None}, "'shape' and 'pruning' are needed with a drafter"),
+        ({"pruning": {"tau": None, "max_nodes": 3}}, r"pruning\.max_nodes: 3 nodes cannot hold a path"),
+        ({"shape": LINEAR} | DYNAMIC, r"shape\.method: a linear draft is one path of fixed length"),
+        ({"shape": TREE | {"depth": 9}} | DYNAMIC, r"max_depth: 8 is less than the base depth 9"),
+        (COST_AWARE, "no input named 'costs'"),
     ],
 )
 def test_bad_input_is_one_line(changes, message, folder, inputs):
     with pytest.raises(UserError, match=message):
-        run_job(folder, "bad", DecodeSpec, decode.run, decode_spec(NGRAM, TREE, PRUNED) | changes, inputs)
+        spec = decode_spec(NGRAM, TREE, PRUNED) | changes
+        known = {name: path for name, path in inputs.items() if name != "costs"}
+        run_job(folder, "bad", DecodeSpec, decode.run, spec, known)
     assert not (folder / "bad.record.json").exists()
 
 
@@ -193,6 +260,24 @@ def test_a_text_without_training_documents_is_refused(folder, inputs):
     counted = {"model": inputs["model"], "text": inputs["prompts"]}
     with pytest.raises(UserError, match="no training documents"):
         run_job(folder, "empty", NgramSpec, fit_ngram.run, {"order": 3}, counted)
+
+
+def test_acceptance_curve_follows_what_was_accepted():
+    generator = np.random.default_rng(0)
+    stated = generator.uniform(0, 1, 4000)
+    right = generator.uniform(0, 1, 4000) < stated**2
+    found, accepted = calibrate_costs.acceptance_curve(stated, right)
+    assert found == sorted(set(found))
+    assert accepted == sorted(accepted)
+    for probability in (0.2, 0.5, 0.8):
+        assert np.interp(probability, found, accepted) == pytest.approx(probability**2, abs=0.08)
+
+
+def test_draft_costs_are_fitted_and_never_negative():
+    assert calibrate_costs.draft_costs([(1, 3.0), (2, 5.0), (4, 9.0)]) == pytest.approx((1.0, 2.0))
+    level, row = calibrate_costs.draft_costs([(1, 5.0), (4, 4.0), (8, 3.0)])
+    assert level > 0
+    assert row == 0
 
 
 def test_repeated_share_counts_later_occurrences():

@@ -70,7 +70,7 @@ def test_a_shared_budget_reruns_its_users(raw):
     def mutate(config):
         config["dynatree"]["decoding"]["new_tokens"] = 32
 
-    labels = ["D1", "F1", "F2", "F2b", "F3", "F4", "K3"]
+    labels = ["D1", "E1", "E2", "E3", "F1", "F2", "F2b", "F2c", "F3", "F4", "K3", "O1", "PL"]
     assert stale(raw, mutate) == [f"decode:{label}" for label in labels]
 
 

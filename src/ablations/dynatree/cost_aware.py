@@ -10,6 +10,9 @@ from ablations.dynatree.grow import ANY, add_children
 from ablations.dynatree.tree import TokenTree
 from ablations.study.contracts.dynatree import Costs
 
+# Path probabilities are told apart in steps of 1 / CELLS: a look-up costs less than an interpolation.
+CELLS = 4096
+
 
 class CostModel:
     """Costs and acceptance as calibrated, in tokens: a second is worth `rate` of them.
@@ -28,15 +31,13 @@ class CostModel:
         self.least = float(cheapest_slope(verify))
         self.level = costs.draft_level * costs.rate
         self.row = costs.draft_row * costs.rate
-        self._stated = torch.tensor(costs.stated, dtype=torch.float64, device=device)
-        self._accepted = torch.tensor(costs.accepted, dtype=torch.float64, device=device)
+        grid = np.linspace(0.0, 1.0, CELLS + 1)
+        curve = np.interp(grid, costs.stated, costs.accepted)
+        self._acceptance = torch.tensor(curve, device=device)
 
     def acceptance(self, paths: Tensor) -> Tensor:
         """Probability that the target accepts nodes of stated path probability `paths` (same shape)."""
-        right = torch.bucketize(paths, self._stated).clamp_(1, len(self._stated) - 1)
-        low, high = self._stated[right - 1], self._stated[right]
-        share = ((paths - low) / (high - low)).clamp_(0.0, 1.0)
-        return torch.lerp(self._accepted[right - 1], self._accepted[right], share)
+        return self._acceptance[(paths * CELLS).round().long()]
 
 
 def cheapest_slope(costs: NDArray) -> float:
@@ -70,37 +71,40 @@ class CostAwareGrowth:
         self._model = model
         self._branching = branching
         self._tau = tau or ANY
+        # The root is certain; it is verified whatever it brings.
+        self._gains = torch.ones_like(model.verify)
 
     def start(self) -> None:
         """Nothing is kept from round to round."""
 
     def grow(self, tree: TokenTree, drafter: Drafter, levels: int) -> Tensor | None:
         """Draft while it can pay, then choose what to verify; see `Growth.grow`."""
-        level = slice(0, 1)
+        model, level = self._model, slice(0, 1)
         for depth in range(min(levels, self.max_depth)):
-            if not tree.room or (depth and not self._pays(tree, level)):
+            if not tree.room or (depth and not self._pays(level)):
                 break
             tokens, probabilities = drafter.propose(tree, level, self._branching)
             paths = probabilities * tree.probabilities[level, None]
-            wanted = (self._model.acceptance(paths) > self._model.least) & (paths >= self._tau)
+            wanted = (model.acceptance(paths) > model.least) & (paths >= self._tau)
             level = add_children(tree, level, tokens, paths, wanted)
             if level.start == level.stop:
                 break
+            self._gains[level] = model.acceptance(tree.probabilities[level])
         return self._best(tree)
 
     def learn(self, depth: int, accepted: int) -> None:
         """Nothing is kept from round to round."""
 
-    def _pays(self, tree: TokenTree, level: slice) -> bool:
+    def _pays(self, level: slice) -> bool:
         model = self._model
-        hope = self._model.acceptance(tree.probabilities[level]) * model.costs.child - model.least
+        hope = self._gains[level] * model.costs.child - model.least
         return float(hope.clamp_(min=0.0).sum()) > model.level + model.row * (level.stop - level.start)
 
     def _best(self, tree: TokenTree) -> Tensor | None:
         """Rows whose gain exceeds their cost; a path probability never exceeds its parent's, and the sort
         is stable, so every row comes after its parent.
         """
-        sort = tree.probabilities.sort(descending=True, stable=True)
-        gain = self._model.acceptance(sort.values).cumsum(0)
+        order = tree.probabilities.sort(descending=True, stable=True).indices
+        gain = self._gains[order].cumsum(0)
         count = int((gain - self._model.verify[: tree.size]).argmax()) + 1
-        return None if count == tree.size else sort.indices[:count].sort().values
+        return None if count == tree.size else order[:count].sort().values
