@@ -161,3 +161,10 @@ def test_acceptance_is_interpolated_and_held_at_the_ends():
     model = CostModel(costs(), MAX_NODES, CPU)
     paths = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0, 1.0 + 1e-7], dtype=torch.float64)
     assert model.acceptance(paths).tolist() == pytest.approx([0.0, 0.2, 0.4, 0.65, 0.9, 0.9])
+
+
+@pytest.mark.parametrize("rate", [0.001, 20.0, 150.0, 1e4])
+def test_nodes_under_the_payable_probability_are_those_that_cannot_pay(rate):
+    model = CostModel(costs(rate=rate), MAX_NODES, CPU)
+    paths = torch.linspace(0, 1, 3001, dtype=torch.float64)
+    assert torch.equal(paths >= model.payable, model.acceptance(paths) > model.least)

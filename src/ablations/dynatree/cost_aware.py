@@ -34,6 +34,8 @@ class CostModel:
         grid = np.linspace(0.0, 1.0, CELLS + 1)
         curve = np.interp(grid, costs.stated, costs.accepted)
         self._acceptance = torch.tensor(curve, device=device)
+        # The curve never falls, so one stated probability parts the nodes that can pay from the others.
+        self.payable = (float(np.searchsorted(curve, self.least, side="right")) - 0.5) / CELLS
 
     def acceptance(self, paths: Tensor) -> Tensor:
         """Probability that the target accepts nodes of stated path probability `paths` (same shape)."""
@@ -70,7 +72,7 @@ class CostAwareGrowth:
         self.max_depth = max_depth
         self._model = model
         self._branching = branching
-        self._tau = tau or ANY
+        self._threshold = max(tau or ANY, model.payable)
         # The root is certain; it is verified whatever it brings.
         self._gains = torch.ones_like(model.verify)
 
@@ -85,8 +87,7 @@ class CostAwareGrowth:
                 break
             tokens, probabilities = drafter.propose(tree, level, self._branching)
             paths = probabilities * tree.probabilities[level, None]
-            wanted = (model.acceptance(paths) > model.least) & (paths >= self._tau)
-            level = add_children(tree, level, tokens, paths, wanted)
+            level = add_children(tree, level, tokens, paths, paths >= self._threshold)
             if level.start == level.stop:
                 break
             self._gains[level] = model.acceptance(tree.probabilities[level])
