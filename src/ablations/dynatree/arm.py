@@ -4,6 +4,9 @@ from pathlib import Path
 
 from ablations.dynatree.cost_aware import CostAwareGrowth, CostModel
 from ablations.dynatree.decoding import Draft
+from ablations.dynatree.distil_drafter import DistilledDrafter
+from ablations.dynatree.distil_hybrid import HybridDrafter
+from ablations.dynatree.distil_model import DRAFT_FILE, DistilledDraft
 from ablations.dynatree.drafter import Drafter
 from ablations.dynatree.dynamic import DynamicGrowth
 from ablations.dynatree.grow import FixedGrowth, Growth
@@ -21,8 +24,10 @@ from ablations.study.contracts.dynatree import (
     Costs,
     CostSpec,
     DecodeSpec,
+    DistilledDraftSpec,
     DraftSpec,
     DynamicTree,
+    HybridDraftSpec,
     NgramDraftSpec,
     PromptLookup,
     Shape,
@@ -119,9 +124,16 @@ def build_drafter(
     vocabulary = target.lm_head.out_features
     if isinstance(spec, PromptLookup):
         return PromptLookupDrafter(spec, target.device)
-    if isinstance(spec, NgramDraftSpec):
+    if isinstance(spec, NgramDraftSpec | HybridDraftSpec):
         counts = NgramCounts.load(job.path("ngram"), vocabulary)
-        return NgramDrafter(counts, spec.context_weight, target.device)
+        ngram = NgramDrafter(counts, spec.context_weight, target.device)
+        if isinstance(spec, NgramDraftSpec):
+            return ngram
+        return HybridDrafter(
+            _distilled(job.path("distilled"), target, tokens + nodes, nodes), ngram, spec.share
+        )
+    if isinstance(spec, DistilledDraftSpec):
+        return _distilled(job.path("distilled"), target, tokens + nodes, nodes)
     model, draft_model = job.path("model"), job.path("draft")
     if load_tokenizer(model).get_vocab() != load_tokenizer(draft_model).get_vocab():
         raise UserError(
@@ -135,3 +147,8 @@ def build_drafter(
         )
     pack_linears(draft)
     return NeuralDrafter(draft, vocabulary, tokens + nodes)
+
+
+def _distilled(manifest: Path, target: LayeredLM, capacity: int, nodes: int) -> DistilledDrafter:
+    folder, _ = open_artefact(manifest)
+    return DistilledDrafter(DistilledDraft.load(folder / DRAFT_FILE, target), target, capacity, nodes)

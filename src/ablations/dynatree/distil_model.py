@@ -1,0 +1,175 @@
+"""The draft that is distilled from a target: one decoder layer that reads the target's last state."""
+
+import json
+from pathlib import Path
+from typing import Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
+
+from ablations.lm.cache import StaticCache
+from ablations.lm.layered import LayeredLM
+from ablations.lm.packing import PackedLinear
+from ablations.study.errors import UserError
+
+DRAFT_FILE = "draft.safetensors"
+EPSILON = 1e-5
+
+
+def normalised(norm: nn.Module, states: Tensor) -> Tensor:
+    """What the target's final norm does to `states` ``[..., hidden]``, without learned scale and bias."""
+    if isinstance(norm, nn.LayerNorm):
+        return F.layer_norm(states, states.shape[-1:], eps=norm.eps)
+    return F.rms_norm(states, states.shape[-1:], eps=norm.variance_epsilon)
+
+
+class DistilledDraft(nn.Module):
+    """Predicts the target's next state from the state before and the token in between.
+
+    The state after a token is the target's last-layer state, normalised: what its head reads but for the
+    scale of the final norm, which is folded into the draft's head. A linear map joins state and token
+    embedding, and one decoder layer attends to the joined rows before (EAGLE, arXiv 2401.15077, with the
+    target's embeddings and head frozen). Below the root of a tree the draft's own prediction takes the
+    place of the target's state. The head knows the most frequent tokens alone (FR-Spec,
+    arXiv 2502.14856).
+
+    Args:
+        config: Sizes of the decoder layer; `vocab_size` is that of the head.
+    """
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.join = nn.Linear(2 * config.hidden_size, config.hidden_size, bias=False)
+        self.layer = LlamaDecoderLayer(config, layer_idx=0)
+        self.rotary = LlamaRotaryEmbedding(config)
+        self.head = nn.Linear(config.hidden_size, config.vocab_size)
+        self.register_buffer("tokens", torch.zeros(config.vocab_size, dtype=torch.int64))
+
+    @classmethod
+    def for_target(cls, target: LayeredLM, tokens: Tensor) -> Self:
+        """A draft with the target's sizes and, frozen, its head's rows for `tokens` ``[vocabulary]`` int64.
+
+        The decoder layer adds nothing yet: what it puts into the residual stream is zero.
+        """
+        config = target.config
+        heads = config.num_attention_heads
+        draft = cls(
+            _layer_config(
+                vocab_size=len(tokens),
+                hidden_size=config.hidden_size,
+                intermediate_size=config.intermediate_size,
+                num_attention_heads=heads,
+                num_key_value_heads=getattr(config, "num_key_value_heads", None) or heads,
+                head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+                max_position_embeddings=config.max_position_embeddings,
+            )
+        )
+        nn.init.zeros_(draft.layer.self_attn.o_proj.weight)
+        nn.init.zeros_(draft.layer.mlp.down_proj.weight)
+        norm, head = target.norm, target.lm_head
+        rows = head.weight[tokens].float()
+        bias = (
+            torch.zeros(len(tokens), device=rows.device) if head.bias is None else head.bias[tokens].float()
+        )
+        if isinstance(norm, nn.LayerNorm):
+            bias = bias + rows @ norm.bias.float()
+        draft.head.weight = nn.Parameter(rows * norm.weight.float(), requires_grad=False)
+        draft.head.bias = nn.Parameter(bias, requires_grad=False)
+        draft.tokens = tokens.clone()
+        return draft.to(rows.device)
+
+    def forward(
+        self, states: Tensor, embedded: Tensor, positions: Tensor, mask: Tensor | None, cache: StaticCache
+    ) -> Tensor:
+        """Predict the states after tokens.
+
+        Args:
+            states: ``[batch, rows, hidden]``, the states before the tokens: the target's or predicted ones.
+            embedded: ``[batch, rows, hidden]``, the tokens' embeddings in the target.
+            positions: ``[1, rows]`` int64.
+            mask: ``[1, 1, rows, keys]``, as `LayeredLM.layer` takes it.
+            cache: Takes the rows' keys and values; or whatever has its `update`.
+
+        Returns:
+            Predicted states, ``[batch, rows, hidden]``, normalised as the target's are.
+        """
+        joined = self.join(joined_inputs(states, embedded))
+        rotary = self.rotary(joined, positions)
+        output = self.layer(
+            joined, attention_mask=mask, position_embeddings=rotary, past_key_values=cache, use_cache=True
+        )
+        return F.rms_norm(output, output.shape[-1:], eps=EPSILON)
+
+    def new_cache(self, capacity: int) -> StaticCache:
+        """An empty static cache for `capacity` rows, on the draft's device."""
+        config, weight = self.config, self.layer.input_layernorm.weight
+        return StaticCache(
+            1, config.num_key_value_heads, config.head_dim, capacity, weight.dtype, weight.device
+        )
+
+    def save(self, path: Path) -> None:
+        """Write weights (bfloat16) and sizes to one safetensors file."""
+        weights = {
+            name: (tensor.bfloat16() if tensor.is_floating_point() else tensor.int()).contiguous().cpu()
+            for name, tensor in self.state_dict().items()
+        }
+        names = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim")
+        sizes = {name: getattr(self.config, name) for name in (*names, "max_position_embeddings")}
+        save_file(weights, path, metadata={"sizes": json.dumps(sizes)})
+
+    @classmethod
+    def load(cls, path: Path, target: LayeredLM) -> Self:
+        """Read what `save` wrote, frozen, with the device, dtype and weight layout of the target.
+
+        Raises:
+            UserError: the file is no draft, or one of a target of other sizes.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                sizes = json.loads((file.metadata() or {})["sizes"])
+                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            draft = cls(_layer_config(vocab_size=len(weights["tokens"]), **sizes))
+            draft.load_state_dict(weights)
+        except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
+            raise UserError(f"{path}: not a distilled draft ({error}); train one for this target") from None
+        hidden, vocabulary = target.config.hidden_size, target.lm_head.out_features
+        if draft.config.hidden_size != hidden or int(draft.tokens.max()) >= vocabulary:
+            raise UserError(
+                f"{path}: a draft for states of {draft.config.hidden_size} numbers and token ids up to"
+                f" {int(draft.tokens.max())} does not fit the target ({hidden} numbers, {vocabulary} tokens);"
+                " distil one from this target"
+            )
+        draft = draft.to(target.device, target.dtype).eval().requires_grad_(False)
+        if isinstance(target.lm_head, PackedLinear):
+            _pack(draft)
+        return draft
+
+
+def joined_inputs(states: Tensor, embedded: Tensor) -> Tensor:
+    """States beside normalised embeddings, both ``[..., hidden]``: ``[..., 2 * hidden]``."""
+    return torch.cat([states, F.rms_norm(embedded, embedded.shape[-1:], eps=EPSILON)], dim=-1)
+
+
+def frequent_tokens(counts: Tensor, size: int) -> Tensor:
+    """The `size` most frequent tokens of `counts` ``[vocabulary]``, ascending int64.
+
+    Of equally frequent ones the smaller id counts as more frequent: tokenizers merge what is frequent first.
+    """
+    return counts.argsort(descending=True, stable=True)[:size].sort().values
+
+
+def _pack(draft: DistilledDraft) -> None:
+    for module in list(draft.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Linear):
+                setattr(module, name, PackedLinear(child))
+
+
+def _layer_config(**sizes: int) -> LlamaConfig:
+    return LlamaConfig(**sizes, rms_norm_eps=EPSILON, attn_implementation="sdpa")

@@ -1,0 +1,246 @@
+"""The draft that is distilled from a target: as a network, in training, and as a drafter."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from ablations.dynatree.decoding import Draft, decode_autoregressive, decode_speculative
+from ablations.dynatree.distil_drafter import DistilledDrafter
+from ablations.dynatree.distil_hybrid import HybridDrafter
+from ablations.dynatree.distil_lessons import Lessons
+from ablations.dynatree.distil_model import DistilledDraft, frequent_tokens, joined_inputs, normalised
+from ablations.dynatree.distil_train import RIDGE, Trainer, unrolled_mask
+from ablations.dynatree.fit_ngram import count_ngrams
+from ablations.dynatree.grow import FixedGrowth
+from ablations.dynatree.ngram import NgramCounts, NgramDrafter
+from ablations.dynatree.replay import replay, states_of_text
+from ablations.dynatree.states import last_states
+from ablations.dynatree.tree import TokenTree
+from ablations.lm.layered import LayeredLM
+from ablations.lm.packing import pack_linears
+from ablations.study.contracts.dynatree import DistilSpec
+from ablations.study.errors import UserError
+from tests.dynatree.noisy_models import VOCABULARY, noisy_copy, tiny_model
+
+ROOM = 160
+LENGTH = 40
+SPEC = DistilSpec(
+    vocabulary=64, unroll=3, epochs=40, batch=8, learning_rate=1e-2, compute={"dtype": "float32"}
+)
+CPU = torch.device("cpu")
+
+
+def written(target: LayeredLM, count: int, seed: int = 5) -> Lessons:
+    """Greedy continuations of random prompts of 8 tokens, as the teacher leaves them."""
+    starts = torch.randint(0, VOCABULARY, (count, 8), generator=torch.Generator().manual_seed(seed)).tolist()
+    ids, states = [], []
+    for start in starts:
+        tokens = decode_autoregressive(target, target.new_cache(ROOM), start, LENGTH - 8).tokens
+        ids.append(torch.tensor(start + tokens))
+        states.append(normalised(target.norm, states_of_text(target, start, tokens)).bfloat16())
+    places = torch.arange(LENGTH).expand(count, -1)
+    return Lessons(torch.stack(ids), torch.stack(states), places >= 8)
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt_neox"])
+def distilled(request) -> tuple[LayeredLM, DistilledDraft]:
+    """A target and a draft that learnt some of its text by heart: a random model's is not to be guessed."""
+    target = tiny_model(request.param)
+    with torch.no_grad():
+        lessons = written(target, 16)
+    trainer = Trainer(target, SPEC, lessons.ids.flatten().bincount(minlength=VOCABULARY))
+    trainer.fit_join(lessons)
+    trainer.train(lessons)
+    return target, trainer.draft.requires_grad_(False)
+
+
+def drafter_of(target: LayeredLM, draft: DistilledDraft, nodes: int) -> DistilledDrafter:
+    return DistilledDrafter(draft, target, ROOM, nodes)
+
+
+def ngram_of(target: LayeredLM) -> NgramDrafter:
+    counts = count_ngrams(written(target, 8, seed=9).ids.tolist(), 3, VOCABULARY)
+    return NgramDrafter(NgramCounts(counts, VOCABULARY), 8.0, CPU)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    "growth", [FixedGrowth(4, 1, None), FixedGrowth(4, 3, None), FixedGrowth(6, 2, 0.02)]
+)
+@pytest.mark.parametrize("hybrid", [False, True])
+def test_speculative_tokens_are_the_greedy_ones(distilled, growth, hybrid):
+    target, draft = distilled
+    drafter = drafter_of(target, draft, 40)
+    if hybrid:
+        drafter = HybridDrafter(drafter, ngram_of(target), 0.5)
+    arm = Draft(drafter, TokenTree(40, CPU), growth)
+    accepted = 0
+    for lesson in written(target, 4).ids.tolist():
+        for limit in (1, 2, 3, 24):
+            prompt = lesson[:9]
+            expected = decode_autoregressive(target, target.new_cache(ROOM), prompt, limit).tokens
+            found = decode_speculative(target, target.new_cache(ROOM), arm, prompt, limit)
+            assert found.tokens == expected
+            accepted += sum(found.accepted)
+            rounds = replay(arm, prompt, expected, states_of_text(target, prompt, expected))
+            assert [one.accepted for one in rounds] == found.accepted
+            # The root is not fed where nothing below it could be emitted.
+            assert found.draft_forwards <= len(found.accepted) * growth.max_depth
+    # Exactness of a draft that is never right would say nothing.
+    assert accepted > 40
+
+
+@torch.inference_mode()
+def test_drafting_is_what_training_unrolls(distilled):
+    """Down a path, round after round, the drafter's distributions are those the trainer saw."""
+    target, draft = distilled
+    ids = written(target, 1, seed=13).ids
+    states = states_of_text(target, ids[0, :1].tolist(), ids[0, 1:].tolist())
+    trainer = Trainer(target, SPEC, torch.ones(VOCABULARY))
+    trainer.draft = draft
+    # Lessons from a teacher are rounded to bfloat16; these are not.
+    lessons = Lessons(ids, normalised(target.norm, states)[None], torch.ones_like(ids, dtype=torch.bool))
+    unrolled = [draft.head(found[0]).softmax(dim=-1) for found in trainer._unroll(lessons)]
+    ids = ids[0]
+    drafter = drafter_of(target, draft, 3)
+    tree = TokenTree(3, CPU)
+    drafter.prefill(ids[:10].tolist(), states[:10])
+    place = 10
+    for accepted in (0, 2, 1, 3, 0, 1):
+        tree.plant(int(ids[place]))
+        level = slice(0, 1)
+        for step in range(3):
+            tokens, probabilities = drafter.propose(tree, level, 64)
+            # Row i stands for token i + 1.
+            expected = unrolled[step][place + step - 1]
+            torch.testing.assert_close(
+                torch.zeros(VOCABULARY).scatter_(0, tokens[0], probabilities[0].float()),
+                torch.zeros(VOCABULARY).scatter_(0, draft.tokens, expected),
+                atol=2e-5,
+                rtol=1e-3,
+            )
+            one = ids[place + step + 1][None]
+            level = tree.add_level(one, torch.tensor([level.start]), torch.ones(1))
+        drafter.commit(tree, torch.arange(accepted + 1), states[place : place + accepted + 1])
+        place += accepted + 1
+
+
+def test_rows_see_the_text_and_the_drafted_rows_on_their_way():
+    mask = unrolled_mask(4, 2, CPU)[0, 0].int().tolist()
+    assert mask[3] == [1, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]
+    assert mask[2] == [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0]
+    assert unrolled_mask(3, 0, CPU)[0, 0].tolist() == torch.ones(3, 3).tril().bool().tolist()
+
+
+@torch.inference_mode()
+def test_the_head_is_that_of_the_target(target):
+    """On the target's own states the draft's head says what the target's says, for the tokens it knows."""
+    tokens = torch.tensor([3, 17, 40, 96])
+    with torch.no_grad():
+        for parameter in target.norm.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    draft = DistilledDraft.for_target(target, tokens)
+    ids = torch.arange(9)[None]
+    states = last_states(target, ids, ids)
+    torch.testing.assert_close(
+        draft.head(normalised(target.norm, states)), target.head(states)[..., tokens], atol=1e-4, rtol=1e-4
+    )
+
+
+def test_the_join_is_the_ridge_regression_of_the_next_state():
+    target = tiny_model("llama")
+    with torch.no_grad():
+        lessons = written(target, 6)
+    trainer = Trainer(target, SPEC, torch.ones(VOCABULARY))
+    trainer.fit_join(lessons)
+    rows = joined_inputs(lessons.states[:, :-1].float(), target.embed(lessons.ids[:, 1:-1])).flatten(0, 1)
+    wanted = lessons.states[:, 1:].float().flatten(0, 1)
+    # The normal equations: no other matrix has a smaller penalised error.
+    error = rows @ trainer.draft.join.weight.T - wanted
+    gradient = rows.T @ error + RIDGE * trainer.draft.join.weight.T
+    assert gradient.abs().max() < 1e-2 * (rows.T @ wanted).abs().max()
+
+
+def test_training_raises_agreement_and_repeats_itself():
+    target = tiny_model("llama")
+    with torch.no_grad():
+        lessons = written(target, 16)
+    drafts = []
+    for _ in range(2):
+        trainer = Trainer(target, SPEC, lessons.ids.flatten().bincount(minlength=VOCABULARY))
+        trainer.fit_join(lessons)
+        before = trainer.agreement(lessons)
+        trainer.train(lessons)
+        after = trainer.agreement(lessons)
+        assert before[0] > 2 / VOCABULARY
+        assert all(trained > 2 * fitted for trained, fitted in zip(after, before, strict=True))
+        assert max(after) <= trainer.known_share(lessons) <= 1
+        drafts.append(trainer.draft.state_dict())
+    assert all(torch.equal(drafts[0][name], drafts[1][name]) for name in drafts[0])
+
+
+def test_a_loss_that_is_no_number_ends_the_training():
+    target = tiny_model("llama")
+    with torch.no_grad():
+        lessons = written(target, 8)
+    lessons.states[5, 20] = float("nan")
+    trainer = Trainer(target, SPEC, torch.ones(VOCABULARY))
+    with pytest.raises(UserError, match="the loss is nan after"):
+        trainer.train(lessons)
+
+
+@torch.inference_mode()
+def test_a_draft_is_read_as_it_was_written(distilled, tmp_path):
+    target, draft = distilled
+    path = tmp_path / "draft.safetensors"
+    draft.save(path)
+    read = DistilledDraft.load(path, target)
+    assert torch.equal(read.tokens, draft.tokens)
+    packed = noisy_copy(target, 0.0)
+    pack_linears(packed)
+    rows = (torch.randn(1, 5, 32), torch.randn(1, 5, 32), torch.arange(5)[None], None)
+    results = [one(*rows, one.new_cache(5)) for one in (draft, read, DistilledDraft.load(path, packed))]
+    torch.testing.assert_close(results[1], results[0], atol=0.05, rtol=0.05)
+    torch.testing.assert_close(results[2], results[1], atol=1e-5, rtol=1e-4)
+
+
+def test_a_draft_of_another_target_is_refused(distilled, tmp_path):
+    target, draft = distilled
+    path = tmp_path / "draft.safetensors"
+    draft.save(path)
+    other = tiny_model("llama", vocabulary=30)
+    with pytest.raises(UserError, match="does not fit the target"):
+        DistilledDraft.load(path, other)
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(UserError, match="not a distilled draft"):
+        DistilledDraft.load(path, target)
+
+
+def test_the_most_frequent_tokens_ascend_and_ties_go_to_the_smaller():
+    counts = torch.tensor([0, 5, 0, 9, 5, 1])
+    assert frequent_tokens(counts, 3).tolist() == [1, 3, 4]
+    assert frequent_tokens(counts, 5).tolist() == [0, 1, 3, 4, 5]
+
+
+class Fixed:
+    """A drafter that always says the same."""
+
+    def __init__(self, tokens: list[int], probabilities: list[float]) -> None:
+        self.forwards = 0
+        self._said = torch.tensor(tokens), torch.tensor(probabilities, dtype=torch.float64)
+
+    def propose(self, tree: TokenTree, level: slice, branching: int) -> tuple[Tensor, Tensor]:
+        tokens, probabilities = self._said
+        rows = level.stop - level.start
+        return tokens[:branching].expand(rows, -1), probabilities[:branching].expand(rows, -1)
+
+
+def test_a_hybrid_adds_what_both_name():
+    first = Fixed([7, 3, 5, 1], [0.5, 0.3, 0.1, 0.0])
+    second = Fixed([3, 9, 7, 2], [0.8, 0.1, 0.06, 0.0])
+    tree = TokenTree(4, CPU)
+    tree.plant(0)
+    tokens, probabilities = HybridDrafter(first, second, 0.25).propose(tree, slice(0, 1), 3)
+    assert tokens.tolist() == [[3, 7, 9]]
+    expected = torch.tensor([[0.25 * 0.3 + 0.75 * 0.8, 0.25 * 0.5 + 0.75 * 0.06, 0.75 * 0.1]]).double()
+    torch.testing.assert_close(probabilities, expected)
