@@ -201,7 +201,9 @@ def test_a_draft_is_read_as_it_was_written(distilled, tmp_path):
     rows = (torch.randn(1, 5, 32), torch.randn(1, 5, 32), torch.arange(5)[None], None)
     results = [one(*rows, one.new_cache(5)) for one in (draft, read, DistilledDraft.load(path, packed))]
     torch.testing.assert_close(results[1], results[0], atol=0.05, rtol=0.05)
-    torch.testing.assert_close(results[2], results[1], atol=1e-5, rtol=1e-4)
+    # Packed, products are in bfloat16 where the processor has it.
+    torch.testing.assert_close(results[2], results[1], atol=0.05, rtol=0.05)
+    assert results[2].dtype == torch.float32
 
 
 def test_a_draft_of_another_target_is_refused(distilled, tmp_path):
