@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TEST_READY := $(VENV)/.test-ready
 
 .PHONY: paper test test-full test-long lint format pdf clean help
 
@@ -13,6 +14,10 @@ help: ## list the targets
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[hub,slurm]'
+	touch $@
+
+$(TEST_READY): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,slurm]'
 	touch $@
 
@@ -22,23 +27,23 @@ paper: $(READY) ## measure what is stale and write paper/ablation.tex
 pdf: $(READY) ## the same, compiled to paper/ablation.pdf (needs latexmk)
 	$(BIN)/snakemake --cores 1 paper/ablation.pdf
 
-test: $(READY) ## units, properties and the tiny study through Snakemake (under 10 minutes)
+test: $(TEST_READY) ## units, properties and the tiny study through Snakemake (under 10 minutes)
 	$(BIN)/python -m pytest -m 'not full and not long'
 
-test-full: $(READY) ## what CI runs: `test` plus TeX
+test-full: $(TEST_READY) ## what CI runs: `test` plus TeX
 	$(BIN)/python -m pytest -m 'not long'
 
-test-long: $(READY) ## hours; run by hand
+test-long: $(TEST_READY) ## hours; run by hand
 	$(BIN)/python -m pytest
 
-lint: $(READY) ## ruff, snakefmt, snakemake --lint, import contract
+lint: $(TEST_READY) ## ruff, snakefmt, snakemake --lint, import contract
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint
 	$(BIN)/lint-imports
 
-format: $(READY) ## rewrite in the house style
+format: $(TEST_READY) ## rewrite in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile workflow/rules

@@ -160,7 +160,67 @@ class NeuralDraftSpec(Contract):
     """Kind of drafter."""
 
 
-DraftSpec = NgramDraftSpec | NeuralDraftSpec | PromptLookup
+class DistilledDraftSpec(Contract):
+    """A draft distilled from the target, as a decoding job sees it."""
+
+    kind: Literal["distilled"] = "distilled"
+    """Kind of drafter."""
+
+
+class HybridDraftSpec(Contract):
+    """Mixture of a distilled draft and the n-gram drafter, as a decoding job sees it."""
+
+    kind: Literal["hybrid"] = "hybrid"
+    """Kind of drafter."""
+    share: Share = 0.5
+    """Weight of the distilled draft's probabilities; the n-gram drafter's have the rest."""
+    context_weight: NonNegativeFloat
+    """Weight of one occurrence in the live context against one in the training text."""
+
+
+DraftSpec = NgramDraftSpec | NeuralDraftSpec | PromptLookup | DistilledDraftSpec | HybridDraftSpec
+
+
+class TeacherSpec(Contract):
+    """Job of `ablations.dynatree.distil_teacher`: what the target writes for a draft to learn from."""
+
+    texts: NonNegativeInt
+    """Beginnings of training documents that the target continues."""
+    questions: NonNegativeInt
+    """Questions that the target makes up in its chat template, and answers."""
+    prompt_tokens: PositiveInt = 96
+    """Tokens of the beginning of a document."""
+    new_tokens: PositiveInt = 160
+    """Tokens that are written after it; questions and answers are as long in all."""
+    batch: PositiveInt = 48
+    """Sequences written at once."""
+    seed: NonNegativeInt = 0
+    """Seed of windows and questions."""
+    compute: Compute = Compute(dtype="bfloat16")
+    """How the job computes."""
+
+
+class DistilSpec(Contract):
+    """Job of `ablations.dynatree.distil`: training of a draft on what the target wrote."""
+
+    vocabulary: PositiveInt = 8192
+    """Tokens that the draft's head knows, the most frequent ones."""
+    unroll: PositiveInt = 4
+    """Tokens drafted in a row while training, each on the draft's own states before."""
+    decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
+    """Weight of a drafted token's loss against that of the token before."""
+    epochs: PositiveInt = 1
+    """Passes over the sequences."""
+    batch: PositiveInt = 4
+    """Sequences per step."""
+    learning_rate: PositiveFloat = 1e-3
+    """Peak learning rate: of Muon for the matrices, of AdamW for the rest."""
+    heldout: PositiveInt = 32
+    """Sequences that are not trained on, and tell how often the draft agrees with the target."""
+    seed: NonNegativeInt = 0
+    """Seed of initial weights and order."""
+    compute: Compute = Compute(dtype="bfloat16")
+    """How the job computes; products alone are in this data type, weights stay in float32."""
 
 
 class PromptSet(Contract):
@@ -190,7 +250,7 @@ class CostSpec(Contract):
     prefix: PositiveInt
     """Tokens in the cache while costs are measured."""
     repeats: PositiveInt
-    """Timed forwards of each size; the median counts."""
+    """Timed forwards of each size; the fastest counts."""
     prompts: tuple[PromptSet, ...]
     """Validation prompts whose greedy continuations say which drafted nodes are accepted."""
     new_tokens: PositiveInt
