@@ -111,6 +111,7 @@ def test_a_new_ablation_needs_yaml_only_and_appears_in_the_table(study):
         "      change: {schedule: {keep_ratio: 0.6}}\n      expect: {quality: down}\n    A7:\n",
     )
     study.replace("config.yaml", "main: [baseline,", "main: [X6, baseline,")
+    study.replace(TINY, "only: [A1,", "only: [X6, A1,")
     before = records(study)
     done = study.snakemake("paper/ablation.tex")
     assert done.code == 0, done.output
