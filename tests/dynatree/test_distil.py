@@ -72,7 +72,7 @@ def test_speculative_tokens_are_the_greedy_ones(distilled, growth, hybrid):
     target, draft = distilled
     drafter = drafter_of(target, draft, 40)
     if hybrid:
-        drafter = HybridDrafter(drafter, ngram_of(target), 0.5)
+        drafter = HybridDrafter(drafter, ngram_of(target), 0.5, sure=0.6)
     arm = Draft(drafter, TokenTree(40, CPU), growth)
     accepted = 0
     for lesson in written(target, 4).ids.tolist():
@@ -242,7 +242,39 @@ def test_a_hybrid_adds_what_both_name():
     second = Fixed([3, 9, 7, 2], [0.8, 0.1, 0.06, 0.0])
     tree = TokenTree(4, CPU)
     tree.plant(0)
-    tokens, probabilities = HybridDrafter(first, second, 0.25).propose(tree, slice(0, 1), 3)
+    tokens, probabilities = HybridDrafter(first, second, 0.25, sure=0.81).propose(tree, slice(0, 1), 3)
     assert tokens.tolist() == [[3, 7, 9]]
     expected = torch.tensor([[0.25 * 0.3 + 0.75 * 0.8, 0.25 * 0.5 + 0.75 * 0.06, 0.75 * 0.1]]).double()
     torch.testing.assert_close(probabilities, expected)
+
+
+def test_a_hybrid_leaves_a_round_to_the_cheap_drafter_where_that_is_sure():
+    first = Fixed([7, 3, 5, 1], [0.5, 0.3, 0.1, 0.0])
+    second = Fixed([3, 9, 7, 2], [0.8, 0.1, 0.06, 0.0])
+    tree = TokenTree(4, CPU)
+    tree.plant(0)
+    hybrid = HybridDrafter(first, second, 0.25, sure=0.8)
+    tokens, probabilities = hybrid.propose(tree, slice(0, 1), 2)
+    assert tokens.tolist() == [[3, 9]]
+    assert probabilities.tolist() == [[0.8, 0.1]]
+
+
+@torch.inference_mode()
+def test_a_distilled_drafter_bears_rounds_that_were_drafted_without_it(distilled):
+    target, draft = distilled
+    ids = written(target, 1).ids[0]
+    states = states_of_text(target, ids[:1].tolist(), ids[1:].tolist())
+    drafter, fresh = drafter_of(target, draft, 3), drafter_of(target, draft, 3)
+    tree = TokenTree(3, CPU)
+    drafter.prefill(ids[:10].tolist(), states[:10])
+    place = 10
+    for accepted in (1, 0, 2):
+        tree.plant(int(ids[place]))
+        for step in range(accepted):
+            tree.add_level(ids[place + step + 1][None], torch.tensor([tree.size - 1]), torch.ones(1))
+        drafter.commit(tree, torch.arange(accepted + 1), states[place : place + accepted + 1])
+        place += accepted + 1
+    tree.plant(int(ids[place]))
+    fresh.prefill(ids[:place].tolist(), states[:place])
+    found, expected = (one.propose(tree, slice(0, 1), 64)[1] for one in (drafter, fresh))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)

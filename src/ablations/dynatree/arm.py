@@ -129,9 +129,8 @@ def build_drafter(
         ngram = NgramDrafter(counts, spec.context_weight, target.device)
         if isinstance(spec, NgramDraftSpec):
             return ngram
-        return HybridDrafter(
-            _distilled(job.path("distilled"), target, tokens + nodes, nodes), ngram, spec.share
-        )
+        distilled = _distilled(job.path("distilled"), target, tokens + nodes, nodes)
+        return HybridDrafter(distilled, ngram, spec.share, spec.sure)
     if isinstance(spec, DistilledDraftSpec):
         return _distilled(job.path("distilled"), target, tokens + nodes, nodes)
     model, draft_model = job.path("model"), job.path("draft")

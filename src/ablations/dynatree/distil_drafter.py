@@ -32,8 +32,9 @@ class DistilledDrafter:
         self._predicted = torch.zeros(
             nodes + 1, target.config.hidden_size, dtype=target.dtype, device=target.device
         )
-        # Rows of the text, up to the root once it was fed.
+        # Rows of the text, and whether the root of this round is among them.
         self._text = 0
+        self._fed = False
         # Tokens that became text since the last forward, and the target's states before each and the root.
         self._waiting: Tensor
         self._states: Tensor
@@ -48,6 +49,7 @@ class DistilledDrafter:
         if len(ids) > 1:
             self._forward(states[:-1], ids[1:], torch.arange(len(ids) - 1, device=ids.device), None)
         self._text = self._cache.lengths[0]
+        self._fed = False
 
     def propose(self, tree: TokenTree, level: slice, branching: int) -> tuple[Tensor, Tensor]:
         """One forward over the newest level; see `Drafter.propose`."""
@@ -64,10 +66,18 @@ class DistilledDrafter:
         return self._draft.tokens[best.indices], best.values.double()
 
     def commit(self, tree: TokenTree, path: Tensor, states: Tensor) -> None:
-        """Take over the target's states of the accepted path; see `Drafter.commit`."""
+        """Take over the target's states of the accepted path; see `Drafter.commit`.
+
+        A round may have been drafted without this drafter: then its root waits with the accepted tokens.
+        """
         self._cache.truncate(self._text)
-        self._waiting = tree.tokens[path[1:]].clone()
-        self._states = normalised(self._target.norm, states)
+        states = normalised(self._target.norm, states)
+        if self._fed:
+            self._waiting, self._states = tree.tokens[path[1:]].clone(), states
+        else:
+            self._waiting = torch.cat([self._waiting, tree.tokens[path]])
+            self._states = torch.cat([self._states, states])
+        self._fed = False
 
     def _forward_root(self, tree: TokenTree) -> Tensor:
         tokens = torch.cat([self._waiting, tree.tokens[:1]])
@@ -76,6 +86,7 @@ class DistilledDrafter:
         mask = tree_mask(causal, start, self._target.dtype) if rows > 1 else None
         positions = torch.arange(start, start + rows, device=tokens.device)
         self._text = start + rows
+        self._fed = True
         return self._forward(self._states, tokens, positions, mask)[-1:]
 
     def _forward(self, states: Tensor, tokens: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:

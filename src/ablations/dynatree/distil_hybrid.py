@@ -1,4 +1,4 @@
-"""Two drafters as one: the mixture of what they propose."""
+"""A distilled draft and the n-gram drafter as one."""
 
 import torch
 from torch import Tensor
@@ -11,46 +11,55 @@ LEAST_NAMED = 4
 
 
 class HybridDrafter:
-    """Proposes from the mixture of two drafters' distributions, as far as each names tokens.
+    """Proposes from a mixture of two drafters, and from the cheap one alone where that one is sure.
 
-    A token has its probability in `first` times `share` plus that in `second` times the rest; where a
-    drafter does not name it among its most probable ones, that part is left out.
+    A token has its probability in the costly drafter times `share` plus that in the cheap one times the
+    rest; where a drafter does not name it among its most probable ones, that part is left out. In a round
+    in which the cheap drafter's first choice after the root has at least probability `sure`, the costly one
+    is not asked; it has to bear rounds that were drafted without it.
 
     Args:
-        first: A drafter.
-        second: Another one, over the same vocabulary.
-        share: Weight of the first, between 0 and 1.
+        costly: A drafter.
+        cheap: Another one, over the same vocabulary.
+        share: Weight of the costly one, between 0 and 1.
+        sure: Least probability with which the cheap one drafts a round alone; above 1 it never does.
     """
 
-    def __init__(self, first: Drafter, second: Drafter, share: float) -> None:
-        self._first = first
-        self._second = second
+    def __init__(self, costly: Drafter, cheap: Drafter, share: float, sure: float) -> None:
+        self._costly = costly
+        self._cheap = cheap
         self._share = share
+        self._sure = sure
+        self._alone = False
 
     @property
     def forwards(self) -> int:
-        """Levels proposed since `prefill`."""
-        return self._first.forwards
+        """Levels proposed since `prefill`; the costly drafter was asked for as many or fewer."""
+        return self._cheap.forwards
 
     def prefill(self, prompt: list[int], states: Tensor) -> None:
         """Both read the prompt; see `Drafter.prefill`."""
-        self._first.prefill(prompt, states)
-        self._second.prefill(prompt, states)
+        self._costly.prefill(prompt, states)
+        self._cheap.prefill(prompt, states)
 
     def propose(self, tree: TokenTree, level: slice, branching: int) -> tuple[Tensor, Tensor]:
-        """The most probable tokens of the mixture; see `Drafter.propose`."""
+        """The most probable tokens of the mixture, or of the cheap drafter; see `Drafter.propose`."""
         named = max(branching, LEAST_NAMED)
-        tokens, mixed = self._first.propose(tree, level, named)
-        others, added = self._second.propose(tree, level, named)
+        others, added = self._cheap.propose(tree, level, named)
+        if level.start == 0:
+            self._alone = bool(added[0, 0] >= self._sure)
+        if self._alone:
+            return others[:, :branching], added[:, :branching]
+        tokens, mixed = self._costly.propose(tree, level, named)
         mixed, added = self._share * mixed, (1 - self._share) * added
         same = tokens[:, :, None] == others[:, None, :]
         mixed = mixed + (added[:, None, :] * same).sum(dim=2)
-        # What both name has its whole probability on the first one's side.
+        # What both name has its whole probability on the costly one's side.
         added = added.masked_fill(same.any(dim=1), 0.0)
         best = torch.cat([mixed, added], dim=1).topk(branching, dim=1)
         return torch.cat([tokens, others], dim=1).gather(1, best.indices), best.values
 
     def commit(self, tree: TokenTree, path: Tensor, states: Tensor) -> None:
         """Both end the round; see `Drafter.commit`."""
-        self._first.commit(tree, path, states)
-        self._second.commit(tree, path, states)
+        self._costly.commit(tree, path, states)
+        self._cheap.commit(tree, path, states)

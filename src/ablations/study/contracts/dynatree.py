@@ -174,6 +174,9 @@ class HybridDraftSpec(Contract):
     """Kind of drafter."""
     share: Share = 0.5
     """Weight of the distilled draft's probabilities; the n-gram drafter's have the rest."""
+    sure: PositiveFloat = 0.8
+    """Least probability of its first choice with which the n-gram drafter drafts a round alone; above 1 it
+    never does."""
     context_weight: NonNegativeFloat
     """Weight of one occurrence in the live context against one in the training text."""
 
