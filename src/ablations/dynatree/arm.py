@@ -15,8 +15,8 @@ from ablations.dynatree.neural import NeuralDrafter
 from ablations.dynatree.ngram import NgramCounts, NgramDrafter
 from ablations.dynatree.tree import TokenTree
 from ablations.lm.checkpoint import load_model, load_tokenizer
+from ablations.lm.fused import fastest
 from ablations.lm.layered import LayeredLM
-from ablations.lm.packing import pack_linears
 from ablations.study.artefact import open_artefact
 from ablations.study.contracts.dynatree import (
     Adaptation,
@@ -144,7 +144,7 @@ def build_drafter(
             f"{draft_model}: the draft has {draft.config.max_position_embeddings} positions, prompts and new"
             f" tokens need {tokens}; set 'tokens' of the prompts lower or choose another draft"
         )
-    pack_linears(draft)
+    draft, _ = fastest(draft)
     return NeuralDrafter(draft, vocabulary, tokens + nodes)
 
 

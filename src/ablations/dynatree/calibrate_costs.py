@@ -20,8 +20,8 @@ from ablations.dynatree.tree import TokenTree
 from ablations.dynatree.verify import tree_mask
 from ablations.lm.checkpoint import load_model
 from ablations.lm.device import configure
+from ablations.lm.fused import fastest
 from ablations.lm.layered import LayeredLM
-from ablations.lm.packing import pack_linears
 from ablations.lm.timing import device_lock, stopwatch
 from ablations.study.artefact import new_artefact
 from ablations.study.contracts.dynatree import Costs, CostSpec
@@ -181,7 +181,7 @@ def run(run: Run[CostSpec]) -> None:
     spec = run.spec
     device = configure(spec.compute)
     target = load_model(run.job.path("model"), spec.compute, device)
-    layout = pack_linears(target)
+    target, layout = fastest(target)
     prompts = read_prompts(run.job, target)
     capacity = max(len(window.ids) for window in prompts) + spec.new_tokens
     nodes = most_nodes(spec.shape, None, spec.max_nodes)

@@ -14,8 +14,8 @@ from ablations.dynatree.prompts import read_prompts
 from ablations.lm.checkpoint import load_model
 from ablations.lm.corpus import Window
 from ablations.lm.device import configure, device_name, peak_memory_bytes
+from ablations.lm.fused import fastest
 from ablations.lm.layered import LayeredLM
-from ablations.lm.packing import pack_linears
 from ablations.lm.timing import Pair, device_lock, timed_pairs
 from ablations.study.contracts.dynatree import DecodePair, DecodeSample, DecodeSpec, DecodeTotals
 from ablations.study.contracts.record import Outcome, Record
@@ -111,7 +111,7 @@ def run(run: Run[DecodeSpec]) -> None:
     spec = run.spec
     device = configure(spec.compute)
     target = load_model(run.job.path("model"), spec.compute, device)
-    layout = pack_linears(target)
+    target, layout = fastest(target)
     prompts = read_prompts(run.job, target)
     capacity = max(len(window.ids) for window in prompts) + spec.new_tokens
     arm = build_arm(run.job, target, capacity)

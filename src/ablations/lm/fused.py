@@ -1,0 +1,202 @@
+"""Decoder layers of the Llama family with few operators, for forwards of few rows.
+
+A layer of `transformers` takes some sixty operators. Where one row meets a small model their dispatch
+takes as long as its arithmetic, and every decoding arm pays it in every forward.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ablations.lm.cache import StaticCache
+from ablations.lm.layered import LayeredLM, Rotary
+from ablations.lm.packing import PackedLinear, pack_linears, pack_module
+
+ARCHITECTURES = frozenset({"llama", "mistral", "qwen2"})
+
+
+def fastest(lm: LayeredLM) -> tuple[LayeredLM, str]:
+    """The fastest form of a model that this project has for its architecture, device and data type.
+
+    Linear layers are packed in place, those of the `transformers` model too.
+
+    Returns:
+        The model to run, and the name of its form: of the linear layers' layout, after ``fused`` where the
+        layers are those of this module.
+    """
+    if not _fusable(lm.config):
+        return lm, pack_linears(lm)
+    fused = FusedLM(lm.model)
+    return fused, f"fused {fused.layout}"
+
+
+class FusedLM(LayeredLM):
+    """A `LayeredLM` of the Llama family whose layers are `FusedLayer`; same function, same interface.
+
+    The `transformers` model it was made from stays usable and shares its weights, but for those of the
+    query, key and value products.
+
+    Attributes:
+        layout: Layout of the linear layers, ``onednn`` or ``stock``.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        merged = nn.ModuleList(_merged(layer.self_attn) for layer in self.layers)
+        self.layout = pack_linears(self)
+        pack_module(merged)
+        self.layers = nn.ModuleList(map(FusedLayer, self.layers, merged))
+
+    def rotary(self, hidden: Tensor, positions: Tensor) -> Rotary:
+        """Cosines and sines for ``[1, rows]`` int64 positions, as `FusedLayer` takes them."""
+        cosines, sines = self.rotary_embedding(hidden, position_ids=positions)
+        # rotate_half(x) * sin is roll(x) * (the first half of sin negated).
+        first, second = sines.chunk(2, dim=-1)
+        return cosines[0, :, None], torch.cat([-first, second], dim=-1)[0, :, None]
+
+    def layer(
+        self,
+        index: int,
+        hidden: Tensor,
+        rotary: Rotary,
+        mask: Tensor | None = None,
+        cache: StaticCache | None = None,
+    ) -> Tensor:
+        """Run decoder layer `index`; see `LayeredLM.layer`."""
+        if mask is None and cache is not None and hidden.shape[1] > 1 and cache.lengths[index]:
+            raise ValueError("several rows on a filled cache need an explicit attention mask")
+        return self.layers[index](hidden[0], rotary, mask, cache)[None]
+
+
+class FusedLayer(nn.Module):
+    """A decoder layer of the Llama family: merged products, rotation in three operators, no repeated keys.
+
+    Args:
+        layer: The `transformers` layer; its linear layers but those of queries, keys and values are shared.
+        qkv: The linear layer that gives queries, keys and values together.
+    """
+
+    def __init__(self, layer: Any, qkv: nn.Module) -> None:
+        super().__init__()
+        attention, mlp = layer.self_attn, layer.mlp
+        self._index = attention.layer_idx
+        self._width = attention.head_dim
+        self._kv_heads = attention.k_proj.out_features // self._width
+        self._heads = attention.q_proj.out_features // self._width
+        self._before_attention = layer.input_layernorm
+        self._before_mlp = layer.post_attention_layernorm
+        self._qkv = qkv
+        self._out = product(attention.o_proj)
+        self._gate, self._up, self._down = map(product, (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
+
+    def forward(
+        self, hidden: Tensor, rotary: Rotary, mask: Tensor | None, cache: StaticCache | None
+    ) -> Tensor:
+        """Run the layer.
+
+        Args:
+            hidden: ``[rows, hidden]``.
+            rotary: Cosines and signed sines, each ``[rows, 1, head_dim]``.
+            mask: ``[1, 1, rows, keys]``, as `LayeredLM.layer` takes it.
+            cache: Takes the rows' keys and values.
+
+        Returns:
+            ``[rows, hidden]``.
+        """
+        hidden = self._out.plus(self._attended(hidden, rotary, mask, cache), hidden)
+        rows = _normed(self._before_mlp, hidden)
+        return self._down.plus(self._up.times(rows, self._gate.swish(rows)), hidden)
+
+    def _attended(
+        self, hidden: Tensor, rotary: Rotary, mask: Tensor | None, cache: StaticCache | None
+    ) -> Tensor:
+        rows, turned = hidden.shape[0], self._heads + self._kv_heads
+        cosines, sines = rotary
+        heads = self._qkv(_normed(self._before_attention, hidden)).view(rows, -1, self._width)
+        rotated = heads[:, :turned]
+        rotated = torch.addcmul(rotated * cosines, rotated.roll(self._width // 2, dims=-1), sines)
+        keys = rotated[None, :, self._heads :].transpose(1, 2)
+        values = heads[None, :, turned:].transpose(1, 2)
+        if cache is not None:
+            keys, values = cache.update(keys, values, self._index)
+        # Each key head is a batch entry whose queries are heads: grouped queries without copies of the keys.
+        queries = rotated[:, : self._heads].view(rows, self._kv_heads, -1, self._width).permute(1, 2, 0, 3)
+        shape = (self._kv_heads, queries.shape[1], keys.shape[2], self._width)
+        attended = F.scaled_dot_product_attention(
+            queries,
+            keys.transpose(0, 1).expand(shape),
+            values.transpose(0, 1).expand(shape),
+            attn_mask=mask,
+            is_causal=mask is None and rows > 1,
+        )
+        return attended.permute(2, 0, 1, 3).reshape(rows, -1)
+
+
+class StockProduct(nn.Module):
+    """A linear layer and what follows it."""
+
+    def __init__(self, linear: nn.Module) -> None:
+        super().__init__()
+        self._linear = linear
+
+    def swish(self, rows: Tensor) -> Tensor:
+        """SiLU of the layer's output."""
+        return F.silu(self._linear(rows))
+
+    def times(self, rows: Tensor, other: Tensor) -> Tensor:
+        """The layer's output times `other`."""
+        return self._linear(rows) * other
+
+    def plus(self, rows: Tensor, other: Tensor) -> Tensor:
+        """The layer's output plus `other`."""
+        return self._linear(rows) + other
+
+
+class PackedProduct(PackedLinear):
+    """A packed linear layer and what follows it in one operator; shares the weight of `packed`."""
+
+    def __init__(self, packed: PackedLinear) -> None:
+        nn.Module.__init__(self)
+        self._packed, self.bias = packed._packed, packed.bias
+
+    def swish(self, rows: Tensor) -> Tensor:
+        """SiLU of the layer's output."""
+        return torch.ops.mkldnn._linear_pointwise(rows, self._packed, self.bias, "swish", [], "")
+
+    def times(self, rows: Tensor, other: Tensor) -> Tensor:
+        """The layer's output times `other`."""
+        return torch.ops.mkldnn._linear_pointwise.binary(rows, other, self._packed, self.bias, "mul")
+
+    def plus(self, rows: Tensor, other: Tensor) -> Tensor:
+        """The layer's output plus `other`."""
+        return torch.ops.mkldnn._linear_pointwise.binary(rows, other, self._packed, self.bias, "add")
+
+
+def product(linear: nn.Module) -> StockProduct | PackedProduct:
+    """The linear layer with what can follow it."""
+    return PackedProduct(linear) if isinstance(linear, PackedLinear) else StockProduct(linear)
+
+
+def _merged(attention: Any) -> nn.Linear:
+    """One linear layer for queries, keys and values; the three become views of its weight."""
+    parts = (attention.q_proj, attention.k_proj, attention.v_proj)
+    weight = torch.cat([part.weight for part in parts])
+    merged = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    merged.weight = nn.Parameter(weight, requires_grad=False)
+    if parts[0].bias is not None:
+        merged.bias = nn.Parameter(torch.cat([part.bias for part in parts]), requires_grad=False)
+    sizes = [part.out_features for part in parts]
+    for part, rows in zip(parts, merged.weight.split(sizes), strict=True):
+        part.weight = nn.Parameter(rows, requires_grad=False)
+    return merged
+
+
+def _fusable(config: Any) -> bool:
+    """Whether the layers are what `FusedLayer` computes; other activations keep those of `transformers`."""
+    return config.model_type in ARCHITECTURES and config.hidden_act == "silu"
+
+
+def _normed(norm: Any, rows: Tensor) -> Tensor:
+    return F.rms_norm(rows, rows.shape[-1:], norm.weight, norm.variance_epsilon)
