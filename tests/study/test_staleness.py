@@ -11,6 +11,8 @@ from ablations.study.planning.plan import Plan
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.usefixtures("working_folder")
+
 
 @pytest.fixture
 def raw():
@@ -70,8 +72,17 @@ def test_a_shared_budget_reruns_its_users(raw):
     def mutate(config):
         config["dynatree"]["decoding"]["new_tokens"] = 32
 
-    labels = ["D1", "E1", "E2", "E3", "F1", "F2", "F2b", "F2c", "F3", "F4", "K3", "O1", "PL"]
+    labels = ["D1", "E1", "E2", "E3", "F1", "F2", "F2b", "F2c", "F3", "F4", "H1", "K3"]
+    labels += ["N1", "N2", "N3", "N4", "O1", "PL"]
     assert stale(raw, mutate) == [f"decode:{label}" for label in labels]
+
+
+def test_training_of_a_draft_reruns_its_users(raw):
+    def mutate(config):
+        config["dynatree"]["drafters"]["distilled"]["distil"]["epochs"] = 3
+
+    users = [f"decode:{label}" for label in ("H1", "N1", "N2", "N3", "N4")]
+    assert stale(raw, mutate) == [*users, "distil"]
 
 
 def test_a_changed_torch_pin_makes_every_model_job_stale_and_a_seaborn_pin_none(raw, tmp_path):
@@ -91,9 +102,8 @@ def test_a_changed_torch_pin_makes_every_model_job_stale_and_a_seaborn_pin_none(
     assert fresh <= {"prepare_text"}
 
 
-def test_user_texts_are_known_by_their_bytes(raw, tmp_path, monkeypatch):
+def test_user_texts_are_known_by_their_bytes(raw, tmp_path):
     (tmp_path / "constraints.txt").write_text((ROOT / "constraints.txt").read_text())
-    monkeypatch.chdir(tmp_path)
     text = tmp_path / "mine.txt"
     text.write_text("one")
     raw["texts"]["mine"] = {"source": "local", "path": "mine.txt"}

@@ -11,6 +11,8 @@ from ablations.study.planning.plan import Plan
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.usefixtures("working_folder")
+
 
 @pytest.fixture
 def raw():
@@ -36,6 +38,9 @@ def test_the_default_study_is_valid_and_shares_records(raw):
     assert plan.row("K2").jobs[0].digest == plan.row("F3").jobs[0].digest
     assert plan.row("K4").jobs[0].digest == plan.row("F1").jobs[0].digest
     assert plan.row("A7").jobs[0].digest != plan.row("baseline").jobs[0].digest
+    drafts = {name: plan.row(name).jobs[0].inputs["distilled"].digest for name in ("N1", "N4", "H1")}
+    assert len(set(drafts.values())) == 1
+    assert plan.row("H1").jobs[0].inputs["ngram"].digest == plan.row("F4").jobs[0].inputs["ngram"].digest
 
 
 @pytest.mark.parametrize(
@@ -110,6 +115,33 @@ def test_unknown_keys_are_named_at_every_level(raw, path, changes, expected):
             ("dynatree", "ablations", "F1", "change"),
             {"drafter": "nope"},
             "F1.change.drafter: 'nope' is",
+        ),
+        (
+            ("dynatree", "drafters", "hybrid"),
+            {"distilled": "destilled"},
+            "dynatree.drafters.hybrid.distilled: 'destilled' is not in dynatree.drafters of kind 'distilled';"
+            " did you mean 'distilled'?",
+        ),
+        (
+            ("dynatree", "drafters", "hybrid"),
+            {"ngram": "lookup"},
+            "dynatree.drafters.hybrid.ngram: 'lookup' is not in dynatree.drafters of kind 'ngram';"
+            " allowed: ngram",
+        ),
+        (
+            ("dynatree", "drafters", "distilled"),
+            {"text": "pyton"},
+            "dynatree.drafters.distilled.text: 'pyton' is not in texts; did you mean 'python'?",
+        ),
+        (
+            ("dynatree", "drafters", "distilled", "teacher"),
+            {"question": 3},
+            "dynatree.drafters.distilled.teacher.question: unknown key; did you mean 'questions'?",
+        ),
+        (
+            ("dynatree", "prompts", "chat"),
+            {"tokens": 64},
+            "dynatree.prompts.chat: a turn of a chat is taken whole",
         ),
         (("dynatree", "ablations", "F2"), {"versus": "F9"}, "dynatree.ablations.F2.versus: 'F9' is not in"),
         (("dynatree", "prompts", "code"), {"text": "pyton"}, "did you mean 'python'?"),

@@ -24,6 +24,50 @@ rule fit_ngram:
         "python -m ablations.dynatree.fit_ngram --spec {input.spec} --out {output} > {log} 2>&1"
 
 
+rule distil_teacher:
+    input:
+        unpack(job_inputs),
+    output:
+        stages.DISTIL_TEACHER.result,
+    log:
+        "logs/distil_teacher/{digest}.log",
+    benchmark:
+        "benchmarks/distil_teacher/{digest}.tsv"
+    wildcard_constraints:
+        digest=plan.pattern(stages.DISTIL_TEACHER),
+    conda:
+        "../../envs/measure.yaml"
+    threads: job_threads
+    resources:
+        **model_resources,
+    message:
+        "Letting the target write text to distil a draft from {wildcards.digest}"
+    shell:
+        "python -m ablations.dynatree.distil_teacher --spec {input.spec} --out {output} > {log} 2>&1"
+
+
+rule distil:
+    input:
+        unpack(job_inputs),
+    output:
+        stages.DISTIL.result,
+    log:
+        "logs/distil/{digest}.log",
+    benchmark:
+        "benchmarks/distil/{digest}.tsv"
+    wildcard_constraints:
+        digest=plan.pattern(stages.DISTIL),
+    conda:
+        "../../envs/measure.yaml"
+    threads: job_threads
+    resources:
+        **model_resources,
+    message:
+        "Distilling draft {wildcards.digest}"
+    shell:
+        "python -m ablations.dynatree.distil --spec {input.spec} --out {output} > {log} 2>&1"
+
+
 rule calibrate_costs:
     input:
         unpack(job_inputs),

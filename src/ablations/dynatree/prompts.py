@@ -1,7 +1,10 @@
 """The prompts of a decoding job."""
 
+from transformers import PreTrainedTokenizerBase
+
 from ablations.lm.checkpoint import load_tokenizer
 from ablations.lm.corpus import Window, read_corpus, windows
+from ablations.lm.document import Document
 from ablations.lm.layered import LayeredLM
 from ablations.study.contracts.dynatree import CostSpec, DecodeSpec
 from ablations.study.errors import UserError
@@ -12,7 +15,8 @@ def read_prompts(job: JobFile[DecodeSpec] | JobFile[CostSpec], target: LayeredLM
     """Prompts of all sets of the spec, each set's in its corpus' order.
 
     Raises:
-        UserError: too few documents, or a prompt that with its new tokens exceeds the target's positions.
+        UserError: too few documents, chat prompts for a target without a chat template, or a prompt that
+            with its new tokens exceeds the target's positions.
     """
     tokenizer = load_tokenizer(job.path("model"))
     positions = target.config.max_position_embeddings
@@ -20,6 +24,8 @@ def read_prompts(job: JobFile[DecodeSpec] | JobFile[CostSpec], target: LayeredLM
     prompts = []
     for chosen in job.spec.prompts:
         documents = read_corpus(job.path(chosen.text))
+        if chosen.chat:
+            documents = [_as_turn(document, tokenizer) for document in documents]
         found = windows(documents, tokenizer, chosen.split, chosen.count, chosen.tokens)
         for window in found:
             if len(window.ids) > longest:
@@ -30,3 +36,14 @@ def read_prompts(job: JobFile[DecodeSpec] | JobFile[CostSpec], target: LayeredLM
                 )
         prompts += [Window(window.document, chosen.kind, window.ids) for window in found]
     return prompts
+
+
+def _as_turn(document: Document, tokenizer: PreTrainedTokenizerBase) -> Document:
+    """A document as a user's turn in the chat template, up to where the answer begins."""
+    if not tokenizer.chat_template:
+        raise UserError(
+            "dynatree.prompts: the target has no chat template; set 'chat' of its prompts to false"
+        )
+    turn = [{"role": "user", "content": document.text}]
+    text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    return document.model_copy(update={"text": text})

@@ -238,6 +238,14 @@ class Prompts(Contract):
     """How many prompts."""
     tokens: PositiveInt | None = None
     """Cut each document to its first so many tokens; null takes it whole."""
+    chat: bool = False
+    """Put each document, as a user's turn, into the target's chat template."""
+
+    @model_validator(mode="after")
+    def _chat_is_whole(self) -> Self:
+        if self.chat and self.tokens is not None:
+            raise ValueError("a turn of a chat is taken whole: set tokens to null, or chat to false")
+        return self
 
 
 class Decoding(Contract):

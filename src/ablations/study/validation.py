@@ -8,6 +8,13 @@ from pydantic import BaseModel, ValidationError
 
 from ablations.study.config import Ablation, StudyConfig
 from ablations.study.contracts.base import Contract
+from ablations.study.contracts.dynatree import (
+    DistilledDrafter,
+    Drafter,
+    HybridDrafter,
+    NeuralDrafter,
+    NgramDrafter,
+)
 from ablations.study.errors import UserError
 
 Baseline = TypeVar("Baseline", bound=Contract)
@@ -15,7 +22,7 @@ Baseline = TypeVar("Baseline", bound=Contract)
 BASELINE = "baseline"
 
 # A decoding job knows its texts by name, beside these inputs of its own.
-RESERVED_TEXTS = ("model", "draft", "ngram", "costs")
+RESERVED_TEXTS = ("model", "draft", "ngram", "distilled", "costs")
 
 
 def load_study(raw: Mapping[str, Any]) -> StudyConfig:
@@ -37,10 +44,7 @@ def load_study(raw: Mapping[str, Any]) -> StudyConfig:
     for name, prompts in calibration.prompts.items() if calibration else ():
         _known(f"dynatree.calibration.prompts.{name}.text", [prompts.text], config.texts, "texts")
     for name, drafter in config.dynatree.drafters.items():
-        if drafter.kind == "ngram":
-            _known(f"dynatree.drafters.{name}.text", [drafter.text], config.texts, "texts")
-        elif drafter.kind == "neural":
-            _known(f"dynatree.drafters.{name}.model", [drafter.model], config.models, "models")
+        _check_drafter(f"dynatree.drafters.{name}", drafter, config)
     if BASELINE in config.sdtp.ablations:
         raise UserError(f"sdtp.ablations.{BASELINE}: this id is the baseline's own; choose another")
     _check_references("sdtp", config.sdtp.ablations, config.sdtp.only, [BASELINE])
@@ -56,6 +60,20 @@ def load_study(raw: Mapping[str, Any]) -> StudyConfig:
     _known("paper.backward", config.paper.backward, decoding, "dynatree.ablations")
     _known("paper.full_method", [config.paper.full_method], decoding, "dynatree.ablations")
     return config
+
+
+def _check_drafter(key: str, drafter: Drafter, config: StudyConfig) -> None:
+    match drafter:
+        case NgramDrafter() | DistilledDrafter():
+            _known(f"{key}.text", [drafter.text], config.texts, "texts")
+        case NeuralDrafter():
+            _known(f"{key}.model", [drafter.model], config.models, "models")
+        case HybridDrafter():
+            drafters = config.dynatree.drafters
+            for kind in ("distilled", "ngram"):
+                fitting = [name for name, other in drafters.items() if other.kind == kind]
+                where = f"dynatree.drafters of kind '{kind}'"
+                _known(f"{key}.{kind}", [getattr(drafter, kind)], fitting, where)
 
 
 def selected(ablations: Mapping[str, Ablation], only: Iterable[str] | None) -> dict[str, Ablation]:

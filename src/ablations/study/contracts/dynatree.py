@@ -88,6 +88,48 @@ class CostAwareTree(Contract):
 Adaptation = Annotated[DynamicTree | CostAwareTree, Field(discriminator="kind")]
 
 
+class TeacherSpec(Contract):
+    """Job of `ablations.dynatree.distil_teacher`: what the target writes for a draft to learn from."""
+
+    texts: NonNegativeInt
+    """Beginnings of training documents that the target continues."""
+    questions: NonNegativeInt
+    """Questions that the target makes up in its chat template, and answers."""
+    prompt_tokens: PositiveInt = 96
+    """Tokens of the beginning of a document."""
+    new_tokens: PositiveInt = 160
+    """Tokens that are written after it; questions and answers are as long in all."""
+    batch: PositiveInt = 48
+    """Sequences written at once."""
+    seed: NonNegativeInt = 0
+    """Seed of windows and questions."""
+    compute: Compute = Compute(dtype="bfloat16")
+    """How the job computes."""
+
+
+class DistilSpec(Contract):
+    """Job of `ablations.dynatree.distil`: training of a draft on what the target wrote."""
+
+    vocabulary: PositiveInt = 8192
+    """Tokens that the draft's head knows, the most frequent ones."""
+    unroll: PositiveInt = 4
+    """Tokens drafted in a row while training, each on the draft's own states before."""
+    decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
+    """Weight of a drafted token's loss against that of the token before."""
+    epochs: PositiveInt = 1
+    """Passes over the sequences."""
+    batch: PositiveInt = 4
+    """Sequences per step."""
+    learning_rate: PositiveFloat = 1e-3
+    """Peak learning rate: of Muon for the matrices, of AdamW for the rest."""
+    heldout: PositiveInt = 32
+    """Sequences that are not trained on, and tell how often the draft agrees with the target."""
+    seed: NonNegativeInt = 0
+    """Seed of initial weights and order."""
+    compute: Compute = Compute(dtype="bfloat16")
+    """How the job computes; products alone are in this data type, weights stay in float32."""
+
+
 class NgramDrafter(Contract):
     """Interpolated n-gram language model over training text and live context; needs no training."""
 
@@ -134,7 +176,39 @@ class PromptLookup(Contract):
         return self
 
 
-Drafter = Annotated[NgramDrafter | NeuralDrafter | PromptLookup, Field(discriminator="kind")]
+class DistilledDrafter(Contract):
+    """A draft of one decoder layer that the study distils from its target; see `dynatree.distil_model`."""
+
+    kind: Literal["distilled"]
+    """Kind of drafter."""
+    text: str
+    """Name of the text whose training split the target continues."""
+    teacher: TeacherSpec
+    """What the target writes to learn from."""
+    distil: DistilSpec = DistilSpec()
+    """How the draft is trained."""
+
+
+class HybridDrafter(Contract):
+    """Mixture of a distilled draft and n-grams; the n-grams alone draft a round where they are sure."""
+
+    kind: Literal["hybrid"]
+    """Kind of drafter."""
+    distilled: str
+    """Name of a drafter of kind `distilled`."""
+    ngram: str
+    """Name of a drafter of kind `ngram`."""
+    share: Share = 0.5
+    """Weight of the distilled draft's probabilities; the n-gram drafter's have the rest."""
+    sure: PositiveFloat = 0.8
+    """Least probability of its first choice with which the n-gram drafter drafts a round alone; above 1 it
+    never does."""
+
+
+Drafter = Annotated[
+    NgramDrafter | NeuralDrafter | PromptLookup | DistilledDrafter | HybridDrafter,
+    Field(discriminator="kind"),
+]
 
 
 class NgramSpec(Contract):
@@ -184,48 +258,6 @@ class HybridDraftSpec(Contract):
 DraftSpec = NgramDraftSpec | NeuralDraftSpec | PromptLookup | DistilledDraftSpec | HybridDraftSpec
 
 
-class TeacherSpec(Contract):
-    """Job of `ablations.dynatree.distil_teacher`: what the target writes for a draft to learn from."""
-
-    texts: NonNegativeInt
-    """Beginnings of training documents that the target continues."""
-    questions: NonNegativeInt
-    """Questions that the target makes up in its chat template, and answers."""
-    prompt_tokens: PositiveInt = 96
-    """Tokens of the beginning of a document."""
-    new_tokens: PositiveInt = 160
-    """Tokens that are written after it; questions and answers are as long in all."""
-    batch: PositiveInt = 48
-    """Sequences written at once."""
-    seed: NonNegativeInt = 0
-    """Seed of windows and questions."""
-    compute: Compute = Compute(dtype="bfloat16")
-    """How the job computes."""
-
-
-class DistilSpec(Contract):
-    """Job of `ablations.dynatree.distil`: training of a draft on what the target wrote."""
-
-    vocabulary: PositiveInt = 8192
-    """Tokens that the draft's head knows, the most frequent ones."""
-    unroll: PositiveInt = 4
-    """Tokens drafted in a row while training, each on the draft's own states before."""
-    decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
-    """Weight of a drafted token's loss against that of the token before."""
-    epochs: PositiveInt = 1
-    """Passes over the sequences."""
-    batch: PositiveInt = 4
-    """Sequences per step."""
-    learning_rate: PositiveFloat = 1e-3
-    """Peak learning rate: of Muon for the matrices, of AdamW for the rest."""
-    heldout: PositiveInt = 32
-    """Sequences that are not trained on, and tell how often the draft agrees with the target."""
-    seed: NonNegativeInt = 0
-    """Seed of initial weights and order."""
-    compute: Compute = Compute(dtype="bfloat16")
-    """How the job computes; products alone are in this data type, weights stay in float32."""
-
-
 class PromptSet(Contract):
     """Decoding prompts of one kind."""
 
@@ -239,6 +271,8 @@ class PromptSet(Contract):
     """How many prompts."""
     tokens: PositiveInt | None
     """Cut each document to its first so many tokens; null takes it whole."""
+    chat: bool = False
+    """Whether documents are a user's turn, to be put into the target's chat template."""
 
 
 class CostSpec(Contract):

@@ -8,18 +8,14 @@ from ablations.study.contracts.dynatree import (
     CostSpec,
     DecodeSpec,
     DraftSpec,
-    NeuralDrafter,
-    NeuralDraftSpec,
-    NgramDraftSpec,
-    NgramSpec,
-    PromptLookup,
     PromptSet,
 )
 from ablations.study.errors import UserError
 from ablations.study.planning.artefacts import Artefacts
+from ablations.study.planning.drafters import DrafterPlanner
 from ablations.study.planning.jobs import Job, Sources
 from ablations.study.planning.rows import Row, ablation_row
-from ablations.study.planning.stages import CALIBRATE_COSTS, DECODE, FIT_NGRAM
+from ablations.study.planning.stages import CALIBRATE_COSTS, DECODE
 from ablations.study.validation import changed, selected
 
 
@@ -31,6 +27,7 @@ class DynatreePlanner:
         self._artefacts = artefacts
         self._sources = sources
         self._target = artefacts.model(config.dynatree.target)
+        self._drafters = DrafterPlanner(config.dynatree.drafters, self._target, artefacts, sources)
 
     def rows(self) -> Iterator[Row]:
         """Each experiment with the job that measures it."""
@@ -47,7 +44,7 @@ class DynatreePlanner:
         drafts = components.drafter is not None
         drafter = None
         if drafts:
-            drafter, extra = self._drafter(components.drafter, key)
+            drafter, extra = self._drafters.drafter(components.drafter, key)
             inputs |= extra
             if isinstance(components.adaptation, CostAwareTree):
                 inputs["costs"] = self._costs(components, drafter, extra, key)
@@ -77,6 +74,7 @@ class DynatreePlanner:
                 split=chosen.split,
                 count=min(chosen.count, most) if most else chosen.count,
                 tokens=chosen.tokens,
+                chat=chosen.chat,
             )
             for kind, chosen in kinds.items()
         ]
@@ -100,22 +98,3 @@ class DynatreePlanner:
             compute=self._config.decoding.compute,
         )
         return Job(CALIBRATE_COSTS, spec, self._sources, {"model": self._target} | extra | texts)
-
-    def _drafter(self, name: str, key: str) -> tuple[DraftSpec, dict[str, Job]]:
-        if name not in self._config.drafters:
-            raise UserError(
-                f"{key}.change.drafter: '{name}' is not in dynatree.drafters"
-                f" ({', '.join(self._config.drafters)})"
-            )
-        settings = self._config.drafters[name]
-        if isinstance(settings, PromptLookup):
-            return settings, {}
-        if isinstance(settings, NeuralDrafter):
-            return NeuralDraftSpec(), {"draft": self._artefacts.model(settings.model)}
-        counts = Job(
-            FIT_NGRAM,
-            NgramSpec(order=settings.order),
-            self._sources,
-            {"model": self._target, "text": self._artefacts.text(settings.text)},
-        )
-        return NgramDraftSpec(context_weight=settings.context_weight), {"ngram": counts}

@@ -40,6 +40,8 @@ EVALUATE_SDTP = Stage("evaluate_sdtp", "ablations.sdtp.evaluate", RECORD)
 EVALUATE_PIPELINE = Stage("evaluate_pipeline", "ablations.sdtp.evaluate_pipeline", RECORD)
 SWEEP = Stage("sweep", "ablations.sdtp.sweep", f"{RESULTS}/sweep/{{digest}}.json")
 FIT_NGRAM = Stage("fit_ngram", "ablations.dynatree.fit_ngram", _artefact("ngram"))
+DISTIL_TEACHER = Stage("distil_teacher", "ablations.dynatree.distil_teacher", _artefact("teacher"))
+DISTIL = Stage("distil", "ablations.dynatree.distil", _artefact("draft"))
 CALIBRATE_COSTS = Stage("calibrate_costs", "ablations.dynatree.calibrate_costs", _artefact("costs"))
 DECODE = Stage("decode", "ablations.dynatree.decode", RECORD)
 

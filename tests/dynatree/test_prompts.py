@@ -1,0 +1,63 @@
+"""Prompts in the target's chat template."""
+
+import json
+
+import pytest
+from transformers import AutoTokenizer
+
+from ablations.dynatree.prompts import read_prompts
+from ablations.lm.prepare_model import prepare_model
+from ablations.lm.prepare_text import prepare_text
+from ablations.study.artefact import Manifest
+from ablations.study.contracts.dynatree import DecodeSpec
+from ablations.study.contracts.lm import PrepareModelSpec, PrepareTextSpec
+from ablations.study.errors import UserError
+from ablations.study.files import sha256_file
+from ablations.study.job import read_job
+from tests.dynatree.noisy_models import tiny_model
+from tests.dynatree.test_jobs import decode_spec, run_job, write_job
+
+TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+TEMPLATE += "{% if add_generation_prompt %}<assistant>{% endif %}"
+TURNS = ["Why is the sky blue?", "Name a tree."]
+
+
+@pytest.fixture
+def job(tmp_path):
+    """A job with one set of chat prompts, and one of the same documents as they are."""
+    source = {"source": "random", "architecture": "llama", "layers": 1}
+    inputs = {"model": run_job(tmp_path, "model", PrepareModelSpec, prepare_model, {"model": source}, {})}
+    file = tmp_path / "turns.jsonl"
+    file.write_text("".join(json.dumps({"text": turn}) + "\n" for turn in TURNS))
+    text = {"text": {"source": "local", "path": str(file), "split": "heldout"}}
+    inputs["turns"] = run_job(tmp_path, "turns", PrepareTextSpec, prepare_text, text, {})
+    chosen = {"text": "turns", "split": "heldout", "count": 2, "tokens": None}
+    prompts = [{"kind": "chat", "chat": True} | chosen, {"kind": "plain"} | chosen]
+    spec = decode_spec(None, None, None, prompts=prompts)
+    return read_job(write_job(tmp_path, "job", spec, inputs), DecodeSpec)
+
+
+def give_template(manifest):
+    """Save a chat template with the tokenizer of a model artefact."""
+    folder = manifest.parent
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    described = Manifest.model_validate_json(manifest.read_bytes())
+    names = {path.name for path in folder.iterdir()} - {manifest.name}
+    files = {name: sha256_file(folder / name) for name in sorted(names)}
+    manifest.write_text(described.model_copy(update={"files": files}).model_dump_json())
+    return tokenizer
+
+
+def test_a_chat_prompt_ends_where_the_answer_begins(job):
+    tokenizer = give_template(job.path("model"))
+    texts = {kind: set() for kind in ("chat", "plain")}
+    for window in read_prompts(job, tiny_model("llama")):
+        texts[window.kind].add(tokenizer.decode(window.ids))
+    assert texts == {"chat": {f"<user>{turn}<assistant>" for turn in TURNS}, "plain": set(TURNS)}
+
+
+def test_chat_prompts_need_a_chat_template(job):
+    with pytest.raises(UserError, match=r"dynatree\.prompts: the target has no chat template; set 'chat'"):
+        read_prompts(job, tiny_model("llama"))

@@ -1,0 +1,14 @@
+"""What the tests of plans share."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def working_folder(tmp_path, monkeypatch):
+    """A folder to make plans in, which sees the repository's texts."""
+    (tmp_path / "texts").symlink_to(ROOT / "texts")
+    monkeypatch.chdir(tmp_path)
