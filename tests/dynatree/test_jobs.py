@@ -253,7 +253,8 @@ def test_the_command_line_prints_one_line_and_fails(folder, inputs):
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.splitlines() == ["error: spec cli: 'shape' and 'pruning' are needed with a drafter"]
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and "'shape' and 'pruning' are needed with a drafter" in line
 
 
 def test_a_text_without_training_documents_is_refused(folder, inputs):

@@ -1,5 +1,6 @@
-"""From the spec of a decoding job to a drafter, the growth of its trees, and their buffers."""
+"""From the spec of a decoding configuration to a drafter, the growth of its trees, and their buffers."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ablations.dynatree.cost_aware import CostAwareGrowth, CostModel
@@ -20,10 +21,9 @@ from ablations.lm.layered import LayeredLM
 from ablations.study.artefact import open_artefact
 from ablations.study.contracts.dynatree import (
     Adaptation,
+    ArmSpec,
     CostAwareTree,
     Costs,
-    CostSpec,
-    DecodeSpec,
     DistilledDraftSpec,
     DraftSpec,
     DynamicTree,
@@ -32,28 +32,31 @@ from ablations.study.contracts.dynatree import (
     PromptLookup,
     Shape,
 )
+from ablations.study.contracts.lm import Compute
 from ablations.study.errors import UserError
-from ablations.study.job import JobFile
 from ablations.study.record_io import read_contract
 
 COSTS_FILE = "costs.json"
 
+Find = Callable[[str], Path]
+"""Path of an artefact by the name that drafters know it by: ``model``, ``draft``, ``ngram``, ``distilled``
+or ``costs``; raises `UserError` where there is none."""
 
-def build_draft(job: JobFile[DecodeSpec], target: LayeredLM, tokens: int) -> Draft:
+
+def build_draft(arm: ArmSpec, find: Find, compute: Compute, target: LayeredLM, tokens: int) -> Draft:
     """Drafter, growth and tree of a speculative arm.
 
     Args:
-        job: Its spec has a drafter.
+        arm: The configuration; it has a drafter.
+        find: Where artefacts lie.
+        compute: How a draft model computes.
         target: The model that decides.
         tokens: Most tokens of a prompt and its continuation.
 
     Raises:
-        UserError: an incomplete or contradictory spec, or a drafter of another vocabulary.
+        UserError: a contradictory spec, or a drafter of another vocabulary.
     """
-    spec = job.spec
-    shape, pruning, adaptation = spec.shape, spec.pruning, spec.adaptation
-    if shape is None or pruning is None:
-        raise UserError(f"spec {job.digest}: 'shape' and 'pruning' are needed with a drafter")
+    shape, pruning, adaptation = arm.shape, arm.pruning, arm.adaptation
     if shape.method == "linear" and (shape.branching != 1 or adaptation is not None):
         raise UserError(
             "shape.method: a linear draft is one path of fixed length; set it to tree, or shape.branching"
@@ -64,12 +67,12 @@ def build_draft(job: JobFile[DecodeSpec], target: LayeredLM, tokens: int) -> Dra
     if isinstance(adaptation, DynamicTree):
         growth = DynamicGrowth(adaptation, shape.depth, pruning.tau, target.device)
     elif isinstance(adaptation, CostAwareTree):
-        costs = read_costs(job.path("costs"))
+        costs = read_costs(find("costs"))
         # Of larger trees the cost is not known.
         nodes = min(nodes, costs.rows[-1] - 1)
         model = CostModel(costs, nodes, target.device)
         growth = CostAwareGrowth(model, shape.depth, shape.branching, pruning.tau)
-    drafter = build_drafter(job, spec.drafter, target, tokens, nodes)
+    drafter = build_drafter(arm.drafter, find, compute, target, tokens, nodes)
     return Draft(drafter, TokenTree(nodes, target.device), growth)
 
 
@@ -103,17 +106,14 @@ def read_costs(manifest: Path) -> Costs:
 
 
 def build_drafter(
-    job: JobFile[DecodeSpec] | JobFile[CostSpec],
-    spec: DraftSpec,
-    target: LayeredLM,
-    tokens: int,
-    nodes: int,
+    spec: DraftSpec, find: Find, compute: Compute, target: LayeredLM, tokens: int, nodes: int
 ) -> Drafter:
     """The drafter of a spec.
 
     Args:
-        job: Knows where the drafter's artefact lies.
         spec: Which drafter.
+        find: Where artefacts lie.
+        compute: How a draft model computes.
         target: The model that decides.
         tokens: Most tokens of a prompt and its continuation.
         nodes: Most nodes of a tree below its root.
@@ -125,20 +125,20 @@ def build_drafter(
     if isinstance(spec, PromptLookup):
         return PromptLookupDrafter(spec, target.device)
     if isinstance(spec, NgramDraftSpec | HybridDraftSpec):
-        counts = NgramCounts.load(job.path("ngram"), vocabulary)
+        counts = NgramCounts.load(find("ngram"), vocabulary)
         ngram = NgramDrafter(counts, spec.context_weight, target.device)
         if isinstance(spec, NgramDraftSpec):
             return ngram
-        distilled = _distilled(job.path("distilled"), target, tokens + nodes, nodes)
+        distilled = _distilled(find("distilled"), target, tokens + nodes, nodes)
         return HybridDrafter(distilled, ngram, spec.share, spec.sure)
     if isinstance(spec, DistilledDraftSpec):
-        return _distilled(job.path("distilled"), target, tokens + nodes, nodes)
-    model, draft_model = job.path("model"), job.path("draft")
+        return _distilled(find("distilled"), target, tokens + nodes, nodes)
+    model, draft_model = find("model"), find("draft")
     if load_tokenizer(model).get_vocab() != load_tokenizer(draft_model).get_vocab():
         raise UserError(
             f"{draft_model}: the draft's vocabulary is not the target's; choose a draft that shares it"
         )
-    draft = load_model(draft_model, job.spec.compute, target.device)
+    draft = load_model(draft_model, compute, target.device)
     if draft.config.max_position_embeddings < tokens:
         raise UserError(
             f"{draft_model}: the draft has {draft.config.max_position_embeddings} positions, prompts and new"

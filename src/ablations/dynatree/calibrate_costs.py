@@ -185,7 +185,9 @@ def run(run: Run[CostSpec]) -> None:
     prompts = read_prompts(run.job, target)
     capacity = max(len(window.ids) for window in prompts) + spec.new_tokens
     nodes = most_nodes(spec.shape, None, spec.max_nodes)
-    drafter = MeteredDrafter(build_drafter(run.job, spec.drafter, target, capacity, nodes), device)
+    drafter = MeteredDrafter(
+        build_drafter(spec.drafter, run.job.path, spec.compute, target, capacity, nodes), device
+    )
     counts = row_counts(nodes + 1)
     text = torch.cat([window.ids for window in prompts]).to(device)
     if len(text) < spec.prefix:

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from tqdm import tqdm
 
-from ablations.dynatree.arm import build_draft
+from ablations.dynatree.arm import Find, build_draft
 from ablations.dynatree.decoding import Generation, decode_autoregressive, decode_speculative
 from ablations.dynatree.exactness import TIE_MARGINS, count_ties
 from ablations.dynatree.generate import decode_with_transformers
@@ -17,9 +17,10 @@ from ablations.lm.device import configure, device_name, peak_memory_bytes
 from ablations.lm.fused import fastest
 from ablations.lm.layered import LayeredLM
 from ablations.lm.timing import Pair, device_lock, timed_pairs
-from ablations.study.contracts.dynatree import DecodePair, DecodeSample, DecodeSpec, DecodeTotals
+from ablations.study.contracts.dynatree import ArmSpec, DecodePair, DecodeSample, DecodeSpec, DecodeTotals
+from ablations.study.contracts.lm import Compute
 from ablations.study.contracts.record import Outcome, Record
-from ablations.study.job import JobFile, Run, main
+from ablations.study.job import Run, main
 from ablations.study.record_io import digests_of, environment_of, write_record
 
 Decoder = Callable[[list[int], int], Generation]
@@ -27,21 +28,28 @@ Decoder = Callable[[list[int], int], Generation]
 WARMUP_TOKENS = 8
 
 
-def build_arm(job: JobFile[DecodeSpec], target: LayeredLM, capacity: int) -> Decoder:
-    """The decoder that the spec describes, its buffers allocated.
+def build_arm(arm: ArmSpec, find: Find, compute: Compute, target: LayeredLM, capacity: int) -> Decoder:
+    """The decoder that a spec describes, its buffers allocated.
+
+    Args:
+        arm: The configuration.
+        find: Where artefacts lie.
+        compute: How a draft model computes.
+        target: The model that decides.
+        capacity: Most tokens of a prompt and its continuation.
 
     Raises:
-        UserError: an incomplete or contradictory spec, or a drafter of another vocabulary.
+        UserError: a contradictory spec, or a drafter of another vocabulary.
     """
-    if job.spec.drafter is None:
+    if arm.drafter is None:
         return partial(decode_autoregressive, target, target.new_cache(capacity))
-    draft = build_draft(job, target, capacity)
+    draft = build_draft(arm, find, compute, target, capacity)
     return partial(decode_speculative, target, target.new_cache(capacity + draft.tree.max_nodes), draft)
 
 
-def build_reference(job: JobFile[DecodeSpec], target: LayeredLM, capacity: int) -> Decoder:
+def build_reference(spec: DecodeSpec, target: LayeredLM, capacity: int) -> Decoder:
     """The decoder that the arm is measured beside, whose tokens are the greedy ones."""
-    if job.spec.reference == "generate":
+    if spec.reference == "generate":
         return partial(decode_with_transformers, target)
     return partial(decode_autoregressive, target, target.new_cache(capacity))
 
@@ -114,8 +122,8 @@ def run(run: Run[DecodeSpec]) -> None:
     target, layout = fastest(target)
     prompts = read_prompts(run.job, target)
     capacity = max(len(window.ids) for window in prompts) + spec.new_tokens
-    arm = build_arm(run.job, target, capacity)
-    reference = build_reference(run.job, target, capacity)
+    arm = build_arm(spec, run.job.path, spec.compute, target, capacity)
+    reference = build_reference(spec, target, capacity)
     margin = TIE_MARGINS[spec.compute.dtype]
     samples, rows = [], []
     with device_lock(device):

@@ -317,8 +317,8 @@ class Costs(Contract):
     """Tokens per second of trees chosen by these costs on the validation prompts: the price of time."""
 
 
-class DecodeSpec(Contract):
-    """Job of `ablations.dynatree.decode`: one decoding configuration against its reference."""
+class ArmSpec(Contract):
+    """One decoding configuration."""
 
     drafter: DraftSpec | None
     """Who drafts; null decodes autoregressively."""
@@ -328,6 +328,17 @@ class DecodeSpec(Contract):
     """What keeps the tree small; null without a drafter."""
     adaptation: Adaptation | None = None
     """How the tree adapts to the draft's probabilities; null for a tree of fixed shape."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.drafter is not None and (self.shape is None or self.pruning is None):
+            raise ValueError("'shape' and 'pruning' are needed with a drafter")
+        return self
+
+
+class DecodeSpec(ArmSpec):
+    """Job of `ablations.dynatree.decode`: one decoding configuration against its reference."""
+
     reference: Literal["autoregressive", "generate"]
     """Interleaved reference: this project's static-cache decoding, or `transformers` `generate`."""
     prompts: tuple[PromptSet, ...]
