@@ -37,7 +37,7 @@ def drafter(architecture: str, kind: str) -> Drafter:
         return PromptLookupDrafter(PromptLookup(longest=4), CPU)
     if kind == "neural":
         noise = 0.1 if architecture == "gpt_neox" else 0.05
-        return NeuralDrafter(noisy_copy(model(architecture), noise), VOCABULARY, ROOM)
+        return NeuralDrafter(noisy_copy(model(architecture), noise), VOCABULARY, ROOM, 8)
     target = model(architecture)
     # The target's own text: n-grams of random text would never be accepted.
     starts = torch.randint(0, VOCABULARY, (6, 4), generator=torch.Generator().manual_seed(1)).tolist()

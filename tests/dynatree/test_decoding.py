@@ -59,7 +59,7 @@ class Watched:
 def drafted(target: LayeredLM, shape: str, noise: float = 0.02) -> Draft:
     sizes = dict(SHAPES[shape])
     tree = TokenTree(sizes.pop("max_nodes"), target.device)
-    drafter = Watched(NeuralDrafter(noisy_copy(target, noise), VOCABULARY, ROOM))
+    drafter = Watched(NeuralDrafter(noisy_copy(target, noise), VOCABULARY, ROOM, 8))
     return Draft(drafter=drafter, tree=tree, growth=FixedGrowth(**sizes))
 
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablations.dynatree.tree import TokenTree
-from ablations.dynatree.verify import accepted_path, tree_mask
+from ablations.dynatree.verify import agreed, tree_mask
 
 CPU = torch.device("cpu")
 
@@ -52,7 +52,7 @@ def test_ancestor_mask_and_depths_match_a_walk_to_the_root(drawn):
 
 @settings(max_examples=60, deadline=None)
 @given(levels(), st.integers(0, 10_000))
-def test_accepted_path_matches_a_walk_from_the_root(drawn, seed):
+def test_agreed_nodes_match_a_walk_from_the_root(drawn, seed):
     tree = planted(drawn)
     generator = torch.Generator().manual_seed(seed)
     decided = tree.tokens[torch.randint(0, tree.size, (tree.size,), generator=generator)]
@@ -66,7 +66,7 @@ def test_accepted_path_matches_a_walk_from_the_root(drawn, seed):
         if not children:
             break
         expected += children
-    found = accepted_path(tree.tokens, tree.parents, tree.ancestors, decided)
+    found = agreed(tree.tokens, tree.parents, tree.ancestors, decided).nonzero()[:, 0]
     assert found.tolist() == expected
 
 

@@ -145,7 +145,7 @@ def build_drafter(
             f" tokens need {tokens}; set 'tokens' of the prompts lower or choose another draft"
         )
     draft, _ = fastest(draft)
-    return NeuralDrafter(draft, vocabulary, tokens + nodes)
+    return NeuralDrafter(draft, vocabulary, tokens + nodes, nodes)
 
 
 def _distilled(manifest: Path, target: LayeredLM, capacity: int, nodes: int) -> DistilledDrafter:

@@ -16,11 +16,13 @@ from ablations.dynatree.drafter import Drafter
 from ablations.dynatree.grow import FixedGrowth
 from ablations.dynatree.prompts import read_prompts
 from ablations.dynatree.replay import Round, replay, states_of_text
+from ablations.dynatree.states import last_states
 from ablations.dynatree.tree import TokenTree
 from ablations.dynatree.verify import tree_mask
 from ablations.lm.checkpoint import load_model
 from ablations.lm.device import configure
 from ablations.lm.fused import fastest
+from ablations.lm.graphs import cache_for
 from ablations.lm.layered import LayeredLM
 from ablations.lm.timing import device_lock, stopwatch
 from ablations.study.artefact import new_artefact
@@ -87,15 +89,16 @@ def measure_verify(target: LayeredLM, ids: Tensor, counts: list[int], repeats: i
         Seconds for each of `counts`, made non-decreasing (isotonic regression).
     """
     prefix, most = len(ids), counts[-1]
-    cache = target.new_cache(prefix + most)
+    cache = cache_for(target, prefix + most, most)
     positions = torch.arange(prefix + most, device=ids.device)[None]
-    target.forward(ids[None], positions[:, :prefix], None, cache, last_only=True)
+    last_states(target, ids[None], positions[:, :prefix], None, cache)
     causal = torch.ones(most, most, dtype=torch.bool, device=ids.device).tril()
 
     def verify(rows: int) -> Tensor:
         mask = tree_mask(causal[:rows, :rows], prefix, target.dtype) if rows > 1 else None
         ids_of_rows = ids[None, torch.arange(rows, device=ids.device) % prefix]
-        return target.forward(ids_of_rows, positions[:, prefix : prefix + rows], mask, cache)[0].argmax(-1)
+        states = last_states(target, ids_of_rows, positions[:, prefix : prefix + rows], mask, cache)
+        return target.head(states)[0].argmax(dim=-1)
 
     seconds: dict[int, list[float]] = {rows: [] for rows in counts}
     for repeat in tqdm(range(repeats + 1), desc="verify costs", mininterval=2):
@@ -196,7 +199,7 @@ def run(run: Run[CostSpec]) -> None:
         )
     with device_lock(device):
         verify = measure_verify(target, text[: spec.prefix], counts, spec.repeats)
-        cache = target.new_cache(capacity)
+        cache = cache_for(target, capacity, 1)
         known: Known = []
         for window in tqdm(prompts, desc="greedy tokens", mininterval=2):
             prompt = window.ids.tolist()

@@ -15,6 +15,7 @@ from ablations.lm.checkpoint import load_model
 from ablations.lm.corpus import Window
 from ablations.lm.device import configure, device_name, peak_memory_bytes
 from ablations.lm.fused import fastest
+from ablations.lm.graphs import cache_for
 from ablations.lm.layered import LayeredLM
 from ablations.lm.timing import Pair, device_lock, timed_pairs
 from ablations.study.contracts.dynatree import ArmSpec, DecodePair, DecodeSample, DecodeSpec, DecodeTotals
@@ -42,16 +43,17 @@ def build_arm(arm: ArmSpec, find: Find, compute: Compute, target: LayeredLM, cap
         UserError: a contradictory spec, or a drafter of another vocabulary.
     """
     if arm.drafter is None:
-        return partial(decode_autoregressive, target, target.new_cache(capacity))
+        return partial(decode_autoregressive, target, cache_for(target, capacity, 1))
     draft = build_draft(arm, find, compute, target, capacity)
-    return partial(decode_speculative, target, target.new_cache(capacity + draft.tree.max_nodes), draft)
+    nodes = draft.tree.max_nodes
+    return partial(decode_speculative, target, cache_for(target, capacity + nodes, nodes + 1), draft)
 
 
 def build_reference(spec: DecodeSpec, target: LayeredLM, capacity: int) -> Decoder:
     """The decoder that the arm is measured beside, whose tokens are the greedy ones."""
     if spec.reference == "generate":
         return partial(decode_with_transformers, target)
-    return partial(decode_autoregressive, target, target.new_cache(capacity))
+    return partial(decode_autoregressive, target, cache_for(target, capacity, 1))
 
 
 def sample(

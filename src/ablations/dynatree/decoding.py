@@ -147,7 +147,7 @@ def _prefill(target: LayeredLM, cache: StaticCache, prompt: list[int]) -> tuple[
 def _step(target: LayeredLM, cache: StaticCache, token: int) -> int:
     ids = torch.tensor([[token]], device=target.device)
     positions = torch.tensor([[cache.lengths[0]]], device=target.device)
-    return int(target.forward(ids, positions, None, cache).argmax())
+    return int(target.head(last_states(target, ids, positions, None, cache)).argmax())
 
 
 def _until_end(tokens: list[int], eos_ids: AbstractSet[int]) -> list[int]:

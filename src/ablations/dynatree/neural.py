@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
+from ablations.dynatree.states import last_states
 from ablations.dynatree.tree import TokenTree
 from ablations.dynatree.verify import tree_mask
+from ablations.lm.graphs import cache_for
 from ablations.lm.layered import LayeredLM
 
 
@@ -18,13 +20,14 @@ class NeuralDrafter:
         draft: The draft model.
         vocabulary: Size of the target's output; draft logits beyond it (padding rows) are cut off.
         capacity: Most rows of text and tree together.
+        nodes: Most nodes of a level.
     """
 
-    def __init__(self, draft: LayeredLM, vocabulary: int, capacity: int) -> None:
+    def __init__(self, draft: LayeredLM, vocabulary: int, capacity: int, nodes: int) -> None:
         self.forwards = 0
         self._draft = draft
         self._vocabulary = vocabulary
-        self._cache = draft.new_cache(capacity)
+        self._cache = cache_for(draft, capacity, nodes)
         self._committed = 0
         self._waiting: Tensor
 
@@ -33,20 +36,21 @@ class NeuralDrafter:
         ids = torch.tensor([prompt], device=self._draft.device)
         self.forwards = 0
         self._cache.truncate(0)
-        self._draft.forward(ids, torch.arange(ids.shape[1], device=ids.device)[None], None, self._cache, True)
+        last_states(self._draft, ids, torch.arange(ids.shape[1], device=ids.device)[None], None, self._cache)
         self._committed = ids.shape[1]
         self._waiting = ids.new_empty(0)
 
     def propose(self, tree: TokenTree, level: slice, branching: int) -> tuple[Tensor, Tensor]:
         """One forward over the newest level; see `Drafter.propose`."""
         if level.start == 0:
-            logits = self._forward_root(tree)
+            states = self._forward_root(tree)
         else:
             mask = tree_mask(tree.ancestors[level], self._committed, self._draft.dtype)
             positions = self._committed + tree.depths[level]
-            logits = self._draft.forward(tree.tokens[None, level], positions[None], mask, self._cache)
+            states = last_states(self._draft, tree.tokens[None, level], positions[None], mask, self._cache)
         self.forwards += 1
-        best = logits[0, :, : self._vocabulary].float().softmax(dim=-1).topk(branching, dim=-1)
+        logits = self._draft.head(states)[0, :, : self._vocabulary]
+        best = logits.float().softmax(dim=-1).topk(branching, dim=-1)
         return best.indices, best.values.double()
 
     def commit(self, tree: TokenTree, path: Tensor, states: Tensor | None = None) -> None:
@@ -63,6 +67,6 @@ class NeuralDrafter:
         positions = torch.arange(start, start + rows, device=ids.device)
         causal = torch.ones(rows, rows, dtype=torch.bool, device=ids.device).tril()
         mask = tree_mask(causal, start, self._draft.dtype) if rows > 1 else None
-        logits = self._draft.forward(ids[None], positions[None], mask, self._cache, last_only=True)
+        states = last_states(self._draft, ids[None], positions[None], mask, self._cache)
         self._committed += rows - 1
-        return logits
+        return states[:, -1:]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ablations.dynatree.decoding import Draft
 from ablations.dynatree.states import last_states
-from ablations.dynatree.verify import accepted_path, verified_part
+from ablations.dynatree.verify import agreed, verified_part
 from ablations.lm.layered import LayeredLM
 
 
@@ -59,10 +59,9 @@ def replay(draft: Draft, prompt: list[int], greedy: list[int], states: Tensor) -
         rows = growth.grow(tree, draft.drafter, len(greedy) - done - 1)
         tokens, parents, depths, ancestors = verified_part(tree, rows)
         # On the accepted path the target says the greedy tokens; off it, nothing that matters.
-        path = accepted_path(tokens, parents, ancestors, known[done + depths])
+        right = agreed(tokens, parents, ancestors, known[done + depths])
+        path = right.nonzero()[:, 0]
         accepted = len(path) - 1
-        right = torch.zeros(len(tokens), dtype=torch.bool, device=tree.device)
-        right[path] = True
         yield Round(
             size=len(tokens),
             accepted=accepted,

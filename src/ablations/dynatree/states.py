@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from ablations.lm.cache import StaticCache
+from ablations.lm.graphs import GraphedCache
 from ablations.lm.layered import LayeredLM
 
 
@@ -23,8 +24,10 @@ def last_states(
         cache: Takes the rows' keys and values.
 
     Returns:
-        ``[1, rows, hidden]``, before the final norm.
+        ``[1, rows, hidden]``, before the final norm; on a `GraphedCache` the next forward overwrites them.
     """
+    if isinstance(cache, GraphedCache) and cache.takes(ids.shape[1]):
+        return cache.forward(ids, positions, mask)
     hidden = lm.embed(ids)
     rotary = lm.rotary(hidden, positions)
     for index in range(lm.num_layers):

@@ -74,18 +74,20 @@ def verify(
         return states[0], target.head(states)[0].argmax(dim=-1)
 
     states, decided = clock.time("verify", judge)
-    path = accepted_path(tokens, parents, ancestors, decided)
+    # One read from the device a round: what follows is arithmetic on a few integers.
+    accepted, said, above = torch.stack([agreed(tokens, parents, ancestors, decided), decided, parents]).cpu()
+    path = accepted.nonzero()[:, 0]
     last = int(path[-1])
     if last + 1 == len(path):
         # First siblings all the way: the rows lie where they belong.
         cache.truncate(prefix + len(path))
     else:
-        cache.keep(prefix, path)
+        cache.keep(prefix, path.to(states.device))
     # The root is its own parent.
-    has_children = bool((parents[1:] == last).any())
+    has_children = bool((above[1:] == last).any())
     return Verdict(
         path=path if rows is None else rows[path],
-        bonus=int(decided[last]),
+        bonus=int(said[last]),
         tested=len(path) - 1 + has_children,
         states=states[path],
     )
@@ -99,8 +101,8 @@ def verified_part(tree: TokenTree, rows: Tensor | None) -> tuple[Tensor, Tensor,
     return tree.tokens[rows], parents, tree.depths[rows], tree.ancestors[rows][:, rows]
 
 
-def accepted_path(tokens: Tensor, parents: Tensor, ancestors: Tensor, decided: Tensor) -> Tensor:
-    """Longest path on which every node is what the target decided after its parent.
+def agreed(tokens: Tensor, parents: Tensor, ancestors: Tensor, decided: Tensor) -> Tensor:
+    """Which nodes are what the target decided after their parents, all the way from the root.
 
     Args:
         tokens: ``[nodes]`` int64, the root first.
@@ -109,8 +111,8 @@ def accepted_path(tokens: Tensor, parents: Tensor, ancestors: Tensor, decided: T
         decided: ``[nodes]`` int64, the target's greedy token after each node.
 
     Returns:
-        ``[accepted + 1]`` int64 rows, ascending, the root first.
+        ``[nodes]`` bool, True for the root. Siblings are distinct tokens, so the nodes are one path.
     """
     agrees = tokens == decided[parents]
     # Everything descends from the root, which needs no agreement.
-    return (agrees | ~ancestors)[:, 1:].all(dim=1).nonzero()[:, 0]
+    return (agrees | ~ancestors)[:, 1:].all(dim=1)

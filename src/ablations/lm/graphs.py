@@ -1,0 +1,133 @@
+"""Forwards of few rows on a static cache as CUDA graphs: one launch in the place of hundreds."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ablations.lm.cache import StaticCache
+from ablations.lm.layered import LayeredLM
+
+WARMUPS = 2
+
+
+class GraphedCache(StaticCache):
+    """A static cache that brings the layers' forwards of few rows with it.
+
+    Every forward writes its rows by index and attends over all of the cache under a mask, so shapes and
+    addresses never change: on CUDA each size is captured once and replayed (on other devices the same
+    operators run one by one). Sizes are powers of two; missing rows are filled up with rows that nobody sees.
+
+    Args:
+        lm: The model; nothing else of it runs on this cache but longer prefills.
+        capacity: Rows of text and tree together.
+        rows: Most rows of a forward; longer ones are not graphed.
+    """
+
+    def __init__(self, lm: LayeredLM, capacity: int, rows: int) -> None:
+        # A forward that is filled up may write behind the text.
+        keys = lm.new_cache(1).keys[0]
+        super().__init__(
+            lm.num_layers, keys.shape[1], keys.shape[3], capacity + rows, keys.dtype, keys.device
+        )
+        self._lm = lm
+        self._sizes = list(_sizes(rows))
+        self._steps: dict[int, _Step] = {}
+
+    def takes(self, rows: int) -> bool:
+        """Whether a forward of `rows` rows is a graphed one: short, and not the first."""
+        return bool(self.lengths[0]) and rows <= self._sizes[-1]
+
+    def forward(self, ids: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
+        """All layers, without the head; the arguments are those of `LayeredLM.forward`.
+
+        Returns:
+            Last-layer states ``[1, rows, hidden]``, before the final norm; the next forward overwrites them.
+        """
+        start, rows = self.lengths[0], ids.shape[1]
+        size = next(size for size in self._sizes if size >= rows)
+        if size not in self._steps:
+            self._steps[size] = _Step(self._lm, self, size)
+        states = self._steps[size].run(ids, positions, mask, start)
+        self.lengths = [start + rows] * len(self.lengths)
+        return states[:, :rows]
+
+
+class _Slots:
+    """The rows of a cache that a forward writes, by index; the interface of a cache to a layer."""
+
+    def __init__(self, cache: StaticCache, slots: Tensor) -> None:
+        self._cache = cache
+        self._slots = slots
+
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: object) -> tuple[Tensor, Tensor]:
+        """Write rows and return all rows of the layer, used or not."""
+        all_keys, all_values = self._cache.keys[layer_idx], self._cache.values[layer_idx]
+        return all_keys.index_copy_(2, self._slots, keys), all_values.index_copy_(2, self._slots, values)
+
+
+class _Step:
+    """The forward of one size: its inputs at fixed addresses, and its graph."""
+
+    def __init__(self, lm: LayeredLM, cache: StaticCache, size: int) -> None:
+        device = lm.device
+        self._lm = lm
+        self._ids = torch.zeros(1, size, dtype=torch.int64, device=device)
+        self._positions = torch.zeros(1, size, dtype=torch.int64, device=device)
+        self._mask = torch.zeros(1, 1, size, cache.capacity, dtype=lm.dtype, device=device)
+        self._first = torch.arange(size, device=device)
+        self._slots = self._first.clone()
+        self._cache = _Slots(cache, self._slots)
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._states: Tensor
+
+    def run(self, ids: Tensor, positions: Tensor, mask: Tensor | None, start: int) -> Tensor:
+        """Fill the inputs and run all layers; ``[1, size, hidden]``."""
+        rows = ids.shape[1]
+        self._ids[:, :rows] = ids
+        self._positions[:, :rows] = positions
+        torch.add(self._first, start, out=self._slots)
+        self._mask.fill_(float("-inf"))
+        self._mask[..., :rows, : start + rows] = 0.0 if mask is None else mask
+        # Rows that fill up attend to something: a softmax of nothing would put NaN into the cache.
+        self._mask[..., rows:, 0] = 0.0
+        if self._ids.device.type != "cuda":
+            return self._layers()
+        if self._graph is None:
+            self._capture()
+        self._graph.replay()
+        return self._states
+
+    def _layers(self) -> Tensor:
+        lm = self._lm
+        hidden = lm.embed(self._ids)
+        rotary = lm.rotary(hidden, self._positions)
+        for index in range(lm.num_layers):
+            hidden = lm.layer(index, hidden, rotary, self._mask, self._cache)
+        return hidden
+
+    def _capture(self) -> None:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        # Libraries set themselves up in their first calls, which a capture must not record.
+        with torch.cuda.stream(stream):
+            for _ in range(WARMUPS):
+                self._layers()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._states = self._layers()
+        self._graph = graph
+
+
+def cache_for(lm: LayeredLM, capacity: int, rows: int) -> StaticCache:
+    """The fastest cache for forwards of up to `rows` rows on the model's device."""
+    return GraphedCache(lm, capacity, rows) if lm.device.type == "cuda" else lm.new_cache(capacity)
+
+
+def _sizes(rows: int) -> Iterator[int]:
+    size = 1
+    while size < rows:
+        yield size
+        size *= 2
+    yield rows
