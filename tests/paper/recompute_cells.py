@@ -191,15 +191,20 @@ def check(plan: Path, tables: Path) -> Checker:
                 actual = hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).is_file() else None
                 if digest != actual:
                     checker.problems.append(f"{where}: its record is not the one that was rendered")
-            if table.startswith("decoding"):
-                forward = table == "decoding.tex"
-                versus = study.experiments[name]["versus"] if forward else full
-                _check_decoding(checker, study, where, name, cells, versus, forward)
+            if table == "decoding_backward.tex":
+                _check_decoding(checker, study, where, name, cells, full, 7)
+            elif check_row is _check_decoding:
+                # The full method stands above rows that are compared with it, without what it is itself.
+                alone = name == full and table != "decoding.tex"
+                versus = None if alone else study.experiments[name]["versus"]
+                _check_decoding(checker, study, where, name, cells, versus, 8)
             elif study.records(name) or table in ("sdtp_matrix.tex", "sdtp_further.tex"):
                 check_row(checker, study, where, name, cells)
             elif "crashed" not in cells[2] and "not run" not in cells[2]:
                 checker.problems.append(f"{where}: no result, but the row shows {cells[2]}")
     _check_sweep(checker, study, tables / "sweep.tex")
+    for table, check_kind in BY_KIND.items():
+        _check_kinds(checker, study, tables / table, check_kind)
     return checker
 
 
@@ -343,29 +348,111 @@ def _check_sweep(checker: Checker, study: Study, table: Path) -> None:
 
 
 def _check_decoding(
-    checker: Checker, study: Study, where: str, name: str, cells: list[str], versus: str | None, forward: bool
+    checker: Checker, study: Study, where: str, name: str, cells: list[str], versus: str | None, column: int
 ) -> None:
+    """A row of decoding; `column` has the effect, which is a loss in per cent where it is the eighth."""
     records, speed = study.records(name), study.speed(name)
     if not records:
-        checker.point(f"{where} effect", cells[-1], None)
+        # One cell stands for four.
+        checker.point(f"{where} effect", cells[column - 3], None)
         if cells[3] not in (r"\multicolumn{4}{c}{crashed}", r"\multicolumn{4}{c}{not run}"):
             checker.problems.append(f"{where}: no result, but the row shows {cells[3]}")
         return
     (record,) = records
     samples = record["samples"]
     checker.point(f"{where} prompts", cells[3], len(samples))
-    seconds = [np.exp(np.mean(np.log([pair["arm"] for pair in row["pairs"]]))) for row in samples]
-    checker.point(f"{where} tokens/s", cells[4], sum(row["new_tokens"] for row in samples) / np.sum(seconds))
-    forwards = sum(row["target_forwards"] for row in samples)
-    accepted = sum(row["accepted"] for row in samples)
-    checker.point(f"{where} tokens/forward", cells[5], (accepted + forwards) / forwards)
-    if record["spec"]["drafter"] is None:
-        checker.point(f"{where} speed-up", cells[6], 1.0)
-    else:
-        checker.estimate(f"{where} speed-up", cells[6], np.array(list(speed.values())), np.exp)
+    checker.point(f"{where} tokens/s", cells[4], _throughput(samples))
+    checker.point(f"{where} tokens/forward", cells[5], _tokens_per_forward(samples))
+    _check_speedup(checker, f"{where} speed-up", cells[6], record, list(speed.values()))
     effect = difference(speed, study.speed(versus)) if versus and versus != name else None
-    scale = np.exp if forward else (lambda value: 100 * (np.exp(value) - 1))
-    checker.estimate(f"{where} effect", cells[-1], effect, scale)
+    scale = (lambda value: 100 * (np.exp(value) - 1)) if column == 7 else np.exp
+    checker.estimate(f"{where} effect", cells[column], effect, scale)
+
+
+def _seconds(samples: list[dict], side: str) -> float:
+    """Sum over prompts of the geometric mean over repeats."""
+    return sum(np.exp(np.mean(np.log([pair[side] for pair in row["pairs"]]))) for row in samples)
+
+
+def _throughput(samples: list[dict]) -> float:
+    return sum(row["new_tokens"] for row in samples) / _seconds(samples, "arm")
+
+
+def _tokens_per_forward(samples: list[dict]) -> float:
+    forwards = sum(row["target_forwards"] for row in samples)
+    return (sum(row["accepted"] for row in samples) + forwards) / forwards
+
+
+def _check_speedup(checker: Checker, where: str, cell: str, record: dict, logs: list[float]) -> None:
+    if record["spec"]["drafter"] is None:
+        checker.point(where, cell, 1.0)
+    else:
+        checker.estimate(where, cell, np.array(logs), np.exp)
+
+
+def _check_kinds(checker: Checker, study: Study, table: Path, check_kind) -> None:
+    """Lines of each record's block: all prompts first, then each kind."""
+    blocks: dict[str, list[list[str]]] = {}
+    for line in table.read_text().splitlines():
+        if match := ROW.match(line):
+            lines = blocks[match[1]] = []
+        elif blocks and "&" in line and line.endswith("\\\\"):
+            lines.append([cell.strip() for cell in re.split(r"(?<!\\)&", line.removesuffix("\\\\"))])
+    paths = [study.experiments[name]["records"][0] for name in blocks]
+    if len(set(paths)) != len(paths):
+        checker.problems.append(f"{table.name}: a record stands there twice")
+    for name, lines in blocks.items():
+        if not study.records(name):
+            if "crashed" not in lines[0][2] and "not run" not in lines[0][2]:
+                checker.problems.append(f"{table.name} {name}: no result, but the row shows {lines[0]}")
+            continue
+        (record,) = study.records(name)
+        kinds = [None, *dict.fromkeys(row["kind"] for row in record["samples"])]
+        if [cells[2] for cells in lines] != [kind or "all" for kind in kinds]:
+            checker.problems.append(f"{table.name} {name}: kinds {[cells[2] for cells in lines]}")
+        for kind, cells in zip(kinds, lines, strict=False):
+            samples = [row for row in record["samples"] if kind in (None, row["kind"])]
+            speeds = [log for (own, _), log in study.speed(name).items() if kind in (None, own)]
+            check_kind(checker, f"{table.name} {name} {kind or 'all'}", record, samples, speeds, cells)
+
+
+def _check_speed_of_kind(
+    checker: Checker, where: str, record: dict, samples: list[dict], speeds: list[float], cells: list[str]
+) -> None:
+    later = sum(row["new_tokens"] - 1 for row in samples)
+    first = _seconds(samples, "arm_first")
+    checker.point(f"{where} prompts", cells[3], len(samples))
+    checker.point(f"{where} tokens/s", cells[4], _throughput(samples))
+    _check_speedup(checker, f"{where} speed-up", cells[5], record, speeds)
+    checker.point(f"{where} TTFT", cells[6], first / len(samples))
+    checker.point(f"{where} TPOT", cells[7], (_seconds(samples, "arm") - first) / later)
+    checker.point(f"{where} tokens/forward", cells[8], _tokens_per_forward(samples))
+    checker.point(f"{where} forwards/token", cells[9], sum(row["target_forwards"] for row in samples) / later)
+    exact = [row["matched"] for row in samples]
+    tied = sum(row["ties"] > 0 and not row["matched"] for row in samples)
+    checker.cells += 1
+    if cells[10] != f"{sum(exact)}/{len(exact)}" + (f" ({tied})" if tied else ""):
+        checker.problems.append(f"{where}: exact {cells[10]}, recomputed {sum(exact)} of {len(exact)}")
+    checker.point(f"{where} repeated", cells[11], 100 * np.mean([row["repeated_4grams"] for row in samples]))
+
+
+def _check_rounds_of_kind(
+    checker: Checker, where: str, record: dict, samples: list[dict], speeds: list[float], cells: list[str]
+) -> None:
+    def total(key: str) -> float:
+        return sum(row[key] for row in samples)
+
+    parts = [total(f"{name}_seconds") for name in ("draft", "verify", "bookkeeping")]
+    for cell, part in zip(cells[3:6], parts, strict=True):
+        checker.point(f"{where} share of time", cell, 100 * part / sum(parts))
+    checker.point(f"{where} nodes", cells[6], total("drafted") / total("target_forwards"))
+    checker.point(f"{where} accepted", cells[7], 100 * total("accepted") / total("drafted"))
+    for depth, cell in enumerate(cells[8:]):
+        tested, accepted = (
+            sum(row[key][depth] for row in samples if depth < len(row[key]))
+            for key in ("tested_per_depth", "accepted_per_depth")
+        )
+        checker.point(f"{where} depth {depth + 1}", cell, accepted / tested if tested else None)
 
 
 CHECKS = {
@@ -377,7 +464,12 @@ CHECKS = {
     "sdtp_pipeline.tex": _check_pipeline,
     "decoding.tex": _check_decoding,
     "decoding_backward.tex": _check_decoding,
+    "decoding_adaptation.tex": _check_decoding,
+    "decoding_drafter.tex": _check_decoding,
+    "decoding_neural.tex": _check_decoding,
+    "decoding_further.tex": _check_decoding,
 }
+BY_KIND = {"decoding_kinds.tex": _check_speed_of_kind, "decoding_rounds.tex": _check_rounds_of_kind}
 
 
 def main() -> int:

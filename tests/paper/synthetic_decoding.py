@@ -1,14 +1,21 @@
 """Synthetic decoding rows and records."""
 
+from typing import Any
+
 import numpy as np
 
 from ablations.study.arms import DecodeRecord
 from ablations.study.contracts.dynatree import (
+    CostAwareTree,
     DecodePair,
     DecodeSample,
     DecodeSpec,
     DecodeTotals,
+    DistilledDraftSpec,
+    DynamicTree,
+    History,
     NgramDraftSpec,
+    PromptLookup,
     PromptSet,
     Pruning,
     Shape,
@@ -19,7 +26,28 @@ from tests.paper.synthetic_common import crash, record_of, rng
 
 LINEAR = {"method": "linear", "branching": 1}
 # id: title, section, step, change, hypothesis, expectation, versus, speed-up,
-# acceptance, (shape, pruning), prompts
+# acceptance, what the spec has instead of `DecodeSpec`'s defaults (None drafts nothing), prompts
+
+
+def _tree(tau: float | None = 0.05, **shape: int) -> dict[str, Any]:
+    return {
+        "drafter": NgramDraftSpec(context_weight=4.0),
+        "shape": Shape(**shape),
+        "pruning": Pruning(tau=tau),
+    }
+
+
+def _linear(depth: int) -> dict[str, Any]:
+    return {**_tree(None), "shape": Shape(method="linear", depth=depth, branching=1)}
+
+
+def _reaching(accepted: tuple[int, ...], more: int) -> tuple[int, ...]:
+    """Rounds that accepted at least `more` nodes, one more, and so on, of those that accepted the most."""
+    return tuple(
+        sum(count >= depth + more for count in accepted) for depth in range(max(accepted, default=0))
+    )
+
+
 DYNATREE: dict[str, tuple] = {
     "F1": ("AR", "forward", "AR", {"drafter": None}, None, {}, None, 1.0, 0.0, None, 16),
     "F2": (
@@ -32,7 +60,7 @@ DYNATREE: dict[str, tuple] = {
         "F1",
         1.62,
         1.5,
-        (Shape(method="linear", depth=6, branching=1), Pruning(tau=None)),
+        _linear(6),
         16,
     ),
     "F3": (
@@ -45,7 +73,7 @@ DYNATREE: dict[str, tuple] = {
         "F2",
         0.21,
         2.3,
-        (Shape(), Pruning(tau=None)),
+        _tree(None),
         6,
     ),
     "F4": (
@@ -58,7 +86,7 @@ DYNATREE: dict[str, tuple] = {
         "F3",
         1.83,
         2.1,
-        (Shape(), Pruning()),
+        _tree(),
         16,
     ),
     "K1": (
@@ -71,7 +99,7 @@ DYNATREE: dict[str, tuple] = {
         "F4",
         1.6,
         1.55,
-        (Shape(method="linear", depth=7, branching=1), Pruning(tau=None)),
+        _linear(7),
         16,
     ),
     "K2": (
@@ -84,7 +112,7 @@ DYNATREE: dict[str, tuple] = {
         "F4",
         0.21,
         2.3,
-        (Shape(), Pruning(tau=None)),
+        _tree(None),
         6,
     ),
     "K3": (
@@ -97,7 +125,7 @@ DYNATREE: dict[str, tuple] = {
         "F4",
         1.7,
         1.6,
-        (Shape(branching=1), Pruning()),
+        _tree(branching=1),
         16,
     ),
     "K4": (
@@ -110,7 +138,7 @@ DYNATREE: dict[str, tuple] = {
         "F4",
         1.25,
         0.6,
-        (Shape(depth=1), Pruning()),
+        _tree(depth=1),
         16,
     ),
     "K5": (
@@ -126,6 +154,97 @@ DYNATREE: dict[str, tuple] = {
         None,
         16,
     ),
+    "E2": (
+        "Dynamic breadth and depth",
+        "adaptation",
+        "+ dynamic breadth and depth",
+        {"adaptation": {"kind": "dynamic"}},
+        "Breadth and depth by confidence beat a fixed shape.",
+        {"above": ("F4",)},
+        "F4",
+        1.95,
+        2.2,
+        {**_tree(), "adaptation": DynamicTree(kind="dynamic")},
+        16,
+    ),
+    "E3": (
+        "Dynamic, history",
+        "adaptation",
+        "+ history",
+        {"adaptation": {"kind": "dynamic", "history": {}}},
+        "Following past acceptance beats fixed thresholds.",
+        {"above": ("E2",)},
+        "E2",
+        1.96,
+        2.2,
+        {**_tree(), "adaptation": DynamicTree(kind="dynamic", history=History())},
+        16,
+    ),
+    "O1": (
+        "Cost-aware tree",
+        "adaptation",
+        "+ nodes by measured cost",
+        {"adaptation": {"kind": "cost_aware"}},
+        "Spending nodes by cost is best.",
+        {"above": ("F4", "E3")},
+        "F4",
+        2.2,
+        2.4,
+        {**_tree(), "adaptation": CostAwareTree(kind="cost_aware")},
+        16,
+    ),
+    "PL": (
+        "Prompt lookup",
+        "drafter",
+        "copying",
+        {"drafter": "lookup"},
+        "Copying alone does not suffice.",
+        {"below": ("F4",)},
+        "F4",
+        1.5,
+        1.4,
+        {**_tree(), "drafter": PromptLookup()},
+        16,
+    ),
+    "N1": (
+        "Linear, distilled draft",
+        "neural",
+        "+ drafter (distilled)",
+        {"drafter": "distilled", "shape": {**LINEAR, "depth": 6}, "pruning": {"tau": None}},
+        "Drafting pays, whoever drafts.",
+        {"above": ("F1",)},
+        "F1",
+        1.3,
+        1.9,
+        {**_linear(6), "drafter": DistilledDraftSpec()},
+        16,
+    ),
+    "N3": (
+        "Tree, distilled draft",
+        "neural",
+        "+ tree, + pruning",
+        {"drafter": "distilled"},
+        "Trees pay with a trained draft too.",
+        {"above": ("N1",)},
+        "N1",
+        1.25,
+        2.3,
+        {**_tree(), "drafter": DistilledDraftSpec()},
+        16,
+    ),
+    "X1": (
+        "One level more",
+        "my own",
+        None,
+        {"shape": {"depth": 8}},
+        None,
+        {},
+        "F4",
+        1.8,
+        2.15,
+        _tree(depth=8),
+        16,
+    ),
 }
 
 SHARED = {"K2": "F3", "K5": "F1"}
@@ -137,16 +256,13 @@ def decode_record(
     prompts: int,
     speedup: float,
     accepted: float,
-    draft: tuple | None,
+    draft: dict[str, Any] | None,
     crashed: bool,
     unmatched: int,
 ) -> DecodeRecord:
-    shape, pruning = draft or (None, None)
     kinds = ("code", "docs")
     spec = DecodeSpec(
-        drafter=NgramDraftSpec(context_weight=4.0) if draft else None,
-        shape=shape,
-        pruning=pruning,
+        **{"drafter": None, "shape": None, "pruning": None, **(draft or {})},
         reference="autoregressive" if draft else "generate",
         prompts=tuple(
             PromptSet(
@@ -183,12 +299,15 @@ def decode_record(
                 ties=int(index < unmatched),
                 repeated_4grams=float(np.clip(own.normal(0.15, 0.05), 0, 1)),
                 target_forwards=len(per_round) if draft else 63,
-                draft_forwards=len(per_round) * shape.depth if draft else 0,
+                draft_forwards=len(per_round) * spec.shape.depth if draft else 0,
                 drafted=len(per_round) * 14 if draft else 0,
                 accepted=sum(per_round),
                 accepted_per_round=per_round,
+                tested_per_depth=_reaching(per_round, 0),
+                accepted_per_depth=_reaching(per_round, 1),
                 draft_seconds=0.2 if draft else 0.0,
                 verify_seconds=1.4,
+                bookkeeping_seconds=0.05 if draft else 0.0,
                 pairs=tuple(
                     DecodePair(
                         arm=float(s / ratio),

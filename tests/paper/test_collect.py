@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from ablations.paper.collect import summarise
-from ablations.study.contracts.dynatree import Pruning, Shape
 from ablations.study.contracts.paper import PaperPlan
 from ablations.study.errors import UserError
 from ablations.study.files import sha256_file
 from ablations.study.record_io import write_record
 from tests.paper.design import SMALL, WHOLE
-from tests.paper.synthetic_decoding import decode_record
+from tests.paper.synthetic_decoding import DYNATREE, decode_record
 from tests.paper.synthetic_sdtp import sdtp_record
 
 
@@ -120,7 +119,7 @@ def test_a_repeated_document_is_an_error(study, tmp_path):
 
 
 def test_a_drafting_arm_must_stand_beside_autoregressive_decoding(study, tmp_path):
-    record = decode_record("F2", 4, 1.5, 1.0, (Shape(depth=6), Pruning()), False, 0)
+    record = decode_record("F2", 4, 1.5, 1.0, DYNATREE["F2"][-2], False, 0)
     wrong = record.model_copy(update={"spec": record.spec.model_copy(update={"reference": "generate"})})
     with pytest.raises(UserError, match=r"F2\.json: a drafting arm"):
         collected(replaced(study.plan, tmp_path, "F2", wrong))

@@ -7,10 +7,12 @@ import pytest
 
 from ablations.paper import style
 from ablations.paper.drawing.bound import bound_figure, bound_points
-from ablations.paper.drawing.forward import forward_figure
+from ablations.paper.drawing.depth import depth_figure
 from ablations.paper.drawing.keep_ratio import keep_ratio_figure, keep_ratio_rows
 from ablations.paper.drawing.sweep import sweep_figure
+from ablations.paper.drawing.waterfall import backward_figure, forward_figure
 from ablations.paper.figures import FIGURES, write_figures
+from ablations.paper.formatting import FEWEST_ROUNDS
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +41,30 @@ def test_the_forward_figure_shows_every_row_and_each_contribution(study):
         "+ pruning",
     ]
     assert [text[:1] for text in texts(right)] == ["\u00d7"] * 3
+
+
+def test_the_backward_figure_starts_at_the_full_method(study):
+    left, right = backward_figure(study.summary).axes
+    labels = [label.get_text() for label in left.get_yticklabels()]
+    assert labels == [
+        "full method",
+        "\u2212 tree",
+        "\u2212 pruning",
+        "\u2212 branching",
+        "\u2212 depth",
+        "\u2212 drafter",
+    ]
+    assert len(texts(right)) == 5
+
+
+def test_acceptance_by_depth_is_of_what_was_tested(study):
+    rows, kinds = depth_figure(study.summary).axes
+    assert [line.get_label() for line in kinds.lines] == ["code", "docs"]
+    assert [line.get_label() for line in rows.lines] == ["F2", "F3", "F4"]
+    (full,) = [line for line in rows.lines if line.get_label() == "F4"]
+    depths = study.summary.row("F4").decoding.depths
+    assert full.get_ydata()[0] == depths[0].accepted / depths[0].tested
+    assert len(full.get_ydata()) == sum(item.tested >= FEWEST_ROUNDS for item in depths) < len(depths)
 
 
 def test_figures_are_drawn_for_a_study_without_records(render, tmp_path):

@@ -136,8 +136,8 @@ def test_joint_conclusions(render, study):
 
 
 def test_ties_and_departures_are_counted(study, render):
-    assert "86 of 86 generations are identical" in study.section
-    assert "the other 12 depart at a tie" in render(unmatched=2).section
+    assert "198 of 198 generations are identical" in study.section
+    assert "the other 26 depart at a tie" in render(unmatched=2).section
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -285,8 +285,8 @@ def test_each_kind_of_change_has_its_control_sentence(whole, name, sentence):
 
 def test_every_part_of_the_design_has_its_own_heading(whole):
     headings = re.findall(r"\\subsection\{(.*)\}", whole.section)
-    assert len(headings) == len(set(headings)) == 15
-    assert "changes a component" not in whole.section
+    assert len(headings) == len(set(headings)) == 20
+    assert "changes a component of SDTP" not in whole.section
 
 
 def test_floats_without_their_part_stand_in_the_first(render):
@@ -298,3 +298,22 @@ def test_floats_without_their_part_stand_in_the_first(render):
         assert section.count(f"{{{name}}}") == 1
         assert f"{{{name}}}" in first
     assert "figures/keep_ratio.pdf" not in section
+
+
+def test_each_decoding_row_is_said_to_differ_by_what_it_changes(study):
+    said = {name: paragraph(study.section, name) for name in ("E2", "E3", "O1", "PL", "N1", "N3", "X1")}
+    assert "between one and three children" in said["E2"]
+    assert "proportional control" in said["E3"]
+    assert "promise more accepted tokens" in said["O1"]
+    assert (
+        r"Where F4 has an n-gram model with live context, prompt lookup~\cite{saxena2023lookup} drafts"
+        in said["PL"]
+    )
+    assert "A drafter is added to F1: a draft distilled from the target" in said["N1"]
+    assert r"\texttt{shape.branching} (from \texttt{1} to \texttt{2})" in said["N3"]
+    assert r"\texttt{shape.depth} (from \texttt{7} to \texttt{8})" in said["X1"]
+
+
+def test_the_change_of_depth_in_the_forward_rows_is_named(study):
+    text = study.section[study.section.index("Building the tree decoder up") :]
+    assert "The depth of the draft changes at F3 (from 6 to 7) together with other settings" in text

@@ -1,5 +1,6 @@
 """Tables: cells from the summary only, nothing left out, the same bytes every time."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from ablations.study.contracts.paper import Experiment
 from tests.paper.conftest import TEMPLATES
 from tests.paper.design import WHOLE
 from tests.paper.recompute_cells import check
+from tests.paper.synthetic_decoding import DYNATREE, SHARED
 
 
 def test_an_independent_recomputation_agrees(study):
@@ -34,6 +36,11 @@ def test_the_recomputation_notices_a_changed_cell_anywhere(whole, tmp_path):
         "sdtp_ranking.tex": ("$0.64$", "$0.65$"),
         "sdtp_pipeline.tex": ("$195$\\,KiB", "$196$\\,KiB"),
         "sweep.tex": ("$1.5\\%$", "$1.6\\%$"),
+        "decoding_adaptation.tex": ("$1.07\\times$", "$1.08\\times$"),
+        "decoding_drafter.tex": ("$0.81\\times$", "$0.11\\times$"),
+        "decoding_neural.tex": ("$0.98\\times$", "$0.11\\times$"),
+        "decoding_kinds.tex": ("$0.600$\\,s", "$0.601$\\,s"),
+        "decoding_rounds.tex": ("$84.8\\%$", "$84.9\\%$"),
     }
     for table, (before, after) in changes.items():
         path = tmp_path / "tables" / table
@@ -114,6 +121,32 @@ def test_a_table_without_rows_is_empty(study):
     for name in ("sdtp_further.tex", "sdtp_pipeline.tex", "sweep.tex"):
         lines = [line for line in study.table(name).splitlines() if line and not line.startswith("%")]
         assert lines == []
+
+
+def test_decoding_rows_stand_in_the_table_of_their_section(study):
+    for name, rows in {
+        "adaptation": ["F4", "E2", "E3", "O1"],
+        "drafter": ["F4", "PL"],
+        "neural": ["N1", "N3"],
+        "further": ["F4", "X1"],
+    }.items():
+        assert re.findall(r"^    % (\w+):", study.table(f"decoding_{name}.tex"), re.M) == rows
+
+
+def test_records_that_rows_share_stand_in_the_tables_by_kind_once(study):
+    rows = re.findall(r"^    % (\w+):", study.table("decoding_kinds.tex"), re.M)
+    assert rows == [name for name in DYNATREE if name not in SHARED]
+    drafting = re.findall(r"^    % (\w+):", study.table("decoding_rounds.tex"), re.M)
+    assert drafting == [name for name in rows if name != "F1"]
+
+
+def test_every_decoding_row_that_was_predicted_has_its_verdict(study):
+    tables = "".join(path.read_text() for path in study.tables.glob("decoding*.tex"))
+    for row in study.summary.rows:
+        if row.method == "dynatree" and row.parts:
+            bold = r"\textbf{\boldmath " + row.id + "} &"
+            lines = [line for line in tables.splitlines() if line.strip().startswith((f"{row.id} &", bold))]
+            assert any(rf"\ablationverdict{{{row.verdict}}}" in line for line in lines)
 
 
 def test_an_experiment_added_to_the_plan_is_in_the_table(render):

@@ -7,9 +7,10 @@ import matplotlib.pyplot as plt
 
 from ablations.paper import style
 from ablations.paper.drawing.bound import bound_figure
-from ablations.paper.drawing.forward import forward_figure
+from ablations.paper.drawing.depth import depth_figure
 from ablations.paper.drawing.keep_ratio import keep_ratio_figure
 from ablations.paper.drawing.sweep import sweep_figure
+from ablations.paper.drawing.waterfall import backward_figure, forward_figure
 from ablations.paper.summary import Summary
 from ablations.study.cli import one_line_errors
 from ablations.study.record_io import read_contract
@@ -19,6 +20,8 @@ FIGURES = {
     "bound": bound_figure,
     "sweep": sweep_figure,
     "forward": forward_figure,
+    "depth": depth_figure,
+    "backward": backward_figure,
 }
 """Every figure by name; one without data says so."""
 

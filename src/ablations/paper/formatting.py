@@ -18,6 +18,9 @@ PERCENT_DECIMALS = 1
 LARGEST_FACTOR = 1000.0
 """Beyond it a factor is only said to be larger: two noisy documents tell no more."""
 
+FEWEST_ROUNDS = 10
+"""A share of fewer rounds is in no figure: it would be noise."""
+
 ABSENT = "---"
 """What a cell without a value shows."""
 
@@ -173,7 +176,13 @@ FILTERS: dict[str, Callable[..., str]] = {
 }  # fmt: skip
 """What templates may use to print a value."""
 
-CONSTANTS: dict[str, Any] = {"ABSENT": ABSENT, "POWER": POWER, "T_BELOW": T_BELOW, "mark": mark}
+CONSTANTS: dict[str, Any] = {
+    "ABSENT": ABSENT,
+    "FEWEST_ROUNDS": FEWEST_ROUNDS,
+    "POWER": POWER,
+    "T_BELOW": T_BELOW,
+    "mark": mark,
+}
 """What else templates may use."""
 
 

@@ -11,7 +11,15 @@ import numpy as np
 
 from ablations.paper.rendering import render
 from ablations.paper.summary import Machine, Row, Summary
-from ablations.paper.tables import further_rows, pipeline_rows, sdtp_rows
+from ablations.paper.tables import (
+    PARTS,
+    drafting_rows,
+    further_rows,
+    part_rows,
+    pipeline_rows,
+    recorded_rows,
+    sdtp_rows,
+)
 from ablations.study.cli import one_line_errors
 from ablations.study.contracts.paper import Method
 from ablations.study.files import write_text
@@ -23,7 +31,7 @@ KNOWN = {
         *("baseline", "pruner", "losses", "target", "ratio", "selection"),
         *("preserve", "positions", "layers", "parallel"),
     ),
-    "dynatree": ("forward", "backward"),
+    "dynatree": ("forward", "backward", *PARTS),
 }
 """Sections that have a heading and an opening of their own; any other gets a general one."""
 
@@ -36,6 +44,8 @@ FLOATS: dict[str, tuple[Method, str]] = {
     "pipeline": ("sdtp", "parallel"),
     "forward": ("dynatree", "forward"),
     "backward": ("dynatree", "backward"),
+    **{part: ("dynatree", part) for part in PARTS},
+    "further": ("dynatree", "forward"),
 }
 """Tables and figures with the part each belongs to; without that part it goes to the method's first."""
 
@@ -83,8 +93,9 @@ def _placed(summary: Summary, parts: Sequence[tuple[Method, str]]) -> dict[str, 
         "ranking": bool(summary.ranking),
         "sweep": bool(summary.sweeps),
         "pipeline": bool(pipeline_rows(summary)),
+        "further": bool(part_rows(summary, None)),
         # These are about the rows of one part.
-        **{name: FLOATS[name] in parts for name in ("keep_ratio", "forward", "backward")},
+        **{name: FLOATS[name] in parts for name in ("keep_ratio", "forward", "backward", *PARTS)},
     }
     places = {}
     for name, home in FLOATS.items():
@@ -137,7 +148,9 @@ def render_section(summary: Summary, templates: Path) -> str:
         "ablation.tex.j2",
         summary,
         groups=groups(summary),
-        appendix=bool(sdtp_rows(summary)),
+        sdtp=bool(sdtp_rows(summary)),
+        decoding=bool(recorded_rows(summary)),
+        drafting=bool(drafting_rows(summary)),
         further=further_rows(summary),
         machines=environments,
         few=any(item.estimate.n < T_BELOW for item in summary.comparisons),

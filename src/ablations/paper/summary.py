@@ -73,6 +73,11 @@ class Row(Contract):
     verdict: Verdict
     """Verdict on all of them together."""
 
+    @property
+    def changed(self) -> dict[str, Any]:
+        """Its own values of the settings in `differences`, by key."""
+        return {item.key: item.arm for item in self.differences}
+
 
 class Machine(Contract):
     """Where and with what some of the experiments were measured."""

@@ -13,6 +13,9 @@ from ablations.study.record_io import read_contract
 MAIN_ROWS = 16
 """Most rows of the main SDTP table, which has to fit a page; more of them go to the appendix."""
 
+PARTS = ("adaptation", "drafter", "neural")
+"""Sections whose decoding rows have a table of their own."""
+
 
 def sdtp_rows(summary: Summary) -> list[Row]:
     """Every SDTP experiment, in the order of the configuration."""
@@ -49,9 +52,46 @@ def backward_rows(summary: Summary) -> list[Row]:
     return decoding_rows(summary, [settings.full_method, *removed])
 
 
+def part_rows(summary: Summary, part: str | None) -> list[Row]:
+    """Decoding rows of one of `PARTS` that are in neither the forward nor the backward table.
+
+    The full method stands first where one of them is compared with it.
+
+    Args:
+        summary: The study.
+        part: Their section; None for the rows of all sections that are none of `PARTS`.
+    """
+    settings = summary.settings
+    listed = {*settings.forward, *settings.backward, settings.full_method}
+    rows = [
+        row
+        for row in summary.rows
+        if row.method == "dynatree"
+        and row.id not in listed
+        and part == (row.section if row.section in PARTS else None)
+    ]
+    compared = any(row.versus == settings.full_method for row in rows)
+    return [*decoding_rows(summary, [settings.full_method] if compared else []), *rows]
+
+
+def recorded_rows(summary: Summary) -> list[Row]:
+    """Every decoding experiment; of those that share a record the first."""
+    found: dict[str, Row] = {}
+    for row in summary.rows:
+        if row.method == "dynatree":
+            found.setdefault(row.files[0].path, row)
+    return list(found.values())
+
+
+def drafting_rows(summary: Summary) -> list[Row]:
+    """The same without autoregressive decoding."""
+    return [row for row in recorded_rows(summary) if row.decoding is None or not row.decoding.autoregressive]
+
+
 def write_tables(summary: Summary, templates: Path, folder: Path) -> None:
     """Render every table into `folder`."""
-    further = further_rows(summary)
+    further, drafting = further_rows(summary), drafting_rows(summary)
+    deepest = max((len(row.decoding.depths) for row in drafting if row.decoding is not None), default=0)
     contexts = {
         "sdtp_matrix.tex": {"rows": main_rows(summary), "further": further},
         "sdtp_further.tex": {"rows": further},
@@ -62,6 +102,10 @@ def write_tables(summary: Summary, templates: Path, folder: Path) -> None:
         "sweep.tex": {},
         "decoding.tex": {"rows": decoding_rows(summary, summary.settings.forward)},
         "decoding_backward.tex": {"rows": backward_rows(summary)},
+        **{f"decoding_{part}.tex": {"rows": part_rows(summary, part)} for part in PARTS},
+        "decoding_further.tex": {"rows": part_rows(summary, None)},
+        "decoding_kinds.tex": {"rows": recorded_rows(summary)},
+        "decoding_rounds.tex": {"rows": drafting, "depths": max(1, deepest)},
     }
     texts = {name: render(templates, f"{name}.j2", summary, **context) for name, context in contexts.items()}
     for name, text in texts.items():

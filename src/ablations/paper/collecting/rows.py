@@ -16,7 +16,7 @@ from ablations.study.statistics import Comparison
 from ablations.study.verdicts import combine, judge_experiment
 
 # What a comparison's control sentence is about; budgets and references are reported elsewhere.
-_DECODING_COMPONENTS = ("drafter", "shape", "pruning")
+_DECODING_COMPONENTS = ("drafter", "shape", "pruning", "adaptation")
 _SDTP_COMPONENTS = (
     "importance",
     "layers",

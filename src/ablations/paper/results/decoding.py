@@ -6,33 +6,70 @@ from ablations.study.contracts.base import Contract
 from ablations.study.statistics import Estimate
 
 
-class DecodingResult(Contract):
-    """One decoding configuration against autoregressive decoding, beside which it was measured."""
+class DepthCount(Contract):
+    """How often drafting reached one depth, and how often the target accepted a node there."""
 
-    autoregressive: bool
-    """Whether this is autoregressive decoding itself; its speed-up is one by definition."""
-    speedup: Estimate
-    """Log speed-up over autoregressive decoding per prompt."""
-    library_speedup: Estimate | None
-    """Autoregressive decoding only: log speed-up over `transformers` `generate`; else null."""
-    throughput: PositiveFloat
-    """New tokens per second, prefill included: all tokens over all prompts' mean times."""
-    tokens_per_forward: PositiveFloat
-    """Acceptance length: accepted draft tokens + 1 per target forward."""
-    nodes_per_round: NonNegativeFloat
-    """Drafted nodes that the target verifies in one round."""
-    draft_share: float | None
-    """Share of drafting in the time of drafting and verifying; null where neither was timed."""
+    tested: PositiveInt
+    """Rounds in which all nodes above were accepted and children were drafted."""
+    accepted: NonNegativeInt
+    """Those rounds in which one of the children was accepted and emitted."""
+
+
+class DecodingMeasures(Contract):
+    """What decoding of some prompts measured; counts and shares of time are over all of them together."""
+
     prompts: PositiveInt
     """Prompts."""
     new_tokens: PositiveInt
     """Tokens generated over all prompts."""
+    speedup: Estimate
+    """Log speed-up over autoregressive decoding per prompt."""
+    throughput: PositiveFloat
+    """New tokens per second, prefill included: all tokens over all prompts' mean times."""
+    first_seconds: PositiveFloat
+    """Seconds until the first token, the draft's own prefill included; a mean over prompts."""
+    token_seconds: PositiveFloat | None
+    """Seconds per token after the first, over all prompts; null where every prompt gave one token."""
+    tokens_per_forward: PositiveFloat
+    """Acceptance length: accepted draft tokens + 1 per target forward."""
+    forwards_per_token: NonNegativeFloat | None
+    """Target forwards after prefill per token after the first; null where there is no such token."""
+    nodes_per_round: NonNegativeFloat
+    """Drafted nodes that the target verifies in one round."""
+    accepted_per_node: float | None
+    """Accepted draft tokens over drafted nodes; null where nothing was drafted."""
+    draft_share: float | None
+    """Share of drafting in the time of the rounds; null where none was timed."""
+    verify_share: float | None
+    """Share of the target's forwards in it."""
+    bookkeeping_share: float | None
+    """Share of all else: growing and choosing trees, masks, acceptance, compacting the cache."""
+    depths: tuple[DepthCount, ...]
+    """Acceptance at depth 1, 2, and so on, given that all above was accepted."""
     matched: NonNegativeInt
     """Prompts whose tokens equal the target's own greedy tokens."""
     tied: NonNegativeInt
     """Prompts that depart from them, at a top-2 margin within the stated tolerance."""
     repeated_4grams: float
     """Mean share of generated 4-grams that occurred before in the same text."""
+
+
+class KindMeasures(DecodingMeasures):
+    """The same of one kind of prompts."""
+
+    kind: str
+    """Name of the kind."""
+
+
+class DecodingResult(DecodingMeasures):
+    """One decoding configuration against autoregressive decoding, beside which it was measured."""
+
+    autoregressive: bool
+    """Whether this is autoregressive decoding itself; its speed-up is one by definition."""
+    library_speedup: Estimate | None
+    """Autoregressive decoding only: log speed-up over `transformers` `generate`; else null."""
+    kinds: tuple[KindMeasures, ...]
+    """Each kind of prompts by itself, in the order of the configuration."""
 
 
 class PromptKind(Contract):

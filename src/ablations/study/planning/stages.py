@@ -55,12 +55,13 @@ TABLES = [
     f"paper/tables/{name}.tex"
     for name in (
         *("sdtp_matrix", "sdtp_further", "sdtp_quality", "sdtp_cost", "sdtp_ranking", "sdtp_pipeline"),
-        *("sweep", "decoding", "decoding_backward"),
+        *("sweep", "decoding", "decoding_backward", "decoding_adaptation", "decoding_drafter"),
+        *("decoding_neural", "decoding_further", "decoding_kinds", "decoding_rounds"),
     )
 ]
 FIGURES = [
     f"paper/figures/{name}.{kind}"
-    for name in ("keep_ratio", "bound", "sweep", "forward")
+    for name in ("keep_ratio", "bound", "sweep", "forward", "depth", "backward")
     for kind in ("pdf", "png")
 ]
 SECTION = "paper/ablation.tex"
