@@ -3,6 +3,7 @@
 #   snakemake --cores 1 paper/ablation.tex       the section, its tables and figures
 #   snakemake --cores 1 records                  the measurements alone
 #   snakemake --cores 1 A7                       one experiment
+#   snakemake --cores 1 results/benchmark/decoding.json   every way to decode, side by side in one process
 #   snakemake --cores 1 paper/ablation.pdf       the compiled section (needs latexmk)
 
 
@@ -19,6 +20,7 @@ include: "workflow/rules/plan.smk"
 include: "workflow/rules/prepare.smk"
 include: "workflow/rules/sdtp.smk"
 include: "workflow/rules/dynatree.smk"
+include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/paper.smk"
 
 

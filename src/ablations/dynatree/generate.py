@@ -1,9 +1,11 @@
 """Greedy decoding by the `generate` method of `transformers`, as a reference from outside this project."""
 
+from collections.abc import Mapping
 from time import perf_counter
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
@@ -11,19 +13,28 @@ from ablations.dynatree.decoding import Generation
 from ablations.lm.layered import LayeredLM
 
 
-def decode_with_transformers(target: LayeredLM, prompt: list[int], limit: int) -> Generation:
+def decode_with_transformers(
+    target: LayeredLM,
+    prompt: list[int],
+    limit: int,
+    assistant: nn.Module | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Generation:
     """Greedy decoding with the default (dynamic) cache of `transformers`.
 
     Args:
         target: The model.
         prompt: Token ids.
         limit: Most new tokens; end of sequence stops earlier.
+        assistant: A causal LM with the target's vocabulary that drafts (assisted generation).
+        options: Further settings of `GenerationConfig`, by name: of prompt lookup, or of the assistant.
 
     Returns:
-        The generation; one round per token after the first, its parts not timed.
+        The generation; one round per forward after the prefill, its parts not timed.
     """
     ids = torch.tensor([prompt], device=target.device)
     eos = sorted(target.eos_ids) or None
+    options = options or {}
     config = GenerationConfig(
         do_sample=False,
         num_beams=1,
@@ -32,28 +43,42 @@ def decode_with_transformers(target: LayeredLM, prompt: list[int], limit: int) -
         max_new_tokens=limit,
         eos_token_id=eos,
         pad_token_id=eos[0] if eos else 0,
+        **options,
     )
-    clock = _FirstToken()
+    if assistant is not None:
+        # generate reads these from the assistant's own configuration, and a heuristic schedule changes them.
+        assistant.generation_config.update(**options)
+    clock = _Rounds()
     start = perf_counter()
     output = target.model.generate(
-        ids, attention_mask=torch.ones_like(ids), generation_config=config, streamer=clock
+        ids,
+        attention_mask=torch.ones_like(ids),
+        generation_config=config,
+        streamer=clock,
+        assistant_model=assistant,
     )
     tokens = output[0, len(prompt) :].tolist()
-    return Generation(tokens=tokens, accepted=[0] * (len(tokens) - 1), first_seconds=clock.at - start)
+    # A forward decides one of its tokens; the others are accepted candidates.
+    accepted = [emitted - 1 for emitted in clock.emitted[1:]]
+    return Generation(tokens=tokens, accepted=accepted, first_seconds=clock.first - start)
 
 
-class _FirstToken(BaseStreamer):
-    """Notes when the first token after the prompt comes."""
+class _Rounds(BaseStreamer):
+    """Notes how many tokens each forward emits, and when the first one does."""
 
     def __init__(self) -> None:
-        self._calls = 0
-        self.at = 0.0
+        self._in_prompt = True
+        self.emitted: list[int] = []
+        self.first = 0.0
 
     def put(self, value: Tensor) -> None:
         # generate streams the prompt first; a token's value is on the CPU when it is streamed.
-        self._calls += 1
-        if self._calls == 2:
-            self.at = perf_counter()
+        if self._in_prompt:
+            self._in_prompt = False
+            return
+        if not self.emitted:
+            self.first = perf_counter()
+        self.emitted.append(value.numel())
 
     def end(self) -> None:
         """Nothing is held back."""

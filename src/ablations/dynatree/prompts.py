@@ -6,12 +6,12 @@ from ablations.lm.checkpoint import load_tokenizer
 from ablations.lm.corpus import Window, read_corpus, windows
 from ablations.lm.document import Document
 from ablations.lm.layered import LayeredLM
-from ablations.study.contracts.dynatree import CostSpec, DecodeSpec
+from ablations.study.contracts.dynatree import Prompted
 from ablations.study.errors import UserError
 from ablations.study.job import JobFile
 
 
-def read_prompts(job: JobFile[DecodeSpec] | JobFile[CostSpec], target: LayeredLM) -> list[Window]:
+def read_prompts(job: JobFile[Prompted], target: LayeredLM) -> list[Window]:
     """Prompts of all sets of the spec, each set's in its corpus' order.
 
     Raises:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ablations.study.contracts.base import Contract
+from ablations.study.contracts.benchmark import TransformersArm, check_settings
 from ablations.study.contracts.dynatree import Adaptation, Drafter, Pruning, Shape
 from ablations.study.contracts.lm import Compute, ModelSource, Split, TextSource
 from ablations.study.contracts.paper import Expectation, Identifier, Identifiers, PaperSettings
@@ -276,6 +277,29 @@ class CostCalibration(Contract):
     """Timed forwards of each size; the fastest counts."""
 
 
+class BenchmarkSettings(Contract):
+    """The benchmark: the study's decoding arms and `transformers`, interleaved in one process."""
+
+    best_of: Annotated[Identifiers, Field(min_length=1)]
+    """Experiments of which the fastest stands for the method."""
+    transformers: dict[Identifier, TransformersArm]
+    """Settings of `generate` by name; assisted ones are run with the draft model of the first experiment
+    that has one (a drafter of kind `neural`)."""
+    prompts: PositiveInt | None = None
+    """Prompts of each kind; null: as many as `prompts` says."""
+    new_tokens: PositiveInt | None = None
+    """Most tokens generated per prompt; null: as in `decoding`."""
+    repeats: PositiveInt = 1
+    """Runs of each arm on each prompt, the order of arms rotating."""
+    compute: Compute | None = None
+    """How the benchmark is computed; null: as `decoding`."""
+
+    @model_validator(mode="after")
+    def _has_a_reference(self) -> Self:
+        check_settings(self.transformers)
+        return self
+
+
 class DecodingBudget(Contract):
     """Where one experiment's budget is smaller than the method's."""
 
@@ -305,6 +329,8 @@ class DynatreeConfig(Contract):
     """Budget of every experiment."""
     calibration: CostCalibration | None = None
     """What cost-aware trees are calibrated on; needed where an experiment has one."""
+    benchmark: BenchmarkSettings | None = None
+    """The benchmark of all arms in one process; null for none."""
     ablations: Annotated[dict[Identifier, DynatreeAblation], Field(min_length=1)]
     """Experiments by id, the full method included."""
     only: Identifiers | None = None

@@ -118,6 +118,33 @@ def estimate(values: pd.Series, resampling: Resampling) -> Estimate:
     return Estimate(value=mean, low=low, high=high, n=len(data), sd=deviation)
 
 
+def mean_of_kinds(values: pd.Series, alpha: float) -> Estimate:
+    """Mean over kinds of the mean over a kind's documents, with its interval.
+
+    Kinds weigh the same however many documents they have, and are not sampled: only documents are. The
+    interval is Student's t with the degrees of freedom of Welch (1947) and Satterthwaite (1946), each kind
+    with a variance of its own; with one kind it is that of the t test. A kind of a single document leaves
+    no interval.
+
+    Args:
+        values: One value per document, shape (n,), n >= 1; the index has a level `kind`.
+        alpha: The interval covers 1 - alpha.
+    """
+    kinds = values.groupby(level="kind")
+    counts, means = kinds.size(), kinds.mean()
+    mean = float(means.mean())
+    deviation = float(values.std(ddof=1)) if len(values) > 1 else None
+    if counts.min() < 2:
+        return Estimate(value=mean, low=None, high=None, n=len(values), sd=deviation)
+    variances = kinds.var(ddof=1) / counts
+    total = float(variances.sum())
+    if total == 0.0:
+        return Estimate(value=mean, low=mean, high=mean, n=len(values), sd=deviation)
+    freedom = total**2 / float((variances**2 / (counts - 1)).sum())
+    half = float(stats.t.ppf(1 - alpha / 2, freedom)) * math.sqrt(total) / len(counts)
+    return Estimate(value=mean, low=mean - half, high=mean + half, n=len(values), sd=deviation)
+
+
 def compare(
     arm: pd.Series,
     versus: pd.Series | None,

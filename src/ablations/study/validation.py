@@ -55,6 +55,13 @@ def load_study(raw: Mapping[str, Any]) -> StudyConfig:
             f"dynatree.ablations.{min(shared)}: this id is also in sdtp.ablations; ids are unique"
         )
     decoding = config.dynatree.ablations
+    if benchmark := config.dynatree.benchmark:
+        _known("dynatree.benchmark.best_of", benchmark.best_of, decoding, "dynatree.ablations")
+        if shared := set(benchmark.transformers) & set(decoding):
+            raise UserError(
+                f"dynatree.benchmark.transformers.{min(shared)}: this id is also in dynatree.ablations;"
+                " choose another"
+            )
     _known("paper.main", config.paper.main, [*config.sdtp.ablations, BASELINE], "sdtp.ablations")
     _known("paper.forward", config.paper.forward, decoding, "dynatree.ablations")
     _known("paper.backward", config.paper.backward, decoding, "dynatree.ablations")

@@ -275,8 +275,20 @@ class PromptSet(Contract):
     """Whether documents are a user's turn, to be put into the target's chat template."""
 
 
-class CostSpec(Contract):
-    """Job of `ablations.dynatree.calibrate_costs`: what drafting and verifying cost, and bring."""
+class Prompted(Contract):
+    """What every job that decodes prompts is told."""
+
+    prompts: tuple[PromptSet, ...]
+    """Which prompts."""
+    new_tokens: PositiveInt
+    """Most tokens generated per prompt; end of sequence stops earlier."""
+
+
+class CostSpec(Prompted):
+    """Job of `ablations.dynatree.calibrate_costs`: what drafting and verifying cost, and bring.
+
+    Its prompts are validation prompts, whose greedy continuations say which drafted nodes are accepted.
+    """
 
     drafter: DraftSpec
     """Who drafts."""
@@ -288,10 +300,6 @@ class CostSpec(Contract):
     """Tokens in the cache while costs are measured."""
     repeats: PositiveInt
     """Timed forwards of each size; the fastest counts."""
-    prompts: tuple[PromptSet, ...]
-    """Validation prompts whose greedy continuations say which drafted nodes are accepted."""
-    new_tokens: PositiveInt
-    """Most tokens generated per prompt."""
     compute: Compute
     """How the job computes."""
 
@@ -336,15 +344,11 @@ class ArmSpec(Contract):
         return self
 
 
-class DecodeSpec(ArmSpec):
+class DecodeSpec(ArmSpec, Prompted):
     """Job of `ablations.dynatree.decode`: one decoding configuration against its reference."""
 
     reference: Literal["autoregressive", "generate"]
     """Interleaved reference: this project's static-cache decoding, or `transformers` `generate`."""
-    prompts: tuple[PromptSet, ...]
-    """Which prompts."""
-    new_tokens: PositiveInt
-    """Most tokens generated per prompt; end of sequence stops earlier."""
     repeats: PositiveInt
     """Interleaved pairs per prompt, the order alternating."""
     warmup: NonNegativeInt = 1

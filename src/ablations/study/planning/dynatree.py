@@ -1,9 +1,11 @@
 """The DynaTree experiments of a study as jobs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ablations.study.config import DecodingBudget, DynatreeBaseline, Prompts, StudyConfig
+from ablations.study.contracts.benchmark import BenchmarkArm, BenchmarkSpec
 from ablations.study.contracts.dynatree import (
+    ArmSpec,
     CostAwareTree,
     CostSpec,
     DecodeSpec,
@@ -15,8 +17,11 @@ from ablations.study.planning.artefacts import Artefacts
 from ablations.study.planning.drafters import DrafterPlanner
 from ablations.study.planning.jobs import Job, Sources
 from ablations.study.planning.rows import Row, ablation_row
-from ablations.study.planning.stages import CALIBRATE_COSTS, DECODE
+from ablations.study.planning.stages import BENCHMARK, CALIBRATE_COSTS, DECODE
 from ablations.study.validation import changed, selected
+
+DRAFTED_FROM = ("draft", "ngram", "distilled", "costs")
+"""Inputs of a decoding job that its drafter and its trees are made of."""
 
 
 class DynatreePlanner:
@@ -37,6 +42,48 @@ class DynatreePlanner:
             job = self._decode(changed(config.baseline, ablation, key), ablation.budget, key)
             budget = ablation.budget.model_dump() if ablation.budget else {}
             yield ablation_row("dynatree", name, ablation, (job,), ablation.versus, budget)
+
+    def benchmark(self, rows: Iterable[Row]) -> Job | None:
+        """The job that measures the distinct arms of decoding experiments side by side.
+
+        Args:
+            rows: Decoding experiments with their jobs.
+
+        Returns:
+            The job; None where the configuration has no benchmark.
+        """
+        settings = self._config.benchmark
+        if settings is None:
+            return None
+        distinct: dict[str, Row] = {}
+        for row in rows:
+            distinct.setdefault(row.jobs[0].digest, row)
+        inputs = {"model": self._target}
+        arms = {}
+        for row in distinct.values():
+            (job,) = row.jobs
+            # A text of the prompts is no input of an arm; what two arms draft from may differ.
+            made = {name: job.inputs[name] for name in DRAFTED_FROM if name in job.inputs}
+            names = {name: f"{name}_{artefact.digest}" for name, artefact in made.items()}
+            inputs |= {names[name]: artefact for name, artefact in made.items()}
+            chosen = {field: getattr(job.spec, field) for field in ArmSpec.model_fields}
+            most = row.experiment.budget.get("prompts")
+            arms[row.experiment.id] = BenchmarkArm(**chosen, inputs=names, prompts=most)
+        prompts, texts = self._prompts(self._config.prompts, None)
+        if settings.prompts is not None:
+            prompts = tuple(chosen.model_copy(update={"count": settings.prompts}) for chosen in prompts)
+        decoding = self._config.decoding
+        spec = BenchmarkSpec(
+            arms=arms,
+            transformers=settings.transformers,
+            assistant=next((arm.inputs["draft"] for arm in arms.values() if "draft" in arm.inputs), None),
+            prompts=prompts,
+            new_tokens=settings.new_tokens or decoding.new_tokens,
+            repeats=settings.repeats,
+            warmup=decoding.warmup,
+            compute=settings.compute or decoding.compute,
+        )
+        return Job(BENCHMARK, spec, self._sources, inputs | texts)
 
     def _decode(self, components: DynatreeBaseline, budget: DecodingBudget | None, key: str) -> Job:
         config = self._config

@@ -3,6 +3,7 @@
 from functools import cached_property
 from pathlib import Path
 
+from ablations.study.contracts.benchmark import BenchmarkPlan
 from ablations.study.contracts.paper import PaperPlan
 from ablations.study.errors import UserError
 from ablations.study.planning.artefacts import Artefacts
@@ -36,14 +37,17 @@ class Plan:
         artefacts = Artefacts(self.config, self.sources)
         sdtp = SdtpPlanner(self.config, artefacts, self.sources)
         dynatree = DynatreePlanner(self.config, artefacts, self.sources)
-        self.rows = [*sdtp.rows(), *dynatree.rows()]
+        decoding = [*dynatree.rows()]
+        self.rows = [*sdtp.rows(), *decoding]
         self.sweeps = sdtp.sweeps()
+        self.benchmark = dynatree.benchmark(decoding)
 
     @cached_property
     def jobs(self) -> dict[str, Job]:
         """Every job of the study by digest."""
         found: dict[str, Job] = {}
-        for job in (*(job for row in self.rows for job in row.jobs), *self.sweeps):
+        further = (*self.sweeps, *([self.benchmark] if self.benchmark else []))
+        for job in (*(job for row in self.rows for job in row.jobs), *further):
             found |= job.with_inputs()
         return found
 
@@ -112,6 +116,25 @@ class Plan:
                 **{kind: texts[prompts.text] for kind, prompts in config.dynatree.prompts.items()},
             },
             sweeps=tuple(str(job.path) for job in self.sweeps),
+            code=code,
+        )
+
+    def benchmark_plan(self, code: str) -> BenchmarkPlan | None:
+        """What the benchmark's table is told of this study; None where it has no benchmark."""
+        settings = self.config.dynatree.benchmark
+        if settings is None or self.benchmark is None:
+            return None
+        arms = self.benchmark.spec.arms
+        # An experiment whose job is another's stands for that one.
+        first = {path: name for name in reversed(arms) for path in self.row(name).experiment.records}
+        running = {row.experiment.id: row.experiment for row in self.rows}
+        best_of = [first[running[name].records[0]] for name in settings.best_of if name in running]
+        return BenchmarkPlan(
+            study=self.config.study,
+            record=str(self.benchmark.path),
+            titles={name: running[name].title for name in arms},
+            best_of=tuple(best_of),
+            alpha=self.config.paper.thresholds.alpha,
             code=code,
         )
 

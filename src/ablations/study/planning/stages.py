@@ -44,6 +44,7 @@ DISTIL_TEACHER = Stage("distil_teacher", "ablations.dynatree.distil_teacher", _a
 DISTIL = Stage("distil", "ablations.dynatree.distil", _artefact("draft"))
 CALIBRATE_COSTS = Stage("calibrate_costs", "ablations.dynatree.calibrate_costs", _artefact("costs"))
 DECODE = Stage("decode", "ablations.dynatree.decode", RECORD)
+BENCHMARK = Stage("benchmark", "ablations.dynatree.benchmark", f"{RESULTS}/benchmark/{{digest}}.json")
 
 SUMMARY = f"{RESULTS}/summary.json"
 STAMP = f"{RESULTS}/stamp/{{rule}}.json"
@@ -51,6 +52,9 @@ COLLECT_STAMP = STAMP.format(rule="collect")
 TABLES_STAMP = STAMP.format(rule="tables")
 FIGURES_STAMP = STAMP.format(rule="figures")
 SECTION_STAMP = STAMP.format(rule="ablation_section")
+BENCHMARK_STAMP = STAMP.format(rule="benchmark_table")
+BENCHMARK_SUMMARY = f"{RESULTS}/benchmark/decoding.json"
+BENCHMARK_TABLE = f"{RESULTS}/benchmark/decoding.md"
 TABLES = [
     f"paper/tables/{name}.tex"
     for name in (

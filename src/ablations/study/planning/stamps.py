@@ -19,6 +19,9 @@ from ablations.study.files import (
 from ablations.study.planning.jobs import DIGEST_LENGTH
 from ablations.study.planning.plan import Plan
 from ablations.study.planning.stages import (
+    BENCHMARK_STAMP,
+    BENCHMARK_SUMMARY,
+    BENCHMARK_TABLE,
     COLLECT_STAMP,
     FIGURES,
     FIGURES_STAMP,
@@ -35,7 +38,7 @@ _REVISIONS = RESULTS / "revisions.json"
 
 
 def write_stamps(plan: Plan, root: Path) -> None:
-    """Write the stamps of the paper rules, those that changed.
+    """Write the stamps of the paper rules and of the benchmark's table, those that changed.
 
     Args:
         plan: The study.
@@ -56,6 +59,9 @@ def write_stamps(plan: Plan, root: Path) -> None:
     _write(FIGURES_STAMP, {"code": _code(plan, "ablations.paper.figures")}, [SUMMARY], FIGURES)
     section = {"code": _code(plan, "ablations.paper.section"), "templates": templates}
     _write(SECTION_STAMP, section, [SUMMARY, *TABLES, *FIGURES], [SECTION])
+    if benchmark := plan.benchmark_plan(_code(plan, "ablations.paper.benchmark")):
+        content = benchmark.model_dump(mode="json", exclude={"revision", "lost"})
+        _write(BENCHMARK_STAMP, content, [benchmark.record], [BENCHMARK_SUMMARY, BENCHMARK_TABLE])
 
 
 def _code(plan: Plan, module: str) -> str:

@@ -1,0 +1,214 @@
+"""Job: every way to decode the study's prompts, interleaved in one process on the same weights."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from ablations.dynatree.decode import WARMUP_TOKENS, Decoder, build_arm, repeated_share
+from ablations.dynatree.decoding import Generation
+from ablations.dynatree.exactness import TIE_MARGINS, count_ties
+from ablations.dynatree.generate import decode_with_transformers
+from ablations.dynatree.prompts import read_prompts
+from ablations.lm.checkpoint import load_model
+from ablations.lm.corpus import Window
+from ablations.lm.device import configure, device_name, peak_memory_bytes
+from ablations.lm.fused import fastest
+from ablations.lm.layered import LayeredLM
+from ablations.lm.packing import pack_linears
+from ablations.lm.timing import Timed, device_lock, stopwatch
+from ablations.study.contracts.benchmark import (
+    ArmRun,
+    BenchmarkSample,
+    BenchmarkSpec,
+    Greedy,
+    TransformersAssisted,
+)
+from ablations.study.contracts.dynatree import DecodeTotals
+from ablations.study.contracts.record import Outcome, Record
+from ablations.study.job import JobFile, Run, main
+from ablations.study.record_io import digests_of, environment_of, write_record
+
+
+def build_decoders(job: JobFile[BenchmarkSpec], target: LayeredLM, capacity: int) -> dict[str, Decoder]:
+    """A decoder for every arm of the study and every setting of `generate`, by name.
+
+    Assisted settings are left out where the spec has no assistant.
+
+    Args:
+        job: The job; knows where artefacts lie.
+        target: The model that decides, the same for all.
+        capacity: Most tokens of a prompt and its continuation.
+
+    Raises:
+        UserError: a contradictory spec, or a drafter of another vocabulary.
+    """
+    spec = job.spec
+    decoders: dict[str, Decoder] = {
+        name: build_arm(arm, _finder(job, arm.inputs), spec.compute, target, capacity)
+        for name, arm in spec.arms.items()
+    }
+    assistant = None
+    if spec.assistant is not None:
+        draft = load_model(job.path(spec.assistant), spec.compute, target.device)
+        pack_linears(draft)
+        assistant = draft.model
+    for name, setting in spec.transformers.items():
+        assisted = isinstance(setting, TransformersAssisted)
+        if assisted and assistant is None:
+            continue
+        decoders[name] = partial(
+            decode_with_transformers,
+            target,
+            assistant=assistant if assisted else None,
+            options=setting.model_dump(exclude={"method"}),
+        )
+    return decoders
+
+
+def _finder(job: JobFile[BenchmarkSpec], inputs: Mapping[str, str]) -> Callable[[str], Path]:
+    return lambda name: job.path(inputs.get(name, name))
+
+
+def rotated(names: list[str], turn: int) -> list[str]:
+    """The order of arms in one turn: each begins in its turn, and every other turn runs backwards."""
+    start = turn // 2 % len(names)
+    order = names[start:] + names[:start]
+    return order if turn % 2 == 0 else order[::-1]
+
+
+def arm_run(timed: list[Timed[Generation]], greedy: list[int], ties: int) -> ArmRun:
+    """What one arm did with one prompt, all repeats."""
+    generation = timed[-1][0]
+    parts = generation.draft_seconds + generation.verify_seconds
+    return ArmRun(
+        seconds=tuple(seconds for _, seconds in timed),
+        first_seconds=generation.first_seconds,
+        new_tokens=len(generation.tokens),
+        matched=generation.tokens == greedy,
+        ties=ties,
+        target_forwards=len(generation.accepted),
+        draft_forwards=generation.draft_forwards,
+        drafted=sum(generation.drafted),
+        draft_seconds=generation.draft_seconds,
+        verify_seconds=generation.verify_seconds,
+        bookkeeping_seconds=max(0.0, generation.round_seconds - parts),
+    )
+
+
+class Bench:
+    """All decoders of a benchmark, and how they are measured on a prompt.
+
+    Args:
+        spec: What is measured.
+        target: The model that decides.
+        decoders: Decoders by name, those of `build_decoders`.
+    """
+
+    def __init__(self, spec: BenchmarkSpec, target: LayeredLM, decoders: dict[str, Decoder]) -> None:
+        self._spec = spec
+        self._target = target
+        self._decoders = decoders
+        self._margin = TIE_MARGINS[spec.compute.dtype]
+        self._greedy = next(name for name, arm in spec.transformers.items() if isinstance(arm, Greedy))
+
+    def warm_up(self, prompt: list[int]) -> None:
+        """Run every decoder, untimed."""
+        for _ in range(self._spec.warmup):
+            for decoder in self._decoders.values():
+                decoder(prompt, WARMUP_TOKENS)
+
+    def active(self, place: int) -> list[str]:
+        """Decoders that run on a kind's prompt at `place`, counted from 0."""
+        most = {name: arm.prompts for name, arm in self._spec.arms.items()}
+        return [name for name in self._decoders if (limit := most.get(name)) is None or place < limit]
+
+    def measure(
+        self, window: Window, names: list[str], turn: int, progress: tqdm
+    ) -> tuple[BenchmarkSample, dict]:
+        """Run decoders on a prompt, interleaved, and check what they emit.
+
+        Args:
+            window: The prompt.
+            names: Which decoders.
+            turn: Number of the prompt, which decides the order.
+            progress: Is told of each run.
+
+        Returns:
+            The sample, and a row with the emitted tokens.
+
+        Raises:
+            UserError: an arm of the study emitted what is not the target's greedy token.
+        """
+        prompt = window.ids.tolist()
+        timed: dict[str, list[Timed[Generation]]] = {name: [] for name in names}
+        for repeat in range(self._spec.repeats):
+            for name in rotated(names, turn + repeat):
+                work = partial(self._decoders[name], prompt, self._spec.new_tokens)
+                timed[name].append(stopwatch(self._target.device, work))
+                progress.update()
+        greedy = timed[self._greedy][-1][0].tokens
+        runs = {}
+        for name in names:
+            tokens = timed[name][-1][0].tokens
+            ties = 0
+            if name in self._spec.arms:
+                document = f"{window.document} ({name})"
+                ties = count_ties(self._target, document, prompt, tokens, greedy, self._margin)
+            runs[name] = arm_run(timed[name], greedy, ties)
+        departed = {name: timed[name][-1][0].tokens for name in names if not runs[name].matched}
+        sample = BenchmarkSample(
+            document=window.document,
+            kind=window.kind,
+            prompt_tokens=len(prompt),
+            repeated_4grams=repeated_share(greedy, 4),
+            runs=runs,
+        )
+        return sample, {"document": window.document, "greedy": greedy, "departed": departed}
+
+
+@torch.inference_mode()
+def run(run: Run[BenchmarkSpec]) -> None:
+    """Measure every arm on every prompt, check exactness, write the record.
+
+    Raises:
+        UserError: bad input, or emitted tokens that are not the target's greedy ones.
+    """
+    spec = run.spec
+    device = configure(spec.compute)
+    target, layout = fastest(load_model(run.job.path("model"), spec.compute, device))
+    prompts = read_prompts(run.job, target)
+    capacity = max(len(window.ids) for window in prompts) + spec.new_tokens
+    bench = Bench(spec, target, build_decoders(run.job, target, capacity))
+    kinds = [window.kind for window in prompts]
+    active = [bench.active(kinds[:index].count(kind)) for index, kind in enumerate(kinds)]
+    total = spec.repeats * sum(map(len, active))
+    with device_lock(device), tqdm(total=total, desc="benchmark", unit="run", mininterval=2) as progress:
+        bench.warm_up(prompts[0].ids.tolist())
+        measured = [
+            bench.measure(window, names, turn, progress)
+            for turn, (window, names) in enumerate(zip(prompts, active, strict=True))
+        ]
+    record = Record[BenchmarkSpec, BenchmarkSample, DecodeTotals](
+        label=run.label,
+        module=run.job.module,
+        spec=spec,
+        outcome=Outcome(status="ok"),
+        samples=tuple(sample for sample, _ in measured),
+        totals=DecodeTotals(
+            tie_margin=TIE_MARGINS[spec.compute.dtype],
+            weight_layout=layout,
+            peak_memory_bytes=peak_memory_bytes(device),
+        ),
+        environment=environment_of(
+            run, device_name(device), device.type, spec.compute.threads, spec.compute.dtype
+        ),
+        digests=digests_of(run),
+    )
+    write_record(run.out, record, [row for _, row in measured])
+
+
+if __name__ == "__main__":
+    main("ablations.dynatree.benchmark", BenchmarkSpec, run, "Measure every way to decode, side by side.")

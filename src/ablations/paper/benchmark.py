@@ -1,0 +1,219 @@
+"""Rule `benchmark_table`: the record of the decoding benchmark, summed up and as a Markdown table."""
+
+import argparse
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ablations.paper.benchmark_table import markdown
+from ablations.paper.results.benchmark import ArmResult, DecodingBenchmark, Family, Speedup, TimeSplit
+from ablations.study.cli import one_line_errors
+from ablations.study.contracts.benchmark import (
+    ArmRun,
+    BenchmarkPlan,
+    BenchmarkSample,
+    BenchmarkSpec,
+    Greedy,
+    TransformersArm,
+    TransformersAssisted,
+    TransformersLookup,
+)
+from ablations.study.contracts.dynatree import DecodeTotals
+from ablations.study.contracts.record import Record
+from ablations.study.files import write_text
+from ablations.study.record_io import read_contract, read_record
+from ablations.study.statistics import mean_of_kinds
+
+BenchmarkRecord = Record[BenchmarkSpec, BenchmarkSample, DecodeTotals]
+
+NEURAL = ("neural", "distilled", "hybrid")
+"""Kinds of drafters that a network drafts in, alone or with n-grams."""
+
+
+class Rates:
+    """Log tokens per second of every arm, by kind and document, a mean over repeats.
+
+    Args:
+        samples: Samples of the record.
+        alpha: Intervals cover 1 - alpha.
+    """
+
+    def __init__(self, samples: Iterable[BenchmarkSample], alpha: float) -> None:
+        rates = {
+            (sample.kind, sample.document): {name: _log_rate(run) for name, run in sample.runs.items()}
+            for sample in samples
+        }
+        # One row for each prompt, one column for each arm; NaN where an arm had fewer prompts.
+        self._frame = pd.DataFrame.from_dict(rates, orient="index")
+        self._frame.index = pd.MultiIndex.from_tuples(self._frame.index, names=["kind", "document"])
+        self._alpha = alpha
+
+    def speedup(self, arm: str, versus: str) -> Speedup:
+        """An arm over another, on the prompts that both decoded."""
+        differences = (self._frame[arm] - self._frame[versus]).dropna()
+        found = mean_of_kinds(differences, self._alpha)
+        return Speedup(
+            arm=arm,
+            versus=versus,
+            value=math.exp(found.value),
+            low=None if found.low is None else math.exp(found.low),
+            high=None if found.high is None else math.exp(found.high),
+            prompts=found.n,
+            kinds=np.exp(differences.groupby(level="kind", sort=False).mean()).to_dict(),
+        )
+
+    def fastest(self, arms: Iterable[str], versus: str) -> str:
+        """The arm of the largest speed-up over another."""
+        return max(arms, key=lambda arm: self.speedup(arm, versus).value)
+
+
+def summarise(plan: BenchmarkPlan, record: BenchmarkRecord) -> DecodingBenchmark:
+    """Everything that ``results/benchmark/decoding.json`` says."""
+    spec = record.spec
+    rates = Rates(record.samples, plan.alpha)
+    families = _families(spec)
+    greedy = next(name for name, setting in spec.transformers.items() if isinstance(setting, Greedy))
+    autoregressive = [name for name, family in families.items() if family == "autoregressive"]
+    best_ar = rates.fastest([*autoregressive, greedy], greedy)
+    best_hf = rates.fastest([name for name, family in families.items() if family == "transformers"], greedy)
+    best = rates.fastest(plan.best_of, greedy) if plan.best_of else None
+    neural = [name for name, arm in spec.arms.items() if arm.drafter and arm.drafter.kind in NEURAL]
+    titles = plan.titles | {name: _title(setting) for name, setting in spec.transformers.items()}
+    return DecodingBenchmark(
+        speedup_over_best_ar=rates.speedup(best, best_ar) if best else None,
+        speedup_over_best_hf=rates.speedup(best, best_hf) if best else None,
+        neural_speedup_over_best_ar=(
+            rates.speedup(rates.fastest(neural, best_ar), best_ar) if neural else None
+        ),
+        study=plan.study,
+        record=plan.record,
+        best_ar=best_ar,
+        best_hf=best_hf,
+        best_of=plan.best_of,
+        notes=tuple(_notes(spec, families)),
+        prompts=pd.Series([sample.kind for sample in record.samples]).value_counts(sort=False).to_dict(),
+        new_tokens=spec.new_tokens,
+        repeats=spec.repeats,
+        tie_margin=record.totals.tie_margin,
+        weight_layout=record.totals.weight_layout,
+        repeated_4grams=float(np.mean([sample.repeated_4grams for sample in record.samples])),
+        arms=tuple(
+            _arm(name, titles[name], family, record.samples, rates, best_ar, best_hf)
+            for name, family in families.items()
+        ),
+        environment=record.environment,
+    )
+
+
+def _arm(
+    name: str,
+    title: str,
+    family: Family,
+    samples: Iterable[BenchmarkSample],
+    rates: Rates,
+    best_ar: str,
+    best_hf: str,
+) -> ArmResult:
+    runs = [sample.runs[name] for sample in samples if name in sample.runs]
+    tokens = sum(run.new_tokens for run in runs)
+    return ArmResult(
+        id=name,
+        title=title,
+        family=family,
+        tokens_per_second=tokens / sum(float(np.mean(run.seconds)) for run in runs),
+        over_best_ar=rates.speedup(name, best_ar),
+        over_best_hf=rates.speedup(name, best_hf),
+        tokens_per_forward=tokens / sum(1 + run.target_forwards for run in runs),
+        time=None if family == "transformers" else _split(runs),
+        prompts=len(runs),
+        identical=sum(run.matched for run in runs),
+        ties=sum(run.ties for run in runs),
+    )
+
+
+def _split(runs: Iterable[ArmRun]) -> TimeSplit:
+    parts = pd.DataFrame(
+        {
+            "first_token": run.first_seconds,
+            "draft": run.draft_seconds,
+            "verify": run.verify_seconds,
+            "bookkeeping": run.bookkeeping_seconds,
+        }
+        for run in runs
+    ).sum()
+    return TimeSplit(**(parts / parts.sum()).to_dict())
+
+
+def _families(spec: BenchmarkSpec) -> dict[str, Family]:
+    """Arms that were run, the study's first."""
+    own: dict[str, Family] = {
+        name: "drafting" if arm.drafter else "autoregressive" for name, arm in spec.arms.items()
+    }
+    ran: Mapping[str, Family] = {
+        name: "transformers"
+        for name, setting in spec.transformers.items()
+        if spec.assistant is not None or not isinstance(setting, TransformersAssisted)
+    }
+    return own | ran
+
+
+def _notes(spec: BenchmarkSpec, families: Mapping[str, Family]) -> Iterable[str]:
+    yield "The fastest of several arms was chosen on the same prompts that it is reported on."
+    absent = [name for name in spec.transformers if name not in families]
+    if absent:
+        yield (
+            f"Assisted generation ({', '.join(absent)}) was not run: no drafter of the study is a causal LM"
+            " that `transformers` runs by itself (n-grams are no network, and a distilled draft reads the"
+            " target's hidden states)."
+        )
+    most = max(chosen.count for chosen in spec.prompts)
+    fewer = [f"{name} {arm.prompts}" for name, arm in spec.arms.items() if (arm.prompts or most) < most]
+    if fewer:
+        yield f"Slow arms decoded only the first prompts of each kind: {', '.join(fewer)}."
+
+
+def _title(setting: TransformersArm) -> str:
+    match setting:
+        case Greedy():
+            return "`generate`"
+        case TransformersLookup():
+            return (
+                f"`generate`, prompt lookup: {setting.prompt_lookup_num_tokens} tokens,"
+                f" n-grams up to {setting.max_matching_ngram_size}"
+            )
+        case TransformersAssisted():
+            return (
+                f"`generate`, assisted: {setting.num_assistant_tokens} tokens"
+                f" ({setting.num_assistant_tokens_schedule}),"
+                f" confidence {setting.assistant_confidence_threshold:g}"
+            )
+
+
+def _log_rate(run: ArmRun) -> float:
+    return float(np.mean([math.log(run.new_tokens / seconds) for seconds in run.seconds]))
+
+
+def main() -> None:
+    """Command line of the rule `benchmark_table`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ablations.paper.benchmark",
+        description="Sum the decoding benchmark up.",
+        epilog="example: python -m ablations.paper.benchmark --plan results/stamp/benchmark_table.json"
+        " --out results/benchmark/decoding.json --table results/benchmark/decoding.md",
+    )
+    parser.add_argument("--plan", type=Path, required=True, help="which record, and how it is summed up")
+    parser.add_argument("--out", type=Path, required=True, help="summary to write, atomically")
+    parser.add_argument("--table", type=Path, required=True, help="Markdown table to write, atomically")
+    arguments = parser.parse_args()
+    with one_line_errors(arguments.out):
+        plan = read_contract(arguments.plan, BenchmarkPlan)
+        found = summarise(plan, read_record(Path(plan.record), BenchmarkRecord))
+        write_text(arguments.out, found.model_dump_json(indent=1) + "\n")
+        write_text(arguments.table, markdown(found))
+
+
+if __name__ == "__main__":
+    main()
