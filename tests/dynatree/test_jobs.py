@@ -10,6 +10,7 @@ import pytest
 from ablations.dynatree import calibrate_costs, decode, fit_ngram
 from ablations.dynatree.arm import read_costs
 from ablations.dynatree.ngram import NgramCounts
+from ablations.dynatree.repetition import repeated_share
 from ablations.lm.prepare_model import prepare_model
 from ablations.lm.prepare_text import prepare_text
 from ablations.study.artefact import Manifest
@@ -282,6 +283,6 @@ def test_draft_costs_are_fitted_and_never_negative():
 
 
 def test_repeated_share_counts_later_occurrences():
-    assert decode.repeated_share([1, 2, 3], 4) == 0.0
-    assert decode.repeated_share([1, 2, 3, 4, 5, 6], 4) == 0.0
-    assert decode.repeated_share([7] * 8, 4) == pytest.approx(4 / 5)
+    assert repeated_share([1, 2, 3], 4) == 0.0
+    assert repeated_share([1, 2, 3, 4, 5, 6], 4) == 0.0
+    assert repeated_share([7] * 8, 4) == pytest.approx(4 / 5)

@@ -51,5 +51,10 @@ def study(render) -> Study:
 
 @pytest.fixture(scope="session")
 def whole(render) -> Study:
-    """Every row of the full design, with sweeps."""
-    return render(design=WHOLE, lengths=(512, 1024, 2048, 4096), settings={"main": ("baseline", "A1", "A7")})
+    """Every row of the full design, with sweeps and grids."""
+    return render(
+        design=WHOLE,
+        lengths=(512, 1024, 2048, 4096),
+        grids=True,
+        settings={"main": ("baseline", "A1", "A7")},
+    )

@@ -203,6 +203,7 @@ def check(plan: Path, tables: Path) -> Checker:
             elif "crashed" not in cells[2] and "not run" not in cells[2]:
                 checker.problems.append(f"{where}: no result, but the row shows {cells[2]}")
     _check_sweep(checker, study, tables / "sweep.tex")
+    _check_grid(checker, study, tables / "grid.tex")
     for table, check_kind in BY_KIND.items():
         _check_kinds(checker, study, tables / table, check_kind)
     return checker
@@ -345,6 +346,37 @@ def _check_sweep(checker: Checker, study: Study, table: Path) -> None:
             low, high = CELL.fullmatch(cell)[2].strip("$[]").split(",\\,")
             checker.point(f"{where} smallest", low, ratios.min())
             checker.point(f"{where} largest", high, ratios.max())
+
+
+def _check_grid(checker: Checker, study: Study, table: Path) -> None:
+    """Rows of the grids carry draft, length and kind of prompts themselves; some stand in both grids."""
+    found = {}
+    for name in ("trees", "lengths"):
+        path = Path(study.plan["grids"].get(name, ""))
+        for point in json.loads(path.read_text())["points"] if path.is_file() else []:
+            shape, tau = point["tree"]["shape"], point["tree"]["pruning"]["tau"]
+            for kind in [None, *({row["kind"]: 0 for row in point["samples"]} if name == "lengths" else ())]:
+                key = shape["method"], shape["depth"], shape["branching"], tau, point["tokens"], kind
+                samples = [row for row in point["samples"] if kind in (None, row["kind"]) and row["rounds"]]
+                found.setdefault(key, []).append(samples)
+    lines = [line for line in table.read_text().splitlines() if re.match(r"\s*(linear|tree) & ", line)]
+    if len(lines) != sum(map(len, found.values())):
+        checker.problems.append(f"grid.tex: {len(lines)} rows for {sum(map(len, found.values()))} points")
+    for line in lines:
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)&", line.strip().removesuffix("\\\\"))]
+        tau = None if cells[3] == "---" else float(cells[3].strip("$"))
+        kind = None if cells[5] == "all" else cells[5]
+        key = cells[0], int(cells[1]), int(cells[2]), tau, int(cells[4]), kind
+        samples = found[key].pop(0)
+        where, rounds = f"grid.tex {key}", sum(row["rounds"] for row in samples)
+        checker.point(f"{where} tokens", cells[6], np.mean([row["new_tokens"] for row in samples]))
+        repeated = 100 * np.mean([row["repeated_4grams"] for row in samples])
+        checker.point(f"{where} repeated", cells[7], repeated)
+        accepted, drafted = (sum(row[name] for row in samples) for name in ("accepted", "drafted"))
+        checker.point(f"{where} tokens/forward", cells[8], (accepted + rounds) / rounds)
+        checker.point(f"{where} nodes", cells[9], drafted / rounds)
+        prices = np.array([np.log(row["reference_seconds"] / row["seconds"]) for row in samples])
+        checker.estimate(f"{where} price", cells[10], prices, np.exp)
 
 
 def _check_decoding(

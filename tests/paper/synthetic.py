@@ -14,7 +14,10 @@ from ablations.study.files import write_text
 from ablations.study.record_io import write_record
 from tests.paper.design import SMALL, WHOLE, Row
 from tests.paper.synthetic_decoding import DYNATREE, SHARED, decode_record
+from tests.paper.synthetic_grid import length_grid, tree_grid
 from tests.paper.synthetic_sdtp import sdtp_record, sweep
+
+GRIDS = {"trees": tree_grid, "lengths": length_grid}
 
 
 def plan_of(
@@ -23,6 +26,7 @@ def plan_of(
     extra: tuple[Experiment, ...] = (),
     design: dict[str, Row] = SMALL,
     lengths: tuple[int, ...] = (),
+    grids: bool = False,
 ) -> PaperPlan:
     """The plan of the synthetic study, its records under `folder`."""
     experiments = [
@@ -71,6 +75,7 @@ def plan_of(
             "docs": "the CPython documentation and library",
         },
         sweeps=tuple(str(folder / "sweep" / f"{length}.json") for length in lengths),
+        grids={name: str(folder / "grid" / f"{name}.json") for name in GRIDS} if grids else {},
         code="0" * 64,
     )
 
@@ -88,6 +93,7 @@ def write_study(
     unmatched: int = 0,
     design: dict[str, Row] = SMALL,
     lengths: tuple[int, ...] = (),
+    grids: bool = False,
 ) -> Path:
     """Write records and plan; return the plan's path.
 
@@ -103,8 +109,9 @@ def write_study(
         unmatched: Prompts of each decoding arm that depart from greedy at a tie.
         design: SDTP rows.
         lengths: Prompt lengths of the sweep.
+        grids: Whether drafts were replayed.
     """
-    plan = plan_of(folder, settings, extra, design, lengths)
+    plan = plan_of(folder, settings, extra, design, lengths, grids)
     for name, row in design.items():
         if name in missing:
             continue
@@ -118,6 +125,8 @@ def write_study(
             write_record(path, sdtp_record(name, documents, row, seed))
     for length in lengths:
         write_text(folder / "sweep" / f"{length}.json", sweep(length).model_dump_json(indent=1))
+    for name in plan.grids:
+        write_text(folder / "grid" / f"{name}.json", GRIDS[name]().model_dump_json(indent=1))
     for name, (*_, speedup, accepted, draft, prompts) in DYNATREE.items():
         path = folder / "record" / f"{name}.json"
         if name in missing or name in SHARED:
@@ -136,4 +145,4 @@ def _paths(folder: Path, name: str, row: Row) -> list[Path]:
 
 
 if __name__ == "__main__":
-    print(write_study(Path(sys.argv[1]), design=WHOLE, lengths=(512, 1024, 2048, 4096)))
+    print(write_study(Path(sys.argv[1]), design=WHOLE, lengths=(512, 1024, 2048, 4096), grids=True))

@@ -21,7 +21,7 @@ PAPER = Path(__file__).parents[2] / "paper"
     [
         {},
         {"missing": ("A2", "F3"), "crashed": ("A6", "F2")},
-        {"design": WHOLE, "lengths": (512, 1024, 2048, 4096)},
+        {"design": WHOLE, "lengths": (512, 1024, 2048, 4096), "grids": True},
         {
             "design": WHOLE,
             "missing": ("baseline", "GB", "A1", "F4"),

@@ -8,11 +8,18 @@ import pytest
 from ablations.paper import style
 from ablations.paper.drawing.bound import bound_figure, bound_points
 from ablations.paper.drawing.depth import depth_figure
+from ablations.paper.drawing.grid import (
+    grid_figure,
+    grid_lengths_figure,
+    grid_trees_figure,
+    tree_points,
+)
 from ablations.paper.drawing.keep_ratio import keep_ratio_figure, keep_ratio_rows
 from ablations.paper.drawing.sweep import sweep_figure
 from ablations.paper.drawing.waterfall import backward_figure, forward_figure
 from ablations.paper.figures import FIGURES, write_figures
 from ablations.paper.formatting import FEWEST_ROUNDS
+from tests.paper.synthetic_grid import LENGTHS
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +72,26 @@ def test_acceptance_by_depth_is_of_what_was_tested(study):
     depths = study.summary.row("F4").decoding.depths
     assert full.get_ydata()[0] == depths[0].accepted / depths[0].tested
     assert len(full.get_ydata()) == sum(item.tested >= FEWEST_ROUNDS for item in depths) < len(depths)
+
+
+def test_the_grid_shows_every_line_threshold_and_tree(whole):
+    left, right = grid_figure(whole.summary).axes
+    assert list(left.lines[0].get_xdata()) == list(range(2, 9))
+    assert [line.get_label() for line in right.lines[:3]] == ["B = 1", "B = 2", "B = 3"]
+    assert "D = 7" in right.get_xlabel()
+    panels = grid_trees_figure(whole.summary).axes
+    assert [axes.get_title() for axes in panels] == ["B = 1", "B = 2", "B = 3"]
+    points = tree_points(whole.summary)
+    for axes, branching in zip(panels, (1, 2, 3), strict=True):
+        chosen = points[points["branching"] == branching].sort_values(["depth", "tau"])
+        assert texts(axes) == [f"{speedup:.2f}" for speedup in chosen["speedup"]]
+
+
+def test_acceptance_against_length_is_shown_by_kind(whole):
+    left, right = grid_lengths_figure(whole.summary).axes
+    assert [line.get_label() for line in left.lines] == ["all", "code", "docs"]
+    for axes in (left, right):
+        assert [list(line.get_xdata()) for line in axes.lines] == [list(LENGTHS)] * 3
 
 
 def test_figures_are_drawn_for_a_study_without_records(render, tmp_path):

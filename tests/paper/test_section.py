@@ -285,7 +285,7 @@ def test_each_kind_of_change_has_its_control_sentence(whole, name, sentence):
 
 def test_every_part_of_the_design_has_its_own_heading(whole):
     headings = re.findall(r"\\subsection\{(.*)\}", whole.section)
-    assert len(headings) == len(set(headings)) == 20
+    assert len(headings) == len(set(headings)) == 21
     assert "changes a component of SDTP" not in whole.section
 
 
@@ -317,3 +317,11 @@ def test_each_decoding_row_is_said_to_differ_by_what_it_changes(study):
 def test_the_change_of_depth_in_the_forward_rows_is_named(study):
     text = study.section[study.section.index("Building the tree decoder up") :]
     assert "The depth of the draft changes at F3 (from 6 to 7) together with other settings" in text
+
+
+def test_grids_are_said_to_be_priced(whole, study):
+    assert r"\emph{priced, not timed}" in whole.section
+    for label in ("fig:grid", "fig:grid-trees", "fig:grid-lengths"):
+        assert rf"\label{{{label}}}" in whole.section
+    assert "Repetition and acceptance rise together" in whole.section
+    assert "priced" not in study.section

@@ -36,6 +36,7 @@ def test_the_recomputation_notices_a_changed_cell_anywhere(whole, tmp_path):
         "sdtp_ranking.tex": ("$0.64$", "$0.65$"),
         "sdtp_pipeline.tex": ("$195$\\,KiB", "$196$\\,KiB"),
         "sweep.tex": ("$1.5\\%$", "$1.6\\%$"),
+        "grid.tex": ("$2.10$", "$2.11$"),
         "decoding_adaptation.tex": ("$1.07\\times$", "$1.08\\times$"),
         "decoding_drafter.tex": ("$0.81\\times$", "$0.11\\times$"),
         "decoding_neural.tex": ("$0.98\\times$", "$0.11\\times$"),
@@ -118,7 +119,7 @@ def test_more_rows_than_a_page_holds_go_to_the_appendix(render):
 
 
 def test_a_table_without_rows_is_empty(study):
-    for name in ("sdtp_further.tex", "sdtp_pipeline.tex", "sweep.tex"):
+    for name in ("sdtp_further.tex", "sdtp_pipeline.tex", "sweep.tex", "grid.tex"):
         lines = [line for line in study.table(name).splitlines() if line and not line.startswith("%")]
         assert lines == []
 

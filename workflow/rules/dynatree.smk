@@ -115,3 +115,25 @@ rule decode:
     shell:
         "python -m ablations.dynatree.decode --spec {input.spec} --out {output}"
         " --label {params.label:q} > {log} 2>&1"
+
+
+rule grid:
+    input:
+        unpack(job_inputs),
+    output:
+        stages.GRID.result,
+    log:
+        "logs/grid/{digest}.log",
+    benchmark:
+        "benchmarks/grid/{digest}.tsv"
+    wildcard_constraints:
+        digest=plan.pattern(stages.GRID),
+    conda:
+        "../../envs/measure.yaml"
+    threads: job_threads
+    resources:
+        **model_resources,
+    message:
+        "Replaying a grid of drafts {wildcards.digest}"
+    shell:
+        "python -m ablations.dynatree.grid --spec {input.spec} --out {output} > {log} 2>&1"

@@ -6,6 +6,7 @@ rule collect:
         plan=stages.COLLECT_STAMP,
         records=plan.records,
         sweeps=[job.path for job in plan.sweeps],
+        grids=[job.path for job in plan.grids.values()],
     output:
         stages.SUMMARY,
     log:

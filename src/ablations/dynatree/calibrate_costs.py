@@ -1,7 +1,5 @@
 """Job: what drafting and verifying cost here, and how stated probabilities turn out, for cost-aware trees."""
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,8 +10,8 @@ from tqdm import tqdm
 from ablations.dynatree.arm import COSTS_FILE, build_drafter, most_nodes
 from ablations.dynatree.cost_aware import CostAwareGrowth, CostModel
 from ablations.dynatree.decoding import Draft, decode_autoregressive
-from ablations.dynatree.drafter import Drafter
 from ablations.dynatree.grow import FixedGrowth
+from ablations.dynatree.pricing import MeteredDrafter, price
 from ablations.dynatree.prompts import read_prompts
 from ablations.dynatree.replay import Round, replay, states_of_text
 from ablations.dynatree.states import last_states
@@ -38,34 +36,6 @@ RATE_ROUNDS = 12
 RATE_TOLERANCE = 1e-3
 
 Known = list[tuple[list[int], list[int], Tensor]]
-
-
-@dataclass
-class MeteredDrafter:
-    """A drafter, with the rows and seconds of every level it was asked for."""
-
-    inner: Drafter
-    device: torch.device
-    levels: list[tuple[int, float]] = field(default_factory=list)
-
-    @property
-    def forwards(self) -> int:
-        """Levels proposed since `prefill`."""
-        return self.inner.forwards
-
-    def prefill(self, prompt: list[int], states: Tensor) -> None:
-        """Read a prompt; not metered."""
-        self.inner.prefill(prompt, states)
-
-    def propose(self, tree: TokenTree, level: slice, branching: int) -> tuple[Tensor, Tensor]:
-        """The drafter's proposals, metered."""
-        proposed, seconds = stopwatch(self.device, lambda: self.inner.propose(tree, level, branching))
-        self.levels.append((level.stop - level.start, seconds))
-        return proposed
-
-    def commit(self, tree: TokenTree, path: Tensor, states: Tensor) -> None:
-        """End a round; not metered."""
-        self.inner.commit(tree, path, states)
 
 
 def row_counts(most: int) -> list[int]:
@@ -161,8 +131,7 @@ def best_rate(costs: Costs, drafter: MeteredDrafter, branching: int, depth: int,
         growth = CostAwareGrowth(model, depth, branching, None)
         drafter.levels.clear()
         rounds = _replay_all(Draft(drafter, TokenTree(nodes, device), growth), known)
-        seconds = sum(model.verify_seconds[found.size - 1] for found in rounds)
-        seconds += sum(costs.draft_level + costs.draft_row * rows for rows, _ in drafter.levels)
+        seconds = price(costs, [found.size for found in rounds], drafter.levels)
         found_rate = sum(found.accepted + 1 for found in rounds) / seconds
         if found_rate <= rate * (1 + RATE_TOLERANCE):
             return max(rate, found_rate)

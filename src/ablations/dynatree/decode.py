@@ -11,6 +11,7 @@ from ablations.dynatree.decoding import Generation, decode_autoregressive, decod
 from ablations.dynatree.exactness import TIE_MARGINS, count_ties
 from ablations.dynatree.generate import decode_with_transformers
 from ablations.dynatree.prompts import read_prompts
+from ablations.dynatree.repetition import repeated_share
 from ablations.lm.checkpoint import load_model
 from ablations.lm.corpus import Window
 from ablations.lm.device import configure, device_name, peak_memory_bytes
@@ -103,12 +104,6 @@ def rounds_by_depth(reached: list[int], depths: int | None = None) -> tuple[int,
     """Rounds that reached at least depth 1, 2, and so on, up to `depths` (None: the deepest reached)."""
     depths = max(reached, default=0) if depths is None else depths
     return tuple(sum(level >= depth for level in reached) for depth in range(1, depths + 1))
-
-
-def repeated_share(tokens: list[int], length: int) -> float:
-    """Share of the n-grams of `length` tokens that occurred before in `tokens`; 0 if there is none."""
-    grams = [tuple(tokens[start : start + length]) for start in range(len(tokens) - length + 1)]
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 @torch.inference_mode()

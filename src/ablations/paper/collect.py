@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from ablations.paper.collecting.comparisons import compare_all
 from ablations.paper.collecting.decoding import decoding_protocol
+from ablations.paper.collecting.grids import grid_results
 from ablations.paper.collecting.ranking import scorer_rankings
 from ablations.paper.collecting.rows import make_rows
 from ablations.paper.collecting.sdtp import sdtp_protocol
@@ -38,6 +39,8 @@ def summarise(plan: PaperPlan) -> Summary:
         comparisons=tuple(comparisons.values()),
         ranking=scorer_rankings(arms, plan.settings),
         sweeps=sweep_results(plan.sweeps),
+        tree_grid=grid_results(plan.grids, "trees", plan.settings),
+        length_grid=grid_results(plan.grids, "lengths", plan.settings),
         sdtp=sdtp_protocol(arms),
         decoding=decoding_protocol(arms, plan.settings),
         machines=_machines(arms),

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 from ablations.paper import style
 from ablations.paper.drawing.bound import bound_figure
 from ablations.paper.drawing.depth import depth_figure
+from ablations.paper.drawing.grid import grid_figure, grid_lengths_figure, grid_trees_figure
 from ablations.paper.drawing.keep_ratio import keep_ratio_figure
 from ablations.paper.drawing.sweep import sweep_figure
 from ablations.paper.drawing.waterfall import backward_figure, forward_figure
@@ -22,6 +23,9 @@ FIGURES = {
     "forward": forward_figure,
     "depth": depth_figure,
     "backward": backward_figure,
+    "grid": grid_figure,
+    "grid_trees": grid_trees_figure,
+    "grid_lengths": grid_lengths_figure,
 }
 """Every figure by name; one without data says so."""
 

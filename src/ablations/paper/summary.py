@@ -3,6 +3,7 @@
 from typing import Any
 
 from ablations.paper.results.decoding import DecodingProtocol, DecodingResult
+from ablations.paper.results.grid import GridResult
 from ablations.paper.results.sdtp import ScorerRanking, SdtpProtocol, SdtpResult, SweepResult
 from ablations.study.contracts.base import Contract
 from ablations.study.contracts.paper import Expectation, Identifier, Method, PaperSettings
@@ -125,6 +126,10 @@ class Summary(Contract):
     """Every trained scorer, in the order of the first experiment that uses it."""
     sweeps: tuple[SweepResult, ...]
     """Prompt-length sweeps that have run, by length and falling keep ratio."""
+    tree_grid: tuple[GridResult, ...]
+    """Drafts of many shapes, replayed."""
+    length_grid: tuple[GridResult, ...]
+    """The full method's tree and a line of its depth, replayed to several lengths, in all and by kind."""
     sdtp: SdtpProtocol | None
     """How SDTP was measured; null where no record says."""
     decoding: DecodingProtocol | None

@@ -106,6 +106,7 @@ def write_tables(summary: Summary, templates: Path, folder: Path) -> None:
         "decoding_further.tex": {"rows": part_rows(summary, None)},
         "decoding_kinds.tex": {"rows": recorded_rows(summary)},
         "decoding_rounds.tex": {"rows": drafting, "depths": max(1, deepest)},
+        "grid.tex": {},
     }
     texts = {name: render(templates, f"{name}.j2", summary, **context) for name, context in contexts.items()}
     for name, text in texts.items():

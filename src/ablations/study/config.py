@@ -6,7 +6,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from ablations.study.contracts.base import Contract
 from ablations.study.contracts.benchmark import TransformersArm, check_settings
-from ablations.study.contracts.dynatree import Adaptation, Drafter, Pruning, Shape
+from ablations.study.contracts.dynatree import Adaptation, Drafter, Probability, Pruning, Shape
 from ablations.study.contracts.lm import Compute, ModelSource, Split, TextSource
 from ablations.study.contracts.paper import Expectation, Identifier, Identifiers, PaperSettings
 from ablations.study.contracts.sdtp import (
@@ -300,6 +300,34 @@ class BenchmarkSettings(Contract):
         return self
 
 
+class Grids(Contract):
+    """What the baseline's drafter would bring in other trees: exact replay, priced with calibrated costs."""
+
+    linear: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    """Lengths of linear drafts (K)."""
+    depths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    """Depths of trees (D)."""
+    branchings: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    """Children per node (B)."""
+    taus: Annotated[tuple[Probability, ...], Field(min_length=1)]
+    """Thresholds on the path probability, each with every depth and branching."""
+    max_nodes: PositiveInt = 128
+    """Most nodes of any tree; costs are calibrated up to it."""
+    new_tokens: PositiveInt
+    """Most tokens generated per prompt for the trees above."""
+    lengths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    """Most tokens generated per prompt, rising, for the baseline's tree and a linear draft of its depth."""
+
+    @model_validator(mode="after")
+    def _feasible(self) -> Self:
+        deepest = max(*self.linear, *self.depths)
+        if self.max_nodes < deepest:
+            raise ValueError(f"'max_nodes' must hold a path of depth {deepest}")
+        if list(self.lengths) != sorted(set(self.lengths)):
+            raise ValueError("'lengths' must rise")
+        return self
+
+
 class DecodingBudget(Contract):
     """Where one experiment's budget is smaller than the method's."""
 
@@ -328,7 +356,9 @@ class DynatreeConfig(Contract):
     decoding: Decoding = Decoding()
     """Budget of every experiment."""
     calibration: CostCalibration | None = None
-    """What cost-aware trees are calibrated on; needed where an experiment has one."""
+    """What cost-aware trees and grids are calibrated on; needed where there are any."""
+    grids: Grids | None = None
+    """Trees to replay; null replays none."""
     benchmark: BenchmarkSettings | None = None
     """The benchmark of all arms in one process; null for none."""
     ablations: Annotated[dict[Identifier, DynatreeAblation], Field(min_length=1)]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ablations.study.config import StudyConfig
 from ablations.study.contracts.dynatree import DecodeSample, DecodeSpec, DecodeTotals
+from ablations.study.contracts.grid import Grid
 from ablations.study.contracts.record import Record
 from ablations.study.contracts.sdtp import EvaluateSpec, SdtpSample, SdtpTotals, Sweep
 from ablations.study.files import write_text_if_changed
@@ -14,6 +15,7 @@ SCHEMAS = {
     "sdtp-record.schema.json": Record[EvaluateSpec, SdtpSample, SdtpTotals],
     "sdtp-sweep.schema.json": Sweep,
     "dynatree-record.schema.json": Record[DecodeSpec, DecodeSample, DecodeTotals],
+    "dynatree-grid.schema.json": Grid,
 }
 
 

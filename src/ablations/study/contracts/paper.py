@@ -10,6 +10,7 @@ Method = Literal["sdtp", "dynatree"]
 Level = Literal["same", "up", "up_strong", "down", "down_strong", "unstable", "crash"]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}$")]
 Identifiers = tuple[Identifier, ...]
+GridName = Literal["trees", "lengths"]
 
 
 class Expectation(Contract):
@@ -107,6 +108,8 @@ class PaperPlan(Contract):
     """What the paper calls each text in use, by role (`sdtp`, and each kind of decoding prompts)."""
     sweeps: tuple[str, ...] = ()
     """Paths of the prompt-length sweeps, relative to the working directory."""
+    grids: dict[GridName, str] = Field(default={})
+    """Paths of the replayed grids, relative to the working directory."""
     code: str
     """Digest of the meaning of the code of the `collect` rule."""
     revision: int = 0

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from ablations.study.config import DecodingBudget, DynatreeBaseline, Prompts, StudyConfig
+from ablations.study.config import CostCalibration, DecodingBudget, DynatreeBaseline, Prompts, StudyConfig
 from ablations.study.contracts.benchmark import BenchmarkArm, BenchmarkSpec
 from ablations.study.contracts.dynatree import (
     ArmSpec,
@@ -11,13 +11,16 @@ from ablations.study.contracts.dynatree import (
     DecodeSpec,
     DraftSpec,
     PromptSet,
+    Shape,
 )
+from ablations.study.contracts.grid import GridSpec
 from ablations.study.errors import UserError
 from ablations.study.planning.artefacts import Artefacts
 from ablations.study.planning.drafters import DrafterPlanner
+from ablations.study.planning.grids import largest_shape, swept
 from ablations.study.planning.jobs import Job, Sources
 from ablations.study.planning.rows import Row, ablation_row
-from ablations.study.planning.stages import BENCHMARK, CALIBRATE_COSTS, DECODE
+from ablations.study.planning.stages import BENCHMARK, CALIBRATE_COSTS, DECODE, GRID
 from ablations.study.validation import changed, selected
 
 DRAFTED_FROM = ("draft", "ngram", "distilled", "costs")
@@ -94,7 +97,8 @@ class DynatreePlanner:
             drafter, extra = self._drafters.drafter(components.drafter, key)
             inputs |= extra
             if isinstance(components.adaptation, CostAwareTree):
-                inputs["costs"] = self._costs(components, drafter, extra, key)
+                cap = min(components.pruning.max_nodes, self._calibration(key).max_nodes)
+                inputs["costs"] = self._costs(components.shape, cap, drafter, extra, key)
         prompts, texts = self._prompts(config.prompts, budget.prompts if budget else None)
         spec = DecodeSpec(
             drafter=drafter,
@@ -127,17 +131,53 @@ class DynatreePlanner:
         ]
         return tuple(sets), {chosen.text: self._artefacts.text(chosen.text) for chosen in sets}
 
+    def grids(self) -> dict[str, Job]:
+        """The grid of trees (`trees`) and that of generated lengths (`lengths`); none where not asked for.
+
+        Raises:
+            UserError: the baseline drafts nothing, or there is no calibration.
+        """
+        grids, baseline, key = self._config.grids, self._config.baseline, "dynatree.grids"
+        if grids is None:
+            return {}
+        if baseline.drafter is None:
+            raise UserError(f"{key}: the baseline has no drafter; name one in dynatree.baseline.drafter")
+        drafter, extra = self._drafters.drafter(baseline.drafter, "dynatree.baseline")
+        prompts, texts = self._prompts(self._config.prompts, None)
+        costs = self._costs(largest_shape(grids, baseline), grids.max_nodes, drafter, extra, key)
+        inputs = {"model": self._target, "costs": costs} | extra | texts
+        compute = self._config.decoding.compute
+        return {
+            name: Job(
+                GRID,
+                GridSpec(
+                    drafter=drafter,
+                    trees=trees,
+                    lengths=lengths,
+                    prompts=prompts,
+                    new_tokens=lengths[-1],
+                    compute=compute,
+                ),
+                self._sources,
+                inputs,
+            )
+            for name, (trees, lengths) in swept(grids, baseline).items()
+        }
+
+    def _calibration(self, key: str) -> CostCalibration:
+        if self._config.calibration is None:
+            raise UserError(f"{key}: calibrated costs are needed; add the key dynatree.calibration")
+        return self._config.calibration
+
     def _costs(
-        self, components: DynatreeBaseline, drafter: DraftSpec, extra: dict[str, Job], key: str
+        self, shape: Shape, max_nodes: int, drafter: DraftSpec, extra: dict[str, Job], key: str
     ) -> Job:
-        calibration = self._config.calibration
-        if calibration is None:
-            raise UserError(f"{key}.change.adaptation: cost-aware trees need the key dynatree.calibration")
+        calibration = self._calibration(key)
         prompts, texts = self._prompts(calibration.prompts, None)
         spec = CostSpec(
             drafter=drafter,
-            shape=components.shape,
-            max_nodes=min(components.pruning.max_nodes, calibration.max_nodes),
+            shape=shape,
+            max_nodes=max_nodes,
             prefix=calibration.prefix,
             repeats=calibration.repeats,
             prompts=prompts,

@@ -41,12 +41,13 @@ class Plan:
         self.rows = [*sdtp.rows(), *decoding]
         self.sweeps = sdtp.sweeps()
         self.benchmark = dynatree.benchmark(decoding)
+        self.grids = dynatree.grids()
 
     @cached_property
     def jobs(self) -> dict[str, Job]:
         """Every job of the study by digest."""
         found: dict[str, Job] = {}
-        further = (*self.sweeps, *([self.benchmark] if self.benchmark else []))
+        further = (*self.sweeps, *self.grids.values(), *([self.benchmark] if self.benchmark else []))
         for job in (*(job for row in self.rows for job in row.jobs), *further):
             found |= job.with_inputs()
         return found
@@ -116,6 +117,7 @@ class Plan:
                 **{kind: texts[prompts.text] for kind, prompts in config.dynatree.prompts.items()},
             },
             sweeps=tuple(str(job.path) for job in self.sweeps),
+            grids={name: str(job.path) for name, job in self.grids.items()},
             code=code,
         )
 

@@ -45,6 +45,7 @@ DISTIL = Stage("distil", "ablations.dynatree.distil", _artefact("draft"))
 CALIBRATE_COSTS = Stage("calibrate_costs", "ablations.dynatree.calibrate_costs", _artefact("costs"))
 DECODE = Stage("decode", "ablations.dynatree.decode", RECORD)
 BENCHMARK = Stage("benchmark", "ablations.dynatree.benchmark", f"{RESULTS}/benchmark/{{digest}}.json")
+GRID = Stage("grid", "ablations.dynatree.grid", f"{RESULTS}/grid/{{digest}}.json")
 
 SUMMARY = f"{RESULTS}/summary.json"
 STAMP = f"{RESULTS}/stamp/{{rule}}.json"
@@ -60,12 +61,22 @@ TABLES = [
     for name in (
         *("sdtp_matrix", "sdtp_further", "sdtp_quality", "sdtp_cost", "sdtp_ranking", "sdtp_pipeline"),
         *("sweep", "decoding", "decoding_backward", "decoding_adaptation", "decoding_drafter"),
-        *("decoding_neural", "decoding_further", "decoding_kinds", "decoding_rounds"),
+        *("decoding_neural", "decoding_further", "decoding_kinds", "decoding_rounds", "grid"),
     )
 ]
 FIGURES = [
     f"paper/figures/{name}.{kind}"
-    for name in ("keep_ratio", "bound", "sweep", "forward", "depth", "backward")
+    for name in (
+        "keep_ratio",
+        "bound",
+        "sweep",
+        "forward",
+        "depth",
+        "backward",
+        "grid",
+        "grid_trees",
+        "grid_lengths",
+    )
     for kind in ("pdf", "png")
 ]
 SECTION = "paper/ablation.tex"

@@ -51,7 +51,7 @@ def write_stamps(plan: Plan, root: Path) -> None:
     _write(
         COLLECT_STAMP,
         paper_plan.model_dump(mode="json", exclude={"revision", "lost"}),
-        [*plan.records, *(job.path for job in plan.sweeps)],
+        [*plan.records, *(job.path for job in (*plan.sweeps, *plan.grids.values()))],
         [SUMMARY],
     )
     tables = {"code": _code(plan, "ablations.paper.tables"), "templates": templates}

@@ -1,0 +1,128 @@
+"""Job: what many tree shapes would accept on known greedy tokens, and cost by calibration."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ablations.dynatree.arm import build_drafter, most_nodes, read_costs
+from ablations.dynatree.decoding import Draft, decode_autoregressive
+from ablations.dynatree.grow import FixedGrowth
+from ablations.dynatree.pricing import MeteredDrafter, price
+from ablations.dynatree.prompts import read_prompts
+from ablations.dynatree.repetition import repeated_share
+from ablations.dynatree.replay import replay, states_of_text
+from ablations.dynatree.tree import TokenTree
+from ablations.lm.checkpoint import load_model
+from ablations.lm.corpus import Window
+from ablations.lm.device import configure, device_name
+from ablations.lm.fused import fastest
+from ablations.lm.graphs import cache_for
+from ablations.lm.layered import LayeredLM
+from ablations.study.contracts.dynatree import Costs
+from ablations.study.contracts.grid import Grid, GridPoint, GridSample, GridSpec, GridTree
+from ablations.study.errors import UserError
+from ablations.study.files import write_text
+from ablations.study.job import Run, main
+from ablations.study.record_io import digests_of, environment_of
+
+Known = tuple[Window, list[int], Tensor]
+"""A prompt, the target's greedy continuation and its states of both."""
+
+
+def greedy_texts(
+    target: LayeredLM, prompts: Iterable[Window], capacity: int, new_tokens: int
+) -> Iterator[Known]:
+    """Decode each prompt once; end of sequence stops before `new_tokens`."""
+    cache = cache_for(target, capacity, 1)
+    for window in prompts:
+        prompt = window.ids.tolist()
+        greedy = decode_autoregressive(target, cache, prompt, new_tokens).tokens
+        yield window, greedy, states_of_text(target, prompt, greedy)
+
+
+def sample(known: Known, draft: Draft, tokens: int, costs: Costs) -> GridSample:
+    """Replay one prompt up to `tokens` tokens; the drafter of `draft` is a `MeteredDrafter`."""
+    window, greedy, states = known
+    greedy = greedy[:tokens]
+    draft.drafter.levels.clear()
+    rounds = list(replay(draft, window.ids.tolist(), greedy, states))
+    sizes = [found.size for found in rounds]
+    return GridSample(
+        document=window.document,
+        kind=window.kind,
+        new_tokens=len(greedy),
+        repeated_4grams=repeated_share(greedy, 4),
+        rounds=len(rounds),
+        accepted=sum(found.accepted for found in rounds),
+        drafted=sum(sizes) - len(sizes),
+        seconds=price(costs, sizes, draft.drafter.levels),
+        reference_seconds=price(costs, [1] * (len(greedy) - 1), []),
+    )
+
+
+def largest_tree(trees: Iterable[GridTree], costs: Costs) -> int:
+    """Most nodes of any tree.
+
+    Raises:
+        UserError: more of them than costs are known for, or a cap under the depth.
+    """
+    nodes = max(most_nodes(tree.shape, None, tree.pruning.max_nodes) for tree in trees)
+    if nodes + 1 > costs.rows[-1]:
+        raise UserError(
+            f"dynatree.grids.max_nodes: trees of {nodes} nodes, but costs are known for {costs.rows[-1] - 1};"
+            " lower it"
+        )
+    return nodes
+
+
+@torch.inference_mode()
+def run(run: Run[GridSpec]) -> None:
+    """Decode every prompt once, replay every configuration over it, and write what they accept and cost.
+
+    Acceptance is exact, because greedy verification accepts by the target's greedy tokens alone
+    (`ablations.dynatree.replay`); seconds are prices by calibrated costs.
+
+    Raises:
+        UserError: bad input, or trees larger than the calibrated ones.
+    """
+    spec = run.spec
+    device = configure(spec.compute)
+    costs = read_costs(run.job.path("costs"))
+    nodes = largest_tree(spec.trees, costs)
+    target, _ = fastest(load_model(run.job.path("model"), spec.compute, device))
+    prompts = read_prompts(run.job, target)
+    capacity = max(len(window.ids) for window in prompts) + spec.new_tokens
+    drafter = MeteredDrafter(
+        build_drafter(spec.drafter, run.job.path, spec.compute, target, capacity, nodes), device
+    )
+    known = list(
+        tqdm(
+            greedy_texts(target, prompts, capacity, spec.new_tokens),
+            total=len(prompts),
+            desc="greedy tokens",
+            mininterval=2,
+        )
+    )
+    points = []
+    for tree in tqdm(spec.trees, desc="replay", mininterval=2):
+        growth = FixedGrowth(tree.shape.depth, tree.shape.branching, tree.pruning.tau)
+        room = most_nodes(tree.shape, None, tree.pruning.max_nodes)
+        draft = Draft(drafter, TokenTree(room, device), growth)
+        for tokens in spec.lengths:
+            samples = tuple(sample(text, draft, tokens, costs) for text in known)
+            points.append(GridPoint(tree=tree, tokens=tokens, samples=samples))
+    result = Grid(
+        spec=spec,
+        points=tuple(points),
+        environment=environment_of(
+            run, device_name(device), device.type, spec.compute.threads, spec.compute.dtype
+        ),
+        digests=digests_of(run),
+    )
+    write_text(run.out, result.model_dump_json(indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main("ablations.dynatree.grid", GridSpec, run, __doc__)

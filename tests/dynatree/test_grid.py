@@ -1,0 +1,89 @@
+"""Grids: what is replayed is what decoding does, and its price is the calibrated one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ablations.dynatree import decode, grid
+from ablations.dynatree.arm import read_costs
+from ablations.study.contracts.dynatree import DecodeSample, DecodeSpec, DecodeTotals
+from ablations.study.contracts.grid import Grid, GridSpec
+from ablations.study.contracts.record import Record
+from ablations.study.errors import UserError
+from ablations.study.job import Run, read_job
+from ablations.study.record_io import read_contract, read_record
+from tests.dynatree.test_jobs import (
+    LINEAR,
+    NEW_TOKENS,
+    NGRAM,
+    TREE,
+    decode_spec,
+    folder,  # noqa: F401
+    inputs,  # noqa: F401
+    run_job,
+    write_job,
+)
+
+CAPPED = {"tau": 0.05, "max_nodes": 12}
+UNPRUNED = {"tau": None, "max_nodes": 12}
+TREES = [{"shape": LINEAR, "pruning": UNPRUNED}, {"shape": TREE, "pruning": CAPPED}]
+
+
+def replayed(folder: Path, inputs: dict[str, Path], **changes) -> Grid:  # noqa: F811
+    prompts = [{"kind": "code", "text": "prompts", "split": "heldout", "count": 2, "tokens": 30}]
+    spec = {
+        "drafter": NGRAM,
+        "trees": TREES,
+        "lengths": [4, NEW_TOKENS],
+        "prompts": prompts,
+        "compute": {"dtype": "float32", "threads": 1},
+    } | changes
+    spec["new_tokens"] = spec["lengths"][-1]
+    out = folder / "grid.json"
+    grid.run(Run(read_job(write_job(folder, "grid", spec, inputs), GridSpec), out, "grid"))
+    return read_contract(out, Grid)
+
+
+def test_replay_accepts_what_decoding_accepts(folder, inputs):  # noqa: F811
+    points = [point for point in replayed(folder, inputs).points if point.tokens == NEW_TOKENS]
+    for name, tree, point in zip(("line", "tree"), TREES, points, strict=True):
+        spec = decode_spec(NGRAM, tree["shape"], tree["pruning"])
+        out = run_job(folder, name, DecodeSpec, decode.run, spec, inputs)
+        record = read_record(out, Record[DecodeSpec, DecodeSample, DecodeTotals])
+        for found, sample in zip(point.samples, record.samples, strict=True):
+            assert (found.document, found.new_tokens) == (sample.document, sample.new_tokens)
+            assert (found.rounds, found.accepted, found.drafted) == (
+                sample.target_forwards,
+                sample.accepted,
+                sample.drafted,
+            )
+            assert found.repeated_4grams == sample.repeated_4grams
+
+
+def test_a_round_costs_its_forward_and_its_levels(folder, inputs):  # noqa: F811
+    costs = read_costs(inputs["costs"])
+    line = [{"shape": {"method": "linear", "depth": 1, "branching": 1}, "pruning": UNPRUNED}]
+    (point,) = replayed(folder, inputs, trees=line, lengths=[NEW_TOKENS]).points
+    verify = np.interp([1, 2], costs.rows, costs.verify)
+    for sample in point.samples:
+        # Where a node was drafted, one level of one row was; the last round has room for none.
+        drafting = sample.drafted * (costs.draft_level + costs.draft_row)
+        alone = sample.rounds - sample.drafted
+        assert sample.seconds == pytest.approx(drafting + sample.drafted * verify[1] + alone * verify[0])
+        assert sample.reference_seconds == pytest.approx((sample.new_tokens - 1) * costs.verify[0])
+
+
+def test_each_length_is_a_beginning_of_the_longest(folder, inputs):  # noqa: F811
+    grid_of_lengths = replayed(folder, inputs)
+    assert [point.tokens for point in grid_of_lengths.points] == [4, NEW_TOKENS] * 2
+    short, long = grid_of_lengths.points[:2]
+    for beginning, whole in zip(short.samples, long.samples, strict=True):
+        assert beginning.new_tokens == min(4, whole.new_tokens)
+        assert beginning.rounds <= whole.rounds
+
+
+def test_trees_without_known_costs_are_refused(folder, inputs):  # noqa: F811
+    large = [{"shape": TREE, "pruning": {"tau": 0.05, "max_nodes": 13}}]
+    with pytest.raises(UserError, match=r"grids\.max_nodes: trees of 13 nodes, but costs are known for 12;"):
+        replayed(folder, inputs, trees=large)
