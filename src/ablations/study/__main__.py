@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import sys
+from collections import Counter
 from pathlib import Path
 
 import yaml
@@ -11,10 +13,13 @@ from ablations.study.cli import one_line_errors
 from ablations.study.compare import compare_experiments, compare_studies
 from ablations.study.errors import UserError
 from ablations.study.planning.plan import Plan
+from ablations.study.prune import remove, size, unneeded
 from ablations.study.schemas import export
+from ablations.study.status import cost, statuses
 
 CONFIG = Path("config.yaml")
 SCHEMA_FOLDER = Path("workflow/schemas")
+STUDIES = Path("workflow/studies")
 
 
 def main() -> None:
@@ -35,6 +40,18 @@ def main() -> None:
     forget.add_argument("id", help="experiment")
     forget.add_argument("--configfile", type=Path, nargs="+", default=[], help="overlays")
     forget.set_defaults(run=_forget)
+    status = commands.add_parser(
+        "status", help="what is fresh, stale (and why) or never run, and what is to pay"
+    )
+    status.add_argument("--configfile", type=Path, nargs="+", default=[], help="overlays")
+    status.set_defaults(run=_status)
+    prune = commands.add_parser(
+        "prune",
+        help=f"delete results that neither config.yaml nor an overlay in {STUDIES} needs, after asking",
+    )
+    prune.add_argument("--configfile", type=Path, nargs="+", default=[], help="further overlays to keep")
+    prune.add_argument("--yes", action="store_true", help="do not ask")
+    prune.set_defaults(run=_prune)
     side = commands.add_parser("compare", help="two experiments, or the folders of two studies, side by side")
     side.add_argument("one", help="experiment, or a folder in which results/ lies")
     side.add_argument("other", help="the same")
@@ -77,6 +94,42 @@ def _forget(arguments: argparse.Namespace) -> None:
     for path in found:
         path.unlink()
         print(f"deleted {path}; the next snakemake run measures {row.experiment.id} again")
+
+
+def _status(arguments: argparse.Namespace) -> None:
+    plan = Plan(_configuration(arguments.configfile), Path())
+    found = statuses(plan)
+    for one in found:
+        took = f"{one.measured}  {one.seconds:7.1f} s  {one.device}" if one.measured else ""
+        print(f"{one.id:10} {one.state:10} {took:36}  {one.why}".rstrip())
+    counts = Counter(one.state for one in found)
+    print(", ".join(f"{count} {state}" for state, count in counts.items()))
+    due = cost(plan)
+    if due.jobs:
+        spent = (
+            f"about {due.seconds / 60:.0f} min by this machine's past jobs" if due.seconds else "unknown time"
+        )
+        unknown = f" ({due.unknown} of them never timed here, not counted)" if due.unknown else ""
+        print(f"{due.jobs} jobs to run before the paper's: {spent}{unknown}")
+
+
+def _prune(arguments: argparse.Namespace) -> None:
+    overlays = [[], *([path] for path in sorted(STUDIES.glob("*.yaml")))]
+    if arguments.configfile:
+        overlays.append(arguments.configfile)
+    paths = unneeded(Plan(_configuration(chosen), Path()) for chosen in overlays)
+    if not paths:
+        print("nothing to prune: every result belongs to a study")
+        return
+    for path in paths:
+        print(f"{size(path):>12,} bytes  {path}")
+    if not arguments.yes:
+        if not sys.stdin.isatty():
+            raise UserError("prune: nobody is there to ask; add --yes to delete these")
+        if input(f"delete {len(paths)} files and folders? [y/N] ").strip().lower() != "y":
+            return
+    remove(paths)
+    print(f"deleted {len(paths)} files and folders")
 
 
 def _compare(arguments: argparse.Namespace) -> None:
