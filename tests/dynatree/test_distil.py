@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ablations.dynatree.decoding import Draft, decode_autoregressive, decode_speculative
 from ablations.dynatree.distil_drafter import DistilledDrafter
+from ablations.dynatree.distil_fused import FusedDraft
 from ablations.dynatree.distil_hybrid import HybridDrafter
 from ablations.dynatree.distil_lessons import Lessons
 from ablations.dynatree.distil_model import DistilledDraft, frequent_tokens, joined_inputs, normalised
@@ -16,6 +17,8 @@ from ablations.dynatree.ngram import NgramCounts, NgramDrafter
 from ablations.dynatree.replay import replay, states_of_text
 from ablations.dynatree.states import last_states
 from ablations.dynatree.tree import TokenTree
+from ablations.dynatree.verify import tree_mask
+from ablations.lm.cache import StaticCache
 from ablations.lm.layered import LayeredLM
 from ablations.lm.packing import pack_linears
 from ablations.study.contracts.dynatree import DistilSpec
@@ -196,14 +199,37 @@ def test_a_draft_is_read_as_it_was_written(distilled, tmp_path):
     draft.save(path)
     read = DistilledDraft.load(path, target)
     assert torch.equal(read.tokens, draft.tokens)
+    rows = (torch.randn(1, 5, 32), torch.randn(1, 5, 32), torch.arange(5)[None], None)
+    # Weights are kept in bfloat16.
+    torch.testing.assert_close(plain(read, *rows), plain(draft, *rows), atol=0.05, rtol=0.05)
+
+
+def plain(draft: DistilledDraft, *rows: Tensor | None) -> Tensor:
+    """The draft's states of rows after an empty cache."""
+    config = draft.config
+    return draft(*rows, StaticCache(1, config.num_key_value_heads, config.head_dim, 9, torch.float32, CPU))
+
+
+@torch.inference_mode()
+def test_the_fused_draft_is_the_same_function(distilled):
+    target, draft = distilled
+    states, embedded = torch.randn(2, 1, 8, 32)
+    causal = torch.ones(8, 8, dtype=torch.bool).tril()
+    # The last two rows are siblings.
+    causal[7, 6] = False
+    mask, positions = tree_mask(causal, 0, torch.float32), torch.tensor([0, 1, 2, 3, 4, 5, 6, 6])
+    expected = plain(draft, states, embedded, positions[None], mask)[0]
     packed = noisy_copy(target, 0.0)
     pack_linears(packed)
-    rows = (torch.randn(1, 5, 32), torch.randn(1, 5, 32), torch.arange(5)[None], None)
-    results = [one(*rows, one.new_cache(5)) for one in (draft, read, DistilledDraft.load(path, packed))]
-    torch.testing.assert_close(results[1], results[0], atol=0.05, rtol=0.05)
-    # Packed, products are in bfloat16 where the processor has it.
-    torch.testing.assert_close(results[2], results[1], atol=0.05, rtol=0.05)
-    assert results[2].dtype == torch.float32
+    for head, tolerance in ((target.lm_head, 1e-4), (packed.lm_head, 0.1)):
+        fused = FusedDraft(draft, head, 9)
+        cache = fused.new_cache()
+        fused(states[0, :5], embedded[0, :5], positions[:5], None, cache)
+        lower = mask[:, :, 5:].to(fused.dtype)
+        found = fused(states[0, 5:], embedded[0, 5:], positions[5:], lower, cache)
+        torch.testing.assert_close(found.float(), expected[5:], atol=tolerance, rtol=tolerance)
+    # Of half the size where the processor multiplies it.
+    assert (fused.dtype == torch.bfloat16) == torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def test_a_draft_of_another_target_is_refused(distilled, tmp_path):

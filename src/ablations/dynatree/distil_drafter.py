@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ablations.dynatree.distil_fused import FusedDraft
 from ablations.dynatree.distil_model import DistilledDraft, normalised
 from ablations.dynatree.tree import TokenTree
 from ablations.dynatree.verify import tree_mask
@@ -26,12 +27,11 @@ class DistilledDrafter:
 
     def __init__(self, draft: DistilledDraft, target: LayeredLM, capacity: int, nodes: int) -> None:
         self.forwards = 0
-        self._draft = draft
+        self._draft = FusedDraft(draft, target.lm_head, capacity)
         self._target = target
-        self._cache = draft.new_cache(capacity)
-        self._predicted = torch.zeros(
-            nodes + 1, target.config.hidden_size, dtype=target.dtype, device=target.device
-        )
+        self._cache = self._draft.new_cache()
+        hidden = target.config.hidden_size
+        self._predicted = torch.zeros(nodes + 1, hidden, dtype=self._draft.dtype, device=target.device)
         # Rows of the text, and whether the root of this round is among them.
         self._text = 0
         self._fed = False
@@ -56,7 +56,7 @@ class DistilledDrafter:
         if level.start == 0:
             predicted = self._forward_root(tree)
         else:
-            mask = tree_mask(tree.ancestors[level, 1:], self._text, self._target.dtype)
+            mask = tree_mask(tree.ancestors[level, 1:], self._text, self._draft.dtype)
             positions = self._text - 1 + tree.depths[level]
             parents = self._predicted[tree.parents[level]]
             predicted = self._forward(parents, tree.tokens[level], positions, mask)
@@ -83,12 +83,11 @@ class DistilledDrafter:
         tokens = torch.cat([self._waiting, tree.tokens[:1]])
         start, rows = self._cache.lengths[0], len(tokens)
         causal = torch.ones(rows, rows, dtype=torch.bool, device=tokens.device).tril()
-        mask = tree_mask(causal, start, self._target.dtype) if rows > 1 else None
+        mask = tree_mask(causal, start, self._draft.dtype) if rows > 1 else None
         positions = torch.arange(start, start + rows, device=tokens.device)
         self._text = start + rows
         self._fed = True
         return self._forward(self._states, tokens, positions, mask)[-1:]
 
     def _forward(self, states: Tensor, tokens: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-        embedded = self._target.embed(tokens[None])
-        return self._draft(states[None], embedded, positions[None], mask, self._cache)[0]
+        return self._draft(states, self._target.embed(tokens[None])[0], positions, mask, self._cache)

@@ -14,7 +14,6 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRot
 
 from ablations.lm.cache import StaticCache
 from ablations.lm.layered import LayeredLM
-from ablations.lm.packing import PackedLinear
 from ablations.study.errors import UserError
 
 DRAFT_FILE = "draft.safetensors"
@@ -106,13 +105,6 @@ class DistilledDraft(nn.Module):
         )
         return F.rms_norm(output, output.shape[-1:], eps=EPSILON)
 
-    def new_cache(self, capacity: int) -> StaticCache:
-        """An empty static cache for `capacity` rows, on the draft's device."""
-        config, weight = self.config, self.layer.input_layernorm.weight
-        return StaticCache(
-            1, config.num_key_value_heads, config.head_dim, capacity, weight.dtype, weight.device
-        )
-
     def save(self, path: Path) -> None:
         """Write weights (bfloat16) and sizes to one safetensors file."""
         weights = {
@@ -125,7 +117,7 @@ class DistilledDraft(nn.Module):
 
     @classmethod
     def load(cls, path: Path, target: LayeredLM) -> Self:
-        """Read what `save` wrote, frozen, with the device, dtype and weight layout of the target.
+        """Read what `save` wrote, frozen, on the device and in the data type of the target.
 
         Raises:
             UserError: the file is no draft, or one of a target of other sizes.
@@ -145,10 +137,7 @@ class DistilledDraft(nn.Module):
                 f" {int(draft.tokens.max())} does not fit the target ({hidden} numbers, {vocabulary} tokens);"
                 " distil one from this target"
             )
-        draft = draft.to(target.device, target.dtype).eval().requires_grad_(False)
-        if isinstance(target.lm_head, PackedLinear):
-            _pack(draft)
-        return draft
+        return draft.to(target.device, target.dtype).eval().requires_grad_(False)
 
 
 def joined_inputs(states: Tensor, embedded: Tensor) -> Tensor:
@@ -162,33 +151,6 @@ def frequent_tokens(counts: Tensor, size: int) -> Tensor:
     Of equally frequent ones the smaller id counts as more frequent: tokenizers merge what is frequent first.
     """
     return counts.argsort(descending=True, stable=True)[:size].sort().values
-
-
-class LightLinear(nn.Module):
-    """A linear layer with prepacked bfloat16 weights between states of any data type, on the CPU.
-
-    A draft's products need not be exact, and half the weights to read are half the time of a few rows.
-
-    Args:
-        linear: The layer to replace.
-    """
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self._packed = PackedLinear(linear.bfloat16())
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Apply the layer: ``[..., in_features]`` to ``[..., out_features]`` of the same data type."""
-        return self._packed(rows.bfloat16()).to(rows.dtype)
-
-
-def _pack(draft: DistilledDraft) -> None:
-    # Without the processor's own bfloat16 instructions the lighter product is not to be had.
-    packed = LightLinear if torch.ops.mkldnn._is_mkldnn_bf16_supported() else PackedLinear
-    for module in list(draft.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.Linear):
-                setattr(module, name, packed(child))
 
 
 def _layer_config(**sizes: int) -> LlamaConfig:

@@ -44,17 +44,14 @@ class FusedLM(LayeredLM):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        merged = nn.ModuleList(_merged(layer.self_attn) for layer in self.layers)
+        merged = nn.ModuleList(merged_qkv(layer.self_attn) for layer in self.layers)
         self.layout = pack_linears(self)
         pack_module(merged)
         self.layers = nn.ModuleList(map(FusedLayer, self.layers, merged))
 
     def rotary(self, hidden: Tensor, positions: Tensor) -> Rotary:
         """Cosines and sines for ``[1, rows]`` int64 positions, as `FusedLayer` takes them."""
-        cosines, sines = self.rotary_embedding(hidden, position_ids=positions)
-        # rotate_half(x) * sin is roll(x) * (the first half of sin negated).
-        first, second = sines.chunk(2, dim=-1)
-        return cosines[0, :, None], torch.cat([-first, second], dim=-1)[0, :, None]
+        return signed_rotary(*self.rotary_embedding(hidden, position_ids=positions))
 
     def layer(
         self,
@@ -134,6 +131,13 @@ class FusedLayer(nn.Module):
         return attended.permute(2, 0, 1, 3).reshape(rows, -1)
 
 
+def signed_rotary(cosines: Tensor, sines: Tensor) -> Rotary:
+    """What `FusedLayer` takes, ``[rows, 1, head_dim]`` each, from the ``[1, rows, head_dim]`` of a layer."""
+    # rotate_half(x) * sin is roll(x) * (the first half of sin negated).
+    first, second = sines.chunk(2, dim=-1)
+    return cosines[0, :, None], torch.cat([-first, second], dim=-1)[0, :, None]
+
+
 class StockProduct(nn.Module):
     """A linear layer and what follows it."""
 
@@ -179,7 +183,7 @@ def product(linear: nn.Module) -> StockProduct | PackedProduct:
     return PackedProduct(linear) if isinstance(linear, PackedLinear) else StockProduct(linear)
 
 
-def _merged(attention: Any) -> nn.Linear:
+def merged_qkv(attention: Any) -> nn.Linear:
     """One linear layer for queries, keys and values; the three become views of its weight."""
     parts = (attention.q_proj, attention.k_proj, attention.v_proj)
     weight = torch.cat([part.weight for part in parts])
