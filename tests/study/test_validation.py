@@ -11,6 +11,8 @@ from ablations.study.planning.plan import Plan
 
 ROOT = Path(__file__).parents[2]
 
+GRIDS = {"linear": [8], "depths": [3], "branchings": [2], "taus": [0.1], "new_tokens": 32, "lengths": [32]}
+
 pytestmark = pytest.mark.usefixtures("working_folder")
 
 
@@ -31,6 +33,21 @@ def problem(raw, *path, **changes):
     message = str(caught.value)
     assert "\n" not in message
     return message
+
+
+def test_grids_replay_the_full_methods_drafter_up_to_calibrated_sizes(raw):
+    raw["dynatree"]["grids"] = GRIDS
+    trees, lengths = Plan(raw, ROOT).grids.values()
+    assert [(tree.shape.method, tree.shape.depth) for tree in trees.spec.trees] == [
+        ("linear", 8),
+        ("tree", 3),
+    ]
+    assert [(tree.shape.depth, tree.pruning.tau) for tree in lengths.spec.trees] == [(7, 0.05), (7, None)]
+    costs = trees.inputs["costs"].spec
+    assert (costs.shape.depth, costs.shape.branching, costs.max_nodes) == (8, 2, 128)
+    assert {tree.pruning.max_nodes for tree in (*trees.spec.trees, *lengths.spec.trees)} == {128}
+    raw["dynatree"]["baseline"]["drafter"] = None
+    assert "dynatree.grids: the baseline has no drafter" in problem(raw)
 
 
 def test_the_default_study_is_valid_and_shares_records(raw):
@@ -143,6 +160,13 @@ def test_unknown_keys_are_named_at_every_level(raw, path, changes, expected):
             {"tokens": 64},
             "dynatree.prompts.chat: a turn of a chat is taken whole",
         ),
+        (
+            ("dynatree",),
+            {"grids": {**GRIDS, "max_nodes": 7}},
+            "dynatree.grids: 'max_nodes' must hold a path of depth 8",
+        ),
+        (("dynatree",), {"grids": {**GRIDS, "lengths": [64, 32]}}, "dynatree.grids: 'lengths' must rise"),
+        (("dynatree",), {"grids": GRIDS, "calibration": None}, "calibrated costs are needed; add the key"),
         (("dynatree", "ablations", "F2"), {"versus": "F9"}, "dynatree.ablations.F2.versus: 'F9' is not in"),
         (("dynatree", "prompts", "code"), {"text": "pyton"}, "did you mean 'python'?"),
         (("paper",), {"main": ["A77"]}, "paper.main: 'A77' is not in sdtp.ablations; did you mean 'A7'?"),
