@@ -30,7 +30,7 @@ from ablations.study.contracts.record import Record
 from ablations.study.errors import UserError
 from ablations.study.record_io import read_record
 from tests.dynatree.noisy_models import VOCABULARY, tiny_model
-from tests.dynatree.test_jobs import PRUNED, TREE, decode_spec, run_job
+from tests.dynatree.workspace import PRUNED, TREE, decode_spec, run_job
 
 TEMPLATE = (
     "{% for m in messages %}<u>{{ m.content }}<e>{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"

@@ -11,52 +11,30 @@ from ablations.dynatree import calibrate_costs, decode, fit_ngram
 from ablations.dynatree.arm import read_costs
 from ablations.dynatree.ngram import NgramCounts
 from ablations.dynatree.repetition import repeated_share
-from ablations.lm.prepare_model import prepare_model
-from ablations.lm.prepare_text import prepare_text
 from ablations.study.artefact import Manifest
 from ablations.study.contracts.dynatree import CostSpec, DecodeSample, DecodeSpec, DecodeTotals, NgramSpec
-from ablations.study.contracts.lm import PrepareModelSpec, PrepareTextSpec
 from ablations.study.contracts.record import Record
 from ablations.study.errors import UserError
 from ablations.study.files import sha256_file
-from ablations.study.job import Run, read_job
 from ablations.study.record_io import read_record
-
-NEW_TOKENS = 12
-NGRAM = {"kind": "ngram", "context_weight": 16.0}
-NEURAL = {"kind": "neural"}
-TREE = {"method": "tree", "depth": 4, "branching": 2}
-LINEAR = {"method": "linear", "depth": 3, "branching": 1}
-PRUNED = {"tau": 0.05, "max_nodes": 256}
-WHOLE = {"tau": None, "max_nodes": 256}
-LOOKUP = {"kind": "prompt_lookup"}
-DYNAMIC = {"adaptation": {"kind": "dynamic"}}
-HISTORY = {"adaptation": {"kind": "dynamic", "history": {"target": 0.3}}}
-COST_AWARE = {"adaptation": {"kind": "cost_aware"}}
-COST_SPEC = {
-    "drafter": NGRAM,
-    "shape": TREE,
-    "max_nodes": 12,
-    "prefix": 20,
-    "repeats": 2,
-    "prompts": [{"kind": "code", "text": "prompts", "split": "heldout", "count": 2, "tokens": 30}],
-    "new_tokens": NEW_TOKENS,
-    "compute": {"dtype": "float32", "threads": 1},
-}
-
-
-def run_job(folder: Path, name: str, spec_type, work, spec: dict, inputs: dict[str, Path]) -> Path:
-    """Run a job in this process from a spec file, as its command line does."""
-    out = folder / name / "manifest.json" if work is not decode.run else folder / f"{name}.record.json"
-    work(Run(read_job(write_job(folder, name, spec, inputs), spec_type), out, name))
-    return out
-
-
-def write_job(folder: Path, name: str, spec: dict, inputs: dict[str, Path]) -> Path:
-    path = folder / f"{name}.spec.json"
-    job = {"digest": name, "module": "m", "spec": spec, "spec_digest": "s", "code_digest": "c"}
-    path.write_text(json.dumps(job | {"inputs": {key: str(value) for key, value in inputs.items()}}))
-    return path
+from tests.dynatree.workspace import (
+    COST_AWARE,
+    COST_SPEC,
+    DYNAMIC,
+    HISTORY,
+    LINEAR,
+    LOOKUP,
+    NEURAL,
+    NEW_TOKENS,
+    NGRAM,
+    PRUNED,
+    TREE,
+    WHOLE,
+    decode_spec,
+    make_inputs,
+    run_job,
+    write_job,
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,37 +44,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def inputs(folder) -> dict[str, Path]:
-    """A target, a draft, two texts and n-gram counts, made by their own jobs."""
-    lines = [
-        f"def number_{index}(x):\n    return x + {index} * number_{index - 1}(x)\n" for index in range(40)
-    ]
-    made = {}
-    for name, layers in (("model", 3), ("draft", 1)):
-        source = {"source": "random", "architecture": "llama", "layers": layers, "description": name}
-        made[name] = run_job(folder, name, PrepareModelSpec, prepare_model, {"model": source}, {})
-    for name, split in (("train", "train"), ("prompts", "heldout")):
-        file = folder / f"{name}.jsonl"
-        file.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
-        source = {"source": "local", "path": str(file), "split": split}
-        made[name] = run_job(folder, f"{name}-text", PrepareTextSpec, prepare_text, {"text": source}, {})
-    counted = {"model": made["model"], "text": made["train"]}
-    made["ngram"] = run_job(folder, "ngram", NgramSpec, fit_ngram.run, {"order": 3}, counted)
-    made["costs"] = run_job(folder, "costs", CostSpec, calibrate_costs.run, COST_SPEC, made)
-    return made
-
-
-def decode_spec(drafter, shape, pruning, **changes) -> dict:
-    prompts = [{"kind": "code", "text": "prompts", "split": "heldout", "count": 2, "tokens": 30}]
-    return {
-        "drafter": drafter,
-        "shape": shape,
-        "pruning": pruning,
-        "reference": "autoregressive" if drafter else "generate",
-        "prompts": prompts,
-        "new_tokens": NEW_TOKENS,
-        "repeats": 2,
-        "compute": {"dtype": "float32", "threads": 1},
-    } | changes
+    return make_inputs(folder)
 
 
 ARMS = {

@@ -15,7 +15,7 @@ from ablations.study.errors import UserError
 from ablations.study.files import sha256_file
 from ablations.study.job import read_job
 from tests.dynatree.noisy_models import tiny_model
-from tests.dynatree.test_jobs import decode_spec, run_job, write_job
+from tests.dynatree.workspace import decode_spec, run_job, write_job
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
 TEMPLATE += "{% if add_generation_prompt %}<assistant>{% endif %}"

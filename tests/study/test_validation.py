@@ -122,7 +122,56 @@ def test_unknown_keys_are_named_at_every_level(raw, path, changes, expected):
         ),
         (("sdtp", "evaluation", "timing"), {"documents": 99}, "sdtp.evaluation.timing.documents: 99 timed"),
         (("sdtp", "ablations", "A7", "expect"), {"quality": "worse"}, "sdtp.ablations.A7.expect.quality: "),
-        (("dynatree", "baseline", "pruning"), {"tau": 1.0}, "dynatree.baseline.pruning.tau: "),
+        (
+            ("dynatree", "baseline", "pruning"),
+            {"tau": 1.0},
+            "dynatree.baseline.pruning.tau: input should be less than 1 (got 1.0)",
+        ),
+        (
+            ("dynatree", "baseline", "pruning"),
+            {"tau": 0},
+            "dynatree.baseline.pruning.tau: input should be greater than 0 (got 0)",
+        ),
+        (
+            ("dynatree", "baseline", "pruning"),
+            {"max_nodes": 6},
+            "dynatree.baseline: a tree of 6 nodes cannot hold a path of depth 7",
+        ),
+        (
+            ("dynatree", "decoding"),
+            {"new_tokens": 0},
+            "dynatree.decoding.new_tokens: input should be greater than 0 (got 0)",
+        ),
+        (
+            ("dynatree", "decoding"),
+            {"temperature": 0.7},
+            "dynatree.decoding.temperature: sampling is not supported, decoding is greedy; leave it at 0",
+        ),
+        (
+            ("dynatree", "ablations", "D1", "change"),
+            {"schedule": {"keep_ratio": 0.5}},
+            "dynatree.ablations.D1.change.schedule: this component is SDTP's; pruned prompts and drafted",
+        ),
+        (
+            ("sdtp", "ablations", "A2", "change"),
+            {"drafter": "ngram"},
+            "sdtp.ablations.A2.change.drafter: this component is DynaTree's; pruned prompts and drafted",
+        ),
+        (
+            ("dynatree", "benchmark"),
+            {"best_of": ["F44"]},
+            "dynatree.benchmark.best_of: 'F44' is not in dynatree.ablations; did you mean 'F4'?",
+        ),
+        (
+            ("dynatree", "benchmark"),
+            {"transformers": {"HF-lookup": {"method": "prompt_lookup"}}},
+            "dynatree.benchmark: one entry needs 'method: generate'",
+        ),
+        (
+            ("dynatree", "benchmark", "transformers"),
+            {"F4": {"method": "prompt_lookup"}},
+            "dynatree.benchmark.transformers.F4: this id is also in dynatree.ablations; choose another",
+        ),
         (
             ("dynatree", "ablations", "D1", "change", "shape"),
             {"method": "linear"},

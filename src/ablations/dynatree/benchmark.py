@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ablations.dynatree.decode import WARMUP_TOKENS, Decoder, build_arm, repeated_share
+from ablations.dynatree.decode import WARMUP_TOKENS, Decoder, build_arm
 from ablations.dynatree.decoding import Generation
 from ablations.dynatree.exactness import TIE_MARGINS, count_ties
 from ablations.dynatree.generate import decode_with_transformers
 from ablations.dynatree.prompts import read_prompts
+from ablations.dynatree.repetition import repeated_share
 from ablations.lm.checkpoint import load_model
 from ablations.lm.corpus import Window
 from ablations.lm.device import configure, device_name, peak_memory_bytes
@@ -116,9 +117,11 @@ class Bench:
 
     def warm_up(self, prompt: list[int]) -> None:
         """Run every decoder, untimed."""
+        # On CUDA a decoder captures a graph for each size of forward that it meets.
+        tokens = WARMUP_TOKENS if self._target.device.type == "cpu" else self._spec.new_tokens
         for _ in range(self._spec.warmup):
             for decoder in self._decoders.values():
-                decoder(prompt, WARMUP_TOKENS)
+                decoder(prompt, tokens)
 
     def active(self, place: int) -> list[str]:
         """Decoders that run on a kind's prompt at `place`, counted from 0."""

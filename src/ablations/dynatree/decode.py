@@ -1,5 +1,7 @@
 """Job: measure one decoding configuration against its reference, prompt by prompt."""
 
+import runpy
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -163,4 +165,8 @@ def run(run: Run[DecodeSpec]) -> None:
 
 
 if __name__ == "__main__":
-    main("ablations.dynatree.decode", DecodeSpec, run, "Measure one decoding configuration.")
+    if any(argument.startswith("--spec") for argument in sys.argv[1:]):
+        main("ablations.dynatree.decode", DecodeSpec, run, "Measure one decoding configuration.")
+    else:
+        # By its name: what runs by hand alone is no part of what determines a record.
+        runpy.run_module("ablations.dynatree.command", run_name="__main__", alter_sys=True)

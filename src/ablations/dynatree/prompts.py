@@ -31,8 +31,8 @@ def read_prompts(job: JobFile[Prompted], target: LayeredLM) -> list[Window]:
             if len(window.ids) > longest:
                 raise UserError(
                     f"prompt {window.document}: {len(window.ids)} tokens and {job.spec.new_tokens} new ones"
-                    f" exceed the target's {positions} positions; set 'tokens' of the prompts"
-                    f" '{chosen.kind}' to at most {longest}"
+                    f" exceed the target's {positions} positions; shorten it to at most {longest} tokens"
+                    f" (a study cuts its prompts by 'tokens' of the kind '{chosen.kind}')"
                 )
         prompts += [Window(window.document, chosen.kind, window.ids) for window in found]
     return prompts

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from ablations.study.contracts.base import Contract
 from ablations.study.contracts.benchmark import TransformersArm, check_settings
@@ -216,6 +216,15 @@ class DynatreeBaseline(Contract):
     """How trees adapt to the draft's probabilities and to costs; null for a fixed shape."""
 
     @model_validator(mode="after")
+    def _a_path_has_room(self) -> Self:
+        if self.drafter is not None and self.pruning.max_nodes < self.shape.depth:
+            raise ValueError(
+                f"a tree of {self.pruning.max_nodes} nodes cannot hold a path of depth {self.shape.depth}:"
+                " raise pruning.max_nodes or lower shape.depth"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _linear_is_one_unpruned_path(self) -> Self:
         if self.drafter is None or self.shape.method != "linear":
             return self
@@ -258,8 +267,17 @@ class Decoding(Contract):
     """Interleaved pairs of arm and reference per prompt."""
     warmup: NonNegativeInt = 1
     """Untimed pairs before the first timed one."""
+    temperature: float = 0.0
+    """Only 0: decoding is greedy."""
     compute: Compute = Compute()
     """How decoding is computed."""
+
+    @field_validator("temperature")
+    @classmethod
+    def _greedy(cls, temperature: float) -> float:
+        if temperature != 0:
+            raise ValueError("sampling is not supported, decoding is greedy; leave it at 0")
+        return temperature
 
 
 class CostCalibration(Contract):

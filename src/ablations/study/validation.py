@@ -6,7 +6,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from ablations.study.config import Ablation, StudyConfig
+from ablations.study.config import Ablation, DynatreeBaseline, SdtpBaseline, StudyConfig
 from ablations.study.contracts.base import Contract
 from ablations.study.contracts.dynatree import (
     DistilledDrafter,
@@ -23,6 +23,20 @@ BASELINE = "baseline"
 
 # A decoding job knows its texts by name, beside these inputs of its own.
 RESERVED_TEXTS = ("model", "draft", "ngram", "distilled", "costs")
+
+# Components that one method has and the other does not: the method, and the other.
+FOREIGN_GROUPS = {
+    **{
+        group: ("SDTP", "DynaTree")
+        for group in SdtpBaseline.model_fields
+        if group not in DynatreeBaseline.model_fields
+    },
+    **{
+        group: ("DynaTree", "SDTP")
+        for group in DynatreeBaseline.model_fields
+        if group not in SdtpBaseline.model_fields
+    },
+}
 
 
 def load_study(raw: Mapping[str, Any]) -> StudyConfig:
@@ -101,6 +115,12 @@ def changed(baseline: Baseline, ablation: Ablation, key: str) -> Baseline:
         UserError: an unknown or impossible value, or two component groups without `compound`.
     """
     groups = list(ablation.change)
+    for group, (method, other) in FOREIGN_GROUPS.items():
+        if group in groups and group not in type(baseline).model_fields:
+            raise UserError(
+                f"{key}.change.{group}: this component is {method}'s; pruned prompts and drafted tokens"
+                f" together are not supported, change components of {other} alone"
+            )
     _known(f"{key}.change", groups, type(baseline).model_fields, "the component groups")
     if len(groups) > 1 and not ablation.compound:
         raise UserError(

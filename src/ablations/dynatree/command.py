@@ -1,0 +1,200 @@
+"""Command line: one decoding configuration on prompts given by hand, beside its reference."""
+
+import argparse
+import math
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from ablations.dynatree import decode
+from ablations.dynatree.given import BY_HAND, checkpoint, drafter, prompts, read_prompt_file
+from ablations.study.artefact import Manifest
+from ablations.study.cli import one_line, one_line_errors
+from ablations.study.contracts.dynatree import DecodeSample, DecodeSpec, DecodeTotals
+from ablations.study.contracts.record import Record
+from ablations.study.errors import UserError
+from ablations.study.files import canonical_json, sha256_text
+from ablations.study.job import JobFile, Run
+from ablations.study.planning.code import CodeIndex
+from ablations.study.planning.jobs import DIGEST_LENGTH
+from ablations.study.record_io import read_contract, read_record
+from ablations.study.statistics import log_speedup
+
+MODULE = "ablations.dynatree.decode"
+
+PROMPT = "Write a Python function that returns the n-th Fibonacci number, and explain how it works.\n"
+"""What is decoded where no prompt is given."""
+
+OPTIONS = {
+    "shape.depth": "--depth",
+    "shape.branching": "--branch",
+    "pruning.tau": "--tau",
+    "pruning.max_nodes": "--max-nodes",
+    "new_tokens": "--tokens",
+    "repeats": "--runs",
+    "compute.dtype": "--dtype",
+    "compute.threads": "--threads",
+}
+"""Options by the key of the spec that they set."""
+
+DecodeRecord = Record[DecodeSpec, DecodeSample, DecodeTotals]
+
+
+def spec_of(arguments: argparse.Namespace, drafting: object, count: int) -> DecodeSpec:
+    """The spec that the options describe.
+
+    Args:
+        arguments: The command line.
+        drafting: Spec of the drafter; None decodes autoregressively, measured beside `generate`.
+        count: How many prompts there are.
+
+    Raises:
+        UserError: a value outside its limits, or sampling, which is not supported.
+    """
+    if arguments.temperature != 0:
+        raise UserError(
+            f"--temperature {arguments.temperature:g}: sampling is not supported, decoding is greedy;"
+            " leave it at 0"
+        )
+    prompt_set = {"kind": BY_HAND, "text": "prompts", "split": "heldout", "count": count, "tokens": None}
+    raw = {
+        "drafter": drafting,
+        "shape": {"method": "tree", "depth": arguments.depth, "branching": arguments.branch},
+        "pruning": {"tau": arguments.tau, "max_nodes": arguments.max_nodes},
+        "reference": "generate" if drafting is None else "autoregressive",
+        "prompts": [prompt_set | {"chat": arguments.chat}],
+        "new_tokens": arguments.tokens,
+        "repeats": arguments.runs,
+        "compute": {"dtype": arguments.dtype, "threads": arguments.threads},
+    }
+    try:
+        return DecodeSpec.model_validate(raw if drafting else raw | {"shape": None, "pruning": None})
+    except ValidationError as error:
+        key, _, problem = one_line(error).partition(": ")
+        raise UserError(f"{OPTIONS.get(key, key)}: {problem}") from None
+
+
+def job_of(spec: DecodeSpec, inputs: dict[str, Path]) -> JobFile[DecodeSpec]:
+    """The job of a spec, named by what determines it as the jobs of a study are."""
+    index = CodeIndex()
+    determined = {
+        "module": MODULE,
+        "spec_digest": sha256_text(canonical_json(spec.model_dump(mode="json")))[:DIGEST_LENGTH],
+        "code_digest": index.digest(MODULE)[:DIGEST_LENGTH],
+        "input_digests": {name: read_contract(path, Manifest).digests.job for name, path in inputs.items()},
+        "pins": {name: version(name).partition("+")[0] for name in index.computes_with(MODULE)},
+    }
+    return JobFile[DecodeSpec](
+        digest=sha256_text(canonical_json(determined))[:DIGEST_LENGTH],
+        spec=spec,
+        inputs={name: str(path) for name, path in inputs.items()},
+        **determined,
+    )
+
+
+def table(record: DecodeRecord) -> str:
+    """One line for each prompt, and one for all of them together."""
+    reference, arm = (
+        ("generate", "AR") if record.spec.reference == "generate" else ("AR", record.spec.drafter.kind)
+    )
+    heads = ["prompt", "tokens", f"{reference} tok/s", f"{arm} tok/s", "speed-up", "acceptance", "output"]
+    rows = [heads]
+    speedups = [log_speedup(sample.pairs) for sample in record.samples]
+    for sample, speedup in zip(record.samples, speedups, strict=True):
+        rates = (
+            sample.new_tokens / float(np.mean([getattr(pair, side) for pair in sample.pairs]))
+            for side in ("reference", "arm")
+        )
+        rounds = sample.target_forwards
+        rows.append(
+            [
+                sample.document,
+                str(sample.new_tokens),
+                *(f"{rate:.1f}" for rate in rates),
+                f"{math.exp(speedup):.2f}",
+                f"{1 + sample.accepted / rounds:.2f}" if rounds else "-",
+                "identical" if sample.matched else f"{sample.ties} tie(s)",
+            ]
+        )
+    rows.append(["geometric mean", "", "", "", f"{math.exp(float(np.mean(speedups))):.2f}", "", ""])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(
+        prog=f"python -m {MODULE}",
+        description="Decode prompts with one configuration, interleaved with autoregressive decoding, print"
+        " a table, and write a record. With --spec and --out instead: measure an experiment of a study.",
+        epilog=f"example: python -m {MODULE} --target results/model/DIGEST --draft lookup --depth 7"
+        " --branch 2 --tau 0.05 --tokens 100 --runs 5 --prompts prompts.txt",
+    )
+    add = made.add_argument
+    add("--target", type=Path, required=True, help="folder of save_pretrained, or a prepared checkpoint")
+    add(
+        "--draft",
+        default="lookup",
+        help="folder of a causal LM with the target's vocabulary, the manifest of a draft, n-grams or"
+        " checkpoint that a study made, 'lookup' (prompt lookup, default), or 'none' (autoregressive decoding"
+        " beside generate)",
+    )
+    add("--depth", type=int, default=7, help="levels of the tree (default 7)")
+    add("--branch", type=int, default=2, help="children per node (default 2); 1 drafts a single path")
+    add(
+        "--tau",
+        type=threshold,
+        default=0.05,
+        help="least path probability (default 0.05); 'none' prunes nothing",
+    )
+    add("--max-nodes", type=int, default=256, help="most nodes of a tree (default 256)")
+    add("--context-weight", type=float, default=64.0, help="of n-grams: weight of the live text (default 64)")
+    add("--tokens", type=int, default=500, help="most new tokens per prompt (default 500)")
+    add("--runs", type=int, default=5, help="timed pairs per prompt, after an untimed one (default 5)")
+    given = made.add_mutually_exclusive_group()
+    given.add_argument("--prompt", default=PROMPT, help="the prompt (default: a question about Fibonacci)")
+    given.add_argument(
+        "--prompts", type=Path, help="file of prompts, one a line, or .jsonl with key 'prompt'"
+    )
+    add("--chat", action="store_true", help="put each prompt into the target's chat template")
+    add("--dtype", default="float32", help="float32 (default), bfloat16 or float16")
+    add("--threads", type=int, default=1, help="CPU threads (default 1)")
+    add("--temperature", type=float, default=0.0, help="only 0, greedy decoding, is supported")
+    add("--out", type=Path, help="record to write (default results/by-hand/DIGEST.json)")
+    return made
+
+
+def threshold(text: str) -> float | None:
+    """The value of ``--tau``."""
+    return None if text == "none" else float(text)
+
+
+def main() -> None:
+    """Run the command line."""
+    arguments = parser().parse_args()
+    with (
+        one_line_errors(arguments.out or Path("results/by-hand")),
+        tempfile.TemporaryDirectory(prefix="ablations-decode-") as made,
+    ):
+        folder = Path(made)
+        texts = read_prompt_file(arguments.prompts) if arguments.prompts else [arguments.prompt]
+        drafting, inputs = drafter(arguments.draft, arguments.context_weight, folder / "draft")
+        spec = spec_of(arguments, drafting, len(texts))
+        inputs |= {
+            "model": checkpoint(arguments.target, "--target", folder / "target"),
+            "prompts": prompts(texts, folder / "prompts"),
+        }
+        job = job_of(spec, inputs)
+        out = arguments.out or Path("results/by-hand") / f"{job.digest}.json"
+        decode.run(Run(job, out, None))
+        print(table(read_record(out, DecodeRecord)))
+        print(f"record: {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""The command line that decodes given prompts with one configuration."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ablations.dynatree import command, given
+from ablations.study.artefact import Manifest
+from ablations.study.contracts.dynatree import (
+    DistilledDraftSpec,
+    NeuralDraftSpec,
+    NgramDraftSpec,
+    PromptLookup,
+)
+from ablations.study.errors import UserError
+from ablations.study.job import require_pins
+from ablations.study.record_io import read_contract, read_record
+from tests.dynatree.workspace import make_inputs
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("command")
+
+
+@pytest.fixture(scope="module")
+def inputs(folder) -> dict[str, Path]:
+    return make_inputs(folder)
+
+
+@pytest.fixture(scope="module")
+def saved(folder, inputs) -> Path:
+    """The target as `save_pretrained` leaves it, without a manifest."""
+    path = folder / "saved"
+    shutil.copytree(inputs["model"].parent, path, ignore=shutil.ignore_patterns("manifest.json"))
+    return path
+
+
+def decode(folder: Path, *arguments: object) -> subprocess.CompletedProcess:
+    line = [sys.executable, "-m", "ablations.dynatree.decode", *map(str, arguments)]
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False, env=os.environ)
+
+
+def test_a_file_of_prompts_is_decoded_and_recorded(folder, inputs, saved, tmp_path):
+    prompts = tmp_path / "prompts.jsonl"
+    texts = ["def number_1(x):\n    return", "x + 2 * number_2(x)"]
+    prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    done = decode(
+        tmp_path,
+        *("--target", saved, "--draft", inputs["ngram"], "--depth", 4, "--branch", 2, "--tau", 0.05),
+        *("--tokens", 12, "--runs", 2, "--prompts", prompts, "--out", "record.json"),
+    )
+    assert done.returncode == 0, done.stderr
+    heads, first, second, mean, where = done.stdout.splitlines()
+    assert heads.split("  ")[0] == "prompt"
+    assert first.startswith("prompt-1") and first.endswith("identical")
+    assert second.startswith("prompt-2")
+    assert mean.startswith("geometric mean")
+    assert where == "record: record.json"
+    record = read_record(tmp_path / "record.json", command.DecodeRecord)
+    assert record.spec.shape.depth == 4
+    assert record.spec.drafter.kind == "ngram"
+    assert [len(sample.pairs) for sample in record.samples] == [2, 2]
+    assert [sample.prompt_tokens for sample in record.samples] == [len(text) for text in texts]
+    assert all(sample.matched for sample in record.samples)
+    assert record.digests.inputs["ngram"] == read_contract(inputs["ngram"], Manifest).digests.job
+    require_pins(record.digests.pins)
+
+
+def test_the_target_can_draft_for_itself_and_autoregressive_decoding_is_measured_beside_generate(
+    saved, tmp_path
+):
+    options = ("--target", saved, "--tokens", 9, "--runs", 1, "--prompt", "def f(x):")
+    whole = decode(tmp_path, *options, "--draft", saved, "--depth", 3, "--branch", 1, "--tau", "none")
+    assert whole.returncode == 0, whole.stderr
+    # A perfect draft of three levels: four tokens a round.
+    assert whole.stdout.splitlines()[1].split()[5:] == ["4.00", "identical"]
+    (record,) = (tmp_path / "results/by-hand").glob("*[0-9a-f].json")
+    assert whole.stdout.splitlines()[-1] == f"record: {record.relative_to(tmp_path)}"
+    alone = decode(tmp_path, *options, "--draft", "none")
+    assert alone.returncode == 0, alone.stderr
+    assert "generate tok/s" in alone.stdout.splitlines()[0]
+
+
+def test_help_has_an_example_and_a_missing_target_is_said(tmp_path):
+    shown = decode(tmp_path, "--help")
+    assert shown.returncode == 0
+    assert "--target results/model/DIGEST --draft lookup" in " ".join(shown.stdout.split())
+    assert "--spec" in shown.stdout
+    missing = decode(tmp_path)
+    assert missing.returncode == 2
+    assert "required: --target" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tau", "1.5"], r"--tau: Input should be less than 1"),
+        (["--tau", "0"], r"--tau: Input should be greater than 0"),
+        (["--tokens", "0"], r"--tokens: Input should be greater than 0"),
+        (["--runs", "0"], r"--runs: Input should be greater than 0"),
+        (["--depth", "0"], r"--depth: Input should be greater than 0"),
+        (["--dtype", "int8"], r"--dtype: Input should be 'float32', 'bfloat16' or 'float16'"),
+        (["--temperature", "0.7"], r"--temperature 0\.7: sampling is not supported"),
+    ],
+)
+def test_a_bad_option_is_named(options, message):
+    arguments = command.parser().parse_args(["--target", "t", *options])
+    with pytest.raises(UserError, match=message):
+        command.spec_of(arguments, PromptLookup(), 1)
+
+
+def test_errors_of_the_job_are_one_line(saved, tmp_path):
+    done = decode(tmp_path, "--target", saved, "--max-nodes", 3, "--tokens", 4)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "error: pruning.max_nodes: 3 nodes cannot hold a path of depth 7; raise it or lower the depth"
+    ]
+    done = decode(tmp_path, "--target", saved, "--prompt", "x" * 4096, "--tokens", 4)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "4096 tokens and 4 new ones exceed the target's 4096 positions; shorten it to at most 4092" in line
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_what_is_no_checkpoint_is_refused(folder, saved, tmp_path):
+    with pytest.raises(UserError, match=r"--target .*nowhere: neither a folder nor a manifest\.json"):
+        given.checkpoint(tmp_path / "nowhere", "--target", tmp_path / "made")
+    with pytest.raises(UserError, match=r"--target .*weights\.bin: neither"):
+        (tmp_path / "weights.bin").write_bytes(b"x")
+        given.checkpoint(tmp_path / "weights.bin", "--target", tmp_path / "made")
+    (tmp_path / "bare").mkdir()
+    shutil.copy(saved / "config.json", tmp_path / "bare")
+    with pytest.raises(UserError, match=r"--target .*bare: no tokenizer\.json; name a folder"):
+        given.checkpoint(tmp_path / "bare", "--target", tmp_path / "made")
+
+
+def test_a_draft_is_known_by_what_made_it(inputs, saved, tmp_path):
+    def named(draft, made="made"):
+        return given.drafter(str(draft), 8.0, tmp_path / made)
+
+    assert named("none") == (None, {})
+    assert named("lookup") == (PromptLookup(), {})
+    assert named(inputs["ngram"]) == (NgramDraftSpec(context_weight=8.0), {"ngram": inputs["ngram"]})
+    assert named(inputs["draft"].parent) == (NeuralDraftSpec(), {"draft": inputs["draft"]})
+    drafting, found = named(saved)
+    assert drafting == NeuralDraftSpec()
+    assert (found["draft"].parent / "config.json").samefile(saved / "config.json")
+    distilled = tmp_path / "distilled" / "manifest.json"
+    distilled.parent.mkdir()
+    manifest = read_contract(inputs["ngram"], Manifest)
+    distilled.write_text(
+        manifest.model_copy(update={"module": "ablations.dynatree.distil"}).model_dump_json()
+    )
+    assert named(distilled) == (DistilledDraftSpec(), {"distilled": distilled})
+    with pytest.raises(UserError, match=r"what ablations\.lm\.prepare_text makes is no draft"):
+        named(inputs["prompts"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.txt", None, r"--prompts .*none\.txt: no such file"),
+        ("latin.txt", "caf\xe9".encode("latin-1"), r"--prompts .*latin\.txt: not UTF-8"),
+        ("wrong.jsonl", b'{"prompt": "a"}\n{"question": "b"}\n', r"wrong\.jsonl: record 2 is no JSON object"),
+        ("broken.jsonl", b"{", r"broken\.jsonl: record 1 is no JSON object"),
+        ("empty.txt", b"\n  \n", r"--prompt, --prompts: an empty prompt has no next token"),
+    ],
+)
+def test_a_bad_file_of_prompts_is_named(name, content, message, tmp_path):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        given.prompts(given.read_prompt_file(tmp_path / name), tmp_path / "made")
+
+
+def test_prompts_are_read_one_a_line(tmp_path):
+    (tmp_path / "prompts.txt").write_text("one\n\ntwo words\n")
+    assert given.read_prompt_file(tmp_path / "prompts.txt") == ["one", "two words"]

@@ -1,0 +1,82 @@
+"""Decoding jobs run in this process, and what they need, made by the jobs that make it."""
+
+import json
+from pathlib import Path
+
+from ablations.dynatree import benchmark, calibrate_costs, decode, fit_ngram
+from ablations.lm.prepare_model import prepare_model
+from ablations.lm.prepare_text import prepare_text
+from ablations.study.contracts.dynatree import CostSpec, NgramSpec
+from ablations.study.contracts.lm import PrepareModelSpec, PrepareTextSpec
+from ablations.study.job import Run, read_job
+
+NEW_TOKENS = 12
+NGRAM = {"kind": "ngram", "context_weight": 16.0}
+NEURAL = {"kind": "neural"}
+TREE = {"method": "tree", "depth": 4, "branching": 2}
+LINEAR = {"method": "linear", "depth": 3, "branching": 1}
+PRUNED = {"tau": 0.05, "max_nodes": 256}
+WHOLE = {"tau": None, "max_nodes": 256}
+LOOKUP = {"kind": "prompt_lookup"}
+DYNAMIC = {"adaptation": {"kind": "dynamic"}}
+HISTORY = {"adaptation": {"kind": "dynamic", "history": {"target": 0.3}}}
+COST_AWARE = {"adaptation": {"kind": "cost_aware"}}
+COST_SPEC = {
+    "drafter": NGRAM,
+    "shape": TREE,
+    "max_nodes": 12,
+    "prefix": 20,
+    "repeats": 2,
+    "prompts": [{"kind": "code", "text": "prompts", "split": "heldout", "count": 2, "tokens": 30}],
+    "new_tokens": NEW_TOKENS,
+    "compute": {"dtype": "float32", "threads": 1},
+}
+
+
+def run_job(folder: Path, name: str, spec_type, work, spec: dict, inputs: dict[str, Path]) -> Path:
+    """Run a job in this process from a spec file, as its command line does."""
+    recorded = work in (decode.run, benchmark.run)
+    out = folder / f"{name}.record.json" if recorded else folder / name / "manifest.json"
+    work(Run(read_job(write_job(folder, name, spec, inputs, work.__module__), spec_type), out, name))
+    return out
+
+
+def write_job(folder: Path, name: str, spec: dict, inputs: dict[str, Path], module: str = "m") -> Path:
+    path = folder / f"{name}.spec.json"
+    job = {"digest": name, "module": module, "spec": spec, "spec_digest": "s", "code_digest": "c"}
+    path.write_text(json.dumps(job | {"inputs": {key: str(value) for key, value in inputs.items()}}))
+    return path
+
+
+def decode_spec(drafter, shape, pruning, **changes) -> dict:
+    prompts = [{"kind": "code", "text": "prompts", "split": "heldout", "count": 2, "tokens": 30}]
+    return {
+        "drafter": drafter,
+        "shape": shape,
+        "pruning": pruning,
+        "reference": "autoregressive" if drafter else "generate",
+        "prompts": prompts,
+        "new_tokens": NEW_TOKENS,
+        "repeats": 2,
+        "compute": {"dtype": "float32", "threads": 1},
+    } | changes
+
+
+def make_inputs(folder: Path) -> dict[str, Path]:
+    """A target, a draft, two texts, n-gram counts and costs, made by their own jobs."""
+    lines = [
+        f"def number_{index}(x):\n    return x + {index} * number_{index - 1}(x)\n" for index in range(40)
+    ]
+    made = {}
+    for name, layers in (("model", 3), ("draft", 1)):
+        source = {"source": "random", "architecture": "llama", "layers": layers, "description": name}
+        made[name] = run_job(folder, name, PrepareModelSpec, prepare_model, {"model": source}, {})
+    for name, split in (("train", "train"), ("prompts", "heldout")):
+        file = folder / f"{name}.jsonl"
+        file.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+        source = {"source": "local", "path": str(file), "split": split}
+        made[name] = run_job(folder, f"{name}-text", PrepareTextSpec, prepare_text, {"text": source}, {})
+    counted = {"model": made["model"], "text": made["train"]}
+    made["ngram"] = run_job(folder, "ngram", NgramSpec, fit_ngram.run, {"order": 3}, counted)
+    made["costs"] = run_job(folder, "costs", CostSpec, calibrate_costs.run, COST_SPEC, made)
+    return made
