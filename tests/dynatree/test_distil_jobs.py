@@ -66,7 +66,7 @@ def inputs(folder) -> dict[str, Path]:
         file.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
         source = {"source": "local", "path": str(file), "split": split}
         made[name] = run_job(folder, name, PrepareTextSpec, prepare_text, {"text": source}, {})
-    made["ngram"] = run_job(folder, "ngram", NgramSpec, fit_ngram.run, {"order": 3}, made)
+    made["ngram"] = run_job(folder, "ngram", NgramSpec, fit_ngram.run, {"order": 3, "texts": ["text"]}, made)
     made["teacher"] = run_job(folder, "teacher", TeacherSpec, distil_teacher.run, TEACHER, made)
     made["distilled"] = run_job(folder, "distilled", DistilSpec, distil.run, DISTIL, made)
     return made

@@ -209,7 +209,7 @@ def test_the_command_line_prints_one_line_and_fails(folder, inputs):
 def test_a_text_without_training_documents_is_refused(folder, inputs):
     counted = {"model": inputs["model"], "text": inputs["prompts"]}
     with pytest.raises(UserError, match="no training documents"):
-        run_job(folder, "empty", NgramSpec, fit_ngram.run, {"order": 3}, counted)
+        run_job(folder, "empty", NgramSpec, fit_ngram.run, {"order": 3, "texts": ["text"]}, counted)
 
 
 def test_acceptance_curve_follows_what_was_accepted():

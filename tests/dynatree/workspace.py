@@ -77,6 +77,8 @@ def make_inputs(folder: Path) -> dict[str, Path]:
         source = {"source": "local", "path": str(file), "split": split}
         made[name] = run_job(folder, f"{name}-text", PrepareTextSpec, prepare_text, {"text": source}, {})
     counted = {"model": made["model"], "text": made["train"]}
-    made["ngram"] = run_job(folder, "ngram", NgramSpec, fit_ngram.run, {"order": 3}, counted)
+    made["ngram"] = run_job(
+        folder, "ngram", NgramSpec, fit_ngram.run, {"order": 3, "texts": ["text"]}, counted
+    )
     made["costs"] = run_job(folder, "costs", CostSpec, calibrate_costs.run, COST_SPEC, made)
     return made

@@ -1,6 +1,7 @@
-"""Job: count the n-grams of a text's training split, as the target tokenises it."""
+"""Job: count the n-grams of texts' training splits, as the target tokenises them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,17 +76,21 @@ def _changes(values: NDArray) -> NDArray:
     return np.concatenate(([True], values[1:] != values[:-1]))[: len(values)]
 
 
+def _training(text: Path) -> list[str]:
+    found = [document.text for document in read_corpus(text) if document.split == "train"]
+    if not found:
+        raise UserError(f"{text}: no training documents to count n-grams of; use a larger text")
+    return found
+
+
 def run(job: Run[NgramSpec]) -> None:
-    """Count the training split of input `text` with the tokenizer of input `model`.
+    """Count the training splits of the spec's texts with the tokenizer of input `model`.
 
     Raises:
-        UserError: an input is missing or corrupt, or the text has no training documents.
+        UserError: an input is missing or corrupt, or a text has no training documents.
     """
     tokenizer = load_tokenizer(job.job.path("model"))
-    text = job.job.path("text")
-    training = [document.text for document in read_corpus(text) if document.split == "train"]
-    if not training:
-        raise UserError(f"{text}: no training documents to count n-grams of; use a larger text")
+    training = [document for name in job.spec.texts for document in _training(job.job.path(name))]
     documents = [
         tokenizer(document, add_special_tokens=False, verbose=False).input_ids
         for document in tqdm(training, desc="tokenise", mininterval=2)

@@ -85,7 +85,9 @@ def load_study(raw: Mapping[str, Any]) -> StudyConfig:
 
 def _check_drafter(key: str, drafter: Drafter, config: StudyConfig) -> None:
     match drafter:
-        case NgramDrafter() | DistilledDrafter():
+        case NgramDrafter():
+            _known(f"{key}.texts", drafter.texts, config.texts, "texts")
+        case DistilledDrafter():
             _known(f"{key}.text", [drafter.text], config.texts, "texts")
         case NeuralDrafter():
             _known(f"{key}.model", [drafter.model], config.models, "models")

@@ -137,8 +137,8 @@ class NgramDrafter(Contract):
     """Kind of drafter."""
     order: Annotated[int, Field(ge=1, le=8)] = 4
     """Longest n-gram (context of order - 1 tokens)."""
-    text: str
-    """Name of the text whose training split is counted."""
+    texts: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names of the texts whose training splits are counted."""
     context_weight: NonNegativeFloat = 4.0
     """Weight of one occurrence in the live context against one in the training text."""
 
@@ -212,10 +212,12 @@ Drafter = Annotated[
 
 
 class NgramSpec(Contract):
-    """Job of `ablations.dynatree.fit_ngram`: counts of the training split, as the target tokenises it."""
+    """Job of `ablations.dynatree.fit_ngram`: counts of training splits, as the target tokenises them."""
 
     order: PositiveInt
     """Longest n-gram."""
+    texts: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names of the inputs whose training splits are counted."""
 
 
 class NgramDraftSpec(Contract):

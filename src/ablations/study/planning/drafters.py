@@ -71,8 +71,9 @@ class DrafterPlanner:
                 return spec, self._distilled(self._drafters[settings.distilled]) | self._ngram(ngram)
 
     def _ngram(self, settings: NgramDrafter) -> dict[str, Job]:
-        inputs = {"model": self._target, "text": self._artefacts.text(settings.text)}
-        return {"ngram": Job(FIT_NGRAM, NgramSpec(order=settings.order), self._sources, inputs)}
+        spec = NgramSpec(order=settings.order, texts=settings.texts)
+        texts = {name: self._artefacts.text(name) for name in settings.texts}
+        return {"ngram": Job(FIT_NGRAM, spec, self._sources, {"model": self._target, **texts})}
 
     def _distilled(self, settings: DistilledDrafter) -> dict[str, Job]:
         inputs = {"model": self._target, "text": self._artefacts.text(settings.text)}
