@@ -49,4 +49,4 @@ format: $(TEST_READY) ## rewrite in the house style
 	$(BIN)/snakefmt Snakefile workflow/rules
 
 clean: ## remove everything that was built, results included
-	rm -rf $(VENV) results logs benchmarks .snakemake paper/ablation.tex paper/ablation.pdf paper/tables paper/figures
+	rm -rf $(VENV) results logs benchmarks .snakemake paper/ablation.tex paper/ablation.pdf paper/numbers.tex paper/provenance.json paper/tables paper/figures

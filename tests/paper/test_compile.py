@@ -1,12 +1,15 @@
 """The paper compiles, with every reference defined and nothing wider than the page."""
 
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from ablations.paper.figures import write_figures
+from ablations.paper.numbers import write_numbers
 from ablations.paper.pdf import compile_pdf
 from ablations.study.errors import UserError
 from tests.paper.design import WHOLE
@@ -26,7 +29,7 @@ PAPER = Path(__file__).parents[2] / "paper"
             "design": WHOLE,
             "missing": ("baseline", "GB", "A1", "F4"),
             "crashed": ("G1", "A3"),
-            "settings": {"main": ("A8",)},
+            "settings": {"main": ("A8",), "provenance": True},
         },
     ],
     ids=["small", "small mixed", "whole", "whole mixed"],
@@ -37,6 +40,7 @@ def test_the_paper_compiles(render, tmp_path, peculiarities):
     shutil.copytree(study.tables, paper / "tables")
     write_figures(study.summary, paper / "figures")
     (paper / "ablation.tex").write_text(study.section)
+    write_numbers(study.summary, PAPER / "templates", paper / "numbers.tex", paper / "provenance.json")
     for name in ("main.tex", "references.bib"):
         shutil.copy(PAPER / name, paper)
     command = ["latexmk", "-cd", "-pdf", "-interaction=nonstopmode", "-halt-on-error", "paper/main.tex"]
@@ -46,6 +50,11 @@ def test_the_paper_compiles(render, tmp_path, peculiarities):
     assert "undefined" not in log
     assert "Overfull" not in log
     assert (paper / "main.pdf").stat().st_size > 50_000
+    script = Path(__file__).with_name("recompute_numbers.py")
+    command = [sys.executable, script, "--provenance", paper / "provenance.json", "--pdf", paper / "main.pdf"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert re.search(r"^(\d+) numbers recomputed, \1 of them found in the PDF", done.stdout)
 
 
 def test_without_tex_the_error_says_what_is_missing(tmp_path, monkeypatch):

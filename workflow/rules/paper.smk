@@ -67,12 +67,36 @@ rule figures:
         "python -m ablations.paper.figures --summary {input.summary} --out paper/figures > {log} 2>&1"
 
 
+rule numbers:
+    input:
+        stamp=stages.NUMBERS_STAMP,
+        summary=stages.SUMMARY,
+    output:
+        macros=stages.MACROS,
+        provenance=stages.PROVENANCE,
+    log:
+        "logs/numbers.log",
+    benchmark:
+        "benchmarks/numbers.tsv"
+    conda:
+        "../../envs/paper.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+    message:
+        "Writing every number and where it comes from"
+    shell:
+        "python -m ablations.paper.numbers --summary {input.summary} --templates paper/templates"
+        " --macros {output.macros} --provenance {output.provenance} > {log} 2>&1"
+
+
 rule ablation_section:
     input:
         stamp=stages.SECTION_STAMP,
         summary=stages.SUMMARY,
         tables=rules.tables.output,
         figures=rules.figures.output,
+        numbers=rules.numbers.output,
     output:
         stages.SECTION,
     log:

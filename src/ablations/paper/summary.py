@@ -3,6 +3,7 @@
 from typing import Any
 
 from ablations.paper.results.decoding import DecodingProtocol, DecodingResult
+from ablations.paper.results.files import RecordFile
 from ablations.paper.results.grid import GridResult
 from ablations.paper.results.sdtp import ScorerRanking, SdtpProtocol, SdtpResult, SweepResult
 from ablations.study.contracts.base import Contract
@@ -21,15 +22,6 @@ class Difference(Contract):
     """Value of the other experiment; null where it has none."""
     arm: Any
     """Value of the arm; null where it has none."""
-
-
-class RecordFile(Contract):
-    """A record that a row is made of."""
-
-    path: str
-    """Path, relative to the working directory."""
-    sha256: str | None
-    """SHA-256 of its bytes; null where there is none."""
 
 
 class Row(Contract):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ablations.paper.results.files import RecordFile, record_file
 from ablations.paper.results.grid import GridResult
 from ablations.study.arms import resampling
 from ablations.study.contracts.grid import Grid, GridPoint
@@ -26,15 +27,19 @@ def grid_results(
     path = Path(paths.get(name, ""))
     if not path.is_file():
         return ()
+    grid = read_contract(path, Grid)
+    file = record_file(str(path), grid.environment, grid.digests)
     found = []
-    for point in read_contract(path, Grid).points:
+    for point in grid.points:
         kinds = dict.fromkeys(sample.kind for sample in point.samples) if name == "lengths" else ()
-        results = [_result(point, kind, settings) for kind in (None, *kinds)]
+        results = [_result(file, point, kind, settings) for kind in (None, *kinds)]
         found += [result for result in results if result is not None]
     return tuple(found)
 
 
-def _result(point: GridPoint, kind: str | None, settings: PaperSettings) -> GridResult | None:
+def _result(
+    file: RecordFile, point: GridPoint, kind: str | None, settings: PaperSettings
+) -> GridResult | None:
     """None where every prompt ended with its first token, so that there were no rounds to price."""
     samples = [sample for sample in point.samples if kind in (None, sample.kind) and sample.rounds]
     if not samples:
@@ -47,6 +52,7 @@ def _result(point: GridPoint, kind: str | None, settings: PaperSettings) -> Grid
         sum(getattr(sample, field) for sample in samples) for field in ("rounds", "accepted", "drafted")
     )
     return GridResult(
+        file=file,
         shape=point.tree.shape,
         tau=point.tree.pruning.tau,
         tokens=point.tokens,

@@ -7,11 +7,11 @@ from typing import Any
 from ablations.paper.collecting.comparisons import Key
 from ablations.paper.collecting.decoding import decoding_result
 from ablations.paper.collecting.sdtp import sdtp_result, traffic
-from ablations.paper.summary import Difference, RecordFile, Row
+from ablations.paper.results.files import RecordFile, record_file
+from ablations.paper.summary import Difference, Row
 from ablations.study.arms import Arm
 from ablations.study.contracts.paper import Experiment, PaperSettings
 from ablations.study.contracts.record import Outcome
-from ablations.study.files import sha256_file
 from ablations.study.statistics import Comparison
 from ablations.study.verdicts import combine, judge_experiment
 
@@ -57,7 +57,7 @@ def make_rows(
         rows.append(
             Row(
                 **experiment.model_dump(include=Row.model_fields.keys() & Experiment.model_fields.keys()),
-                files=tuple(_file(path) for path in experiment.records),
+                files=_files(arm),
                 status=arm.status,
                 outcome=_outcome(arm),
                 differences=_differences(arm, other),
@@ -71,8 +71,17 @@ def make_rows(
     return tuple(rows)
 
 
-def _file(path: str) -> RecordFile:
-    return RecordFile(path=path, sha256=sha256_file(Path(path)) if Path(path).is_file() else None)
+def _files(arm: Arm) -> tuple[RecordFile, ...]:
+    # Records that are not there are left out of an arm, which keeps their order.
+    records = iter(arm.records)
+    found = []
+    for path in arm.experiment.records:
+        if not Path(path).is_file():
+            found.append(RecordFile(path=path))
+            continue
+        record = next(records)
+        found.append(record_file(path, record.environment, record.digests))
+    return tuple(found)
 
 
 def _outcome(arm: Arm) -> Outcome | None:

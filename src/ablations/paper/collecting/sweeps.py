@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ablations.paper.results.files import RecordFile, record_file
 from ablations.paper.results.sdtp import SweepResult
 from ablations.study.contracts.sdtp import Sweep, SweepPoint, TimedPair
 from ablations.study.record_io import read_contract
@@ -18,13 +19,19 @@ def sweep_results(paths: Iterable[str]) -> tuple[SweepResult, ...]:
     Raises:
         UserError: a sweep is damaged.
     """
-    sweeps = [read_contract(path, Sweep) for path in map(Path, paths) if path.is_file()]
-    points = [_result(sweep, point) for sweep in sweeps for point in sweep.points]
+    points = []
+    for path in paths:
+        if not Path(path).is_file():
+            continue
+        sweep = read_contract(Path(path), Sweep)
+        file = record_file(path, sweep.environment, sweep.digests)
+        points += [_result(file, sweep, point) for point in sweep.points]
     return tuple(sorted(points, key=lambda point: (point.tokens, -point.keep_ratio)))
 
 
-def _result(sweep: Sweep, point: SweepPoint) -> SweepResult:
+def _result(file: RecordFile, sweep: Sweep, point: SweepPoint) -> SweepResult:
     return SweepResult(
+        file=file,
         tokens=sweep.spec.tokens,
         keep_ratio=point.keep_ratio,
         new_tokens=sweep.spec.new_tokens,

@@ -2,6 +2,7 @@
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
+from ablations.paper.results.files import RecordFile
 from ablations.study.contracts.base import Contract
 from ablations.study.contracts.dynatree import Shape
 from ablations.study.statistics import Estimate
@@ -10,6 +11,8 @@ from ablations.study.statistics import Estimate
 class GridResult(Contract):
     """One draft configuration replayed to one length; its speed is a price, not a measurement."""
 
+    file: RecordFile
+    """Grid that it is from."""
     shape: Shape
     """Shape of a draft."""
     tau: float | None

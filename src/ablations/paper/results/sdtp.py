@@ -2,6 +2,7 @@
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from ablations.paper.results.files import RecordFile
 from ablations.study.contracts.base import Contract
 from ablations.study.contracts.paper import Identifier
 from ablations.study.contracts.sdtp import Calibration, Losses, Retrieval, Training
@@ -120,6 +121,8 @@ class ScorerRanking(Contract):
 class SweepResult(Contract):
     """One keep ratio at one prompt length; ranges are over repeats."""
 
+    file: RecordFile
+    """Sweep that it is from."""
     tokens: PositiveInt
     """Tokens of the prompt."""
     keep_ratio: float

@@ -77,6 +77,8 @@ class PaperSettings(Contract):
 
     heading: Literal["section", "subsection"] = "section"
     """LaTeX level of the section's own heading; its parts are one level below."""
+    provenance: bool = False
+    """Whether the margin of the PDF links each experiment to its records."""
     main: Identifiers = ()
     """Rows of the main SDTP table, in order (others follow in a second one); empty puts every row there."""
     forward: Identifiers = ()

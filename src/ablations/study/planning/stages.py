@@ -53,6 +53,7 @@ COLLECT_STAMP = STAMP.format(rule="collect")
 TABLES_STAMP = STAMP.format(rule="tables")
 FIGURES_STAMP = STAMP.format(rule="figures")
 SECTION_STAMP = STAMP.format(rule="ablation_section")
+NUMBERS_STAMP = STAMP.format(rule="numbers")
 BENCHMARK_STAMP = STAMP.format(rule="benchmark_table")
 BENCHMARK_SUMMARY = f"{RESULTS}/benchmark/decoding.json"
 BENCHMARK_TABLE = f"{RESULTS}/benchmark/decoding.md"
@@ -79,4 +80,6 @@ FIGURES = [
     )
     for kind in ("pdf", "png")
 ]
+MACROS = "paper/numbers.tex"
+PROVENANCE = "paper/provenance.json"
 SECTION = "paper/ablation.tex"

@@ -25,6 +25,9 @@ from ablations.study.planning.stages import (
     COLLECT_STAMP,
     FIGURES,
     FIGURES_STAMP,
+    MACROS,
+    NUMBERS_STAMP,
+    PROVENANCE,
     RESULTS,
     SECTION,
     SECTION_STAMP,
@@ -57,8 +60,10 @@ def write_stamps(plan: Plan, root: Path) -> None:
     tables = {"code": _code(plan, "ablations.paper.tables"), "templates": templates}
     _write(TABLES_STAMP, tables, [SUMMARY], TABLES)
     _write(FIGURES_STAMP, {"code": _code(plan, "ablations.paper.figures")}, [SUMMARY], FIGURES)
+    numbers = {"code": _code(plan, "ablations.paper.numbers"), "templates": templates}
+    _write(NUMBERS_STAMP, numbers, [SUMMARY], [MACROS, PROVENANCE])
     section = {"code": _code(plan, "ablations.paper.section"), "templates": templates}
-    _write(SECTION_STAMP, section, [SUMMARY, *TABLES, *FIGURES], [SECTION])
+    _write(SECTION_STAMP, section, [SUMMARY, *TABLES, *FIGURES, MACROS, PROVENANCE], [SECTION])
     if benchmark := plan.benchmark_plan(_code(plan, "ablations.paper.benchmark")):
         content = benchmark.model_dump(mode="json", exclude={"revision", "lost"})
         _write(BENCHMARK_STAMP, content, [benchmark.record], [BENCHMARK_SUMMARY, BENCHMARK_TABLE])
