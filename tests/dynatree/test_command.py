@@ -80,7 +80,7 @@ def test_the_target_can_draft_for_itself_and_autoregressive_decoding_is_measured
     assert whole.returncode == 0, whole.stderr
     # A perfect draft of three levels: four tokens a round.
     assert whole.stdout.splitlines()[1].split()[5:] == ["4.00", "identical"]
-    (record,) = (tmp_path / "results/by-hand").glob("*[0-9a-f].json")
+    (record,) = (tmp_path / "results/by-hand").glob("decode-*[0-9a-f].json")
     assert whole.stdout.splitlines()[-1] == f"record: {record.relative_to(tmp_path)}"
     alone = decode(tmp_path, *options, "--draft", "none")
     assert alone.returncode == 0, alone.stderr

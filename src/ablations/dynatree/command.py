@@ -165,7 +165,7 @@ def parser() -> argparse.ArgumentParser:
     add("--dtype", default="float32", help="float32 (default), bfloat16 or float16")
     add("--threads", type=int, default=1, help="CPU threads (default 1)")
     add("--temperature", type=float, default=0.0, help="only 0, greedy decoding, is supported")
-    add("--out", type=Path, help="record to write (default results/by-hand/DIGEST.json)")
+    add("--out", type=Path, help="record to write (default results/by-hand/decode-DIGEST.json)")
     return made
 
 
@@ -190,7 +190,7 @@ def main() -> None:
             "prompts": prompts(texts, folder / "prompts"),
         }
         job = job_of(spec, inputs)
-        out = arguments.out or Path("results/by-hand") / f"{job.digest}.json"
+        out = arguments.out or Path("results/by-hand") / f"decode-{job.digest}.json"
         decode.run(Run(job, out, None))
         print(table(read_record(out, DecodeRecord)))
         print(f"record: {out}")
