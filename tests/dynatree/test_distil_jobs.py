@@ -92,6 +92,17 @@ def test_a_draft_says_what_it_was_made_from(inputs):
     assert weights["head.weight"].shape == (128, 64)
 
 
+def test_training_goes_on_from_a_draft(folder, inputs):
+    first, manifest = open_artefact(inputs["distilled"])
+    spec = DISTIL | {"start": str(first / DRAFT_FILE), "learning_rate": 1e-9}
+    again, facts = open_artefact(run_job(folder, "continued", DistilSpec, distil.run, spec, inputs))
+    # The same sequences are held out; weights were rounded to bfloat16.
+    assert facts.facts["agreement_before_training"] == pytest.approx(manifest.facts["agreement"], abs=0.05)
+    old, new = (load_file(made / DRAFT_FILE) for made in (first, again))
+    assert torch.equal(new["tokens"], old["tokens"])
+    torch.testing.assert_close(new["join.weight"], old["join.weight"], atol=1e-3, rtol=1e-2)
+
+
 def test_the_same_spec_writes_and_trains_the_same(folder, inputs):
     again = dict(inputs)
     again["teacher"] = run_job(folder, "teacher-again", TeacherSpec, distil_teacher.run, TEACHER, inputs)
@@ -162,6 +173,13 @@ def test_windows_are_drawn_from_every_long_document():
     firsts = windows[:, 0].tolist()
     assert {first // 100 for first in firsts} == {0, 1}
     assert len({first for first in firsts if first < 100}) > 1
+
+
+def test_a_draft_to_start_from_has_the_vocabulary(folder, inputs):
+    draft = inputs["distilled"].parent / DRAFT_FILE
+    spec = DISTIL | {"start": str(draft), "vocabulary": 64}
+    with pytest.raises(UserError, match=r"distil\.vocabulary: 64 tokens, but .*draft\.safetensors knows 128"):
+        run_job(folder, "bad", DistilSpec, distil.run, spec, inputs)
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,11 @@ def test_unknown_keys_are_named_at_every_level(raw, path, changes, expected):
             "dynatree.drafters.distilled.teacher.question: unknown key; did you mean 'questions'?",
         ),
         (
+            ("dynatree", "drafters", "distilled", "distil"),
+            {"start": "nowhere.safetensors"},
+            "dynatree.drafters.distilled.distil.start: 'nowhere.safetensors' does not exist",
+        ),
+        (
             ("dynatree", "prompts", "chat"),
             {"tokens": 64},
             "dynatree.prompts.chat: a turn of a chat is taken whole",

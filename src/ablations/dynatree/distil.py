@@ -40,7 +40,8 @@ def run(run: Run[DistilSpec]) -> None:
     order = torch.randperm(len(lessons), generator=torch.Generator().manual_seed(spec.seed))
     heldout, training = lessons[order[: spec.heldout]], lessons[order[spec.heldout :]]
     trainer = Trainer(target, spec, counts)
-    trainer.fit_join(training)
+    if spec.start is None:
+        trainer.fit_join(training)
     fitted = trainer.agreement(heldout)
     loss = trainer.train(training)
     facts = {

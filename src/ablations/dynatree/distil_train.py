@@ -1,6 +1,7 @@
 """Training of a distilled draft: its join in closed form, then gradients through several drafted tokens."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -60,12 +61,19 @@ class Trainer:
         target: The model that wrote the lessons; lends embeddings and head.
         spec: How to train.
         counts: ``[vocabulary]``, how often each token occurs.
+
+    Raises:
+        UserError: the draft to start from is none, or not one of this target with this vocabulary.
     """
 
     def __init__(self, target: LayeredLM, spec: DistilSpec, counts: Tensor) -> None:
         torch.manual_seed(spec.seed)
-        tokens = frequent_tokens(counts, spec.vocabulary).to(target.device)
-        self.draft = DistilledDraft.for_target(target, tokens)
+        if spec.start is None:
+            tokens = frequent_tokens(counts, spec.vocabulary).to(target.device)
+            self.draft = DistilledDraft.for_target(target, tokens)
+        else:
+            self.draft = _loaded(Path(spec.start), target, spec.vocabulary)
+            tokens = self.draft.tokens
         self._target = target
         self._spec = spec
         # Place of each token of the target in the draft's head; -1 where it has none.
@@ -211,3 +219,14 @@ class Trainer:
     def _autocast(self) -> torch.autocast:
         dtype = getattr(torch, self._spec.compute.dtype)
         return torch.autocast(self._target.device.type, dtype, enabled=dtype != torch.float32)
+
+
+def _loaded(path: Path, target: LayeredLM, vocabulary: int) -> DistilledDraft:
+    draft = DistilledDraft.load(path, target)
+    if len(draft.tokens) != vocabulary:
+        raise UserError(
+            f"distil.vocabulary: {vocabulary} tokens, but {path} knows {len(draft.tokens)}; make them agree"
+        )
+    draft.requires_grad_(True)
+    draft.head.requires_grad_(False)
+    return draft

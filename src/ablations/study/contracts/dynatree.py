@@ -110,8 +110,11 @@ class TeacherSpec(Contract):
 class DistilSpec(Contract):
     """Job of `ablations.dynatree.distil`: training of a draft on what the target wrote."""
 
+    start: str | None = None
+    """Draft that training goes on from (a `draft.safetensors`, relative to the working directory); null
+    starts from the ridge regression."""
     vocabulary: PositiveInt = 8192
-    """Tokens that the draft's head knows, the most frequent ones."""
+    """Tokens that the draft's head knows, the most frequent ones; those of `start` where there is one."""
     unroll: PositiveInt = 4
     """Tokens drafted in a row while training, each on the draft's own states before."""
     decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8

@@ -1,6 +1,7 @@
 """Drafters as decoding jobs see them, and the jobs that make what they draft from."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from ablations.study.contracts.dynatree import (
     DistilledDrafter,
@@ -19,6 +20,7 @@ from ablations.study.errors import UserError
 from ablations.study.planning.artefacts import Artefacts
 from ablations.study.planning.jobs import Job, Sources
 from ablations.study.planning.stages import DISTIL, DISTIL_TEACHER, FIT_NGRAM
+from ablations.study.planning.userfiles import content_hash
 
 
 class DrafterPlanner:
@@ -62,21 +64,26 @@ class DrafterPlanner:
             case NgramDrafter():
                 return NgramDraftSpec(context_weight=settings.context_weight), self._ngram(settings)
             case DistilledDrafter():
-                return DistilledDraftSpec(), self._distilled(settings)
+                return DistilledDraftSpec(), self._distilled(name)
             case _:
                 ngram = self._drafters[settings.ngram]
                 spec = HybridDraftSpec(
                     share=settings.share, sure=settings.sure, context_weight=ngram.context_weight
                 )
-                return spec, self._distilled(self._drafters[settings.distilled]) | self._ngram(ngram)
+                return spec, self._distilled(settings.distilled) | self._ngram(ngram)
 
     def _ngram(self, settings: NgramDrafter) -> dict[str, Job]:
         spec = NgramSpec(order=settings.order, texts=settings.texts)
         texts = {name: self._artefacts.text(name) for name in settings.texts}
         return {"ngram": Job(FIT_NGRAM, spec, self._sources, {"model": self._target, **texts})}
 
-    def _distilled(self, settings: DistilledDrafter) -> dict[str, Job]:
+    def _distilled(self, name: str) -> dict[str, Job]:
+        settings = self._drafters[name]
         inputs = {"model": self._target, "text": self._artefacts.text(settings.text)}
         teacher = Job(DISTIL_TEACHER, settings.teacher, self._sources, inputs)
         inputs = {"model": self._target, "teacher": teacher}
-        return {"distilled": Job(DISTIL, settings.distil, self._sources, inputs)}
+        files = {}
+        if settings.distil.start is not None:
+            key = f"dynatree.drafters.{name}.distil.start"
+            files["start"] = content_hash(Path(settings.distil.start), key)
+        return {"distilled": Job(DISTIL, settings.distil, self._sources, inputs, files)}
