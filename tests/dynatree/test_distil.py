@@ -42,7 +42,7 @@ def written(target: LayeredLM, count: int, seed: int = 5) -> Lessons:
         ids.append(torch.tensor(start + tokens))
         states.append(normalised(target.norm, states_of_text(target, start, tokens)).bfloat16())
     places = torch.arange(LENGTH).expand(count, -1)
-    return Lessons(torch.stack(ids), torch.stack(states), places >= 8)
+    return Lessons(torch.stack(ids), torch.stack(states), places >= 5, places >= 8)
 
 
 @pytest.fixture(scope="module", params=["llama", "gpt_neox"])
@@ -102,7 +102,8 @@ def test_drafting_is_what_training_unrolls(distilled):
     trainer = Trainer(target, SPEC, torch.ones(VOCABULARY))
     trainer.draft = draft
     # Lessons from a teacher are rounded to bfloat16; these are not.
-    lessons = Lessons(ids, normalised(target.norm, states)[None], torch.ones_like(ids, dtype=torch.bool))
+    everywhere = torch.ones_like(ids, dtype=torch.bool)
+    lessons = Lessons(ids, normalised(target.norm, states)[None], everywhere, everywhere)
     unrolled = [draft.head(found[0]).softmax(dim=-1) for found in trainer._unroll(lessons)]
     ids = ids[0]
     drafter = drafter_of(target, draft, 3)

@@ -19,28 +19,32 @@ class Lessons:
     Attributes:
         ids: ``[sequences, length]`` int64.
         states: ``[sequences, length - 1, hidden]`` bfloat16, the target's normalised states after a token.
-        written: ``[sequences, length]`` bool, tokens that the target wrote itself.
+        taught: ``[sequences, length]`` bool, tokens to learn: the prompt's too, for the target's distribution
+            after any text is worth as much, and its state there costs nothing more.
+        written: ``[sequences, length]`` bool, those of them that the target wrote itself.
     """
 
     ids: Tensor
     states: Tensor
+    taught: Tensor
     written: Tensor
 
     def __getitem__(self, rows: Tensor | slice) -> Self:
-        return type(self)(self.ids[rows], self.states[rows], self.written[rows])
+        return type(self)(self.ids[rows], self.states[rows], self.taught[rows], self.written[rows])
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def to(self, device: torch.device) -> Self:
         """The same on another device."""
-        return type(self)(self.ids.to(device), self.states.to(device), self.written.to(device))
+        parts = (self.ids, self.states, self.taught, self.written)
+        return type(self)(*(part.to(device) for part in parts))
 
 
 def read_lessons(manifest: Path, unroll: int) -> tuple[Lessons, Tensor]:
     """Read the teacher's sequences, and how often each token of its vocabulary occurs (``[vocabulary]``).
 
-    Tokens too near to the beginning for `unroll` drafted ones to end there do not count as written.
+    Tokens too near to the beginning for `unroll` drafted ones to end there are not taught.
 
     Raises:
         UserError: a file is missing or corrupt.
@@ -48,5 +52,6 @@ def read_lessons(manifest: Path, unroll: int) -> tuple[Lessons, Tensor]:
     folder, _ = open_artefact(manifest)
     made = load_file(folder / TEACHER_FILE)
     places = torch.arange(made["ids"].shape[1])
-    written = (places >= made["starts"][:, None].clamp(min=unroll + 2)) & (places < made["ends"][:, None])
-    return Lessons(made["ids"].long(), made["states"], written), made["counts"]
+    taught = (places >= unroll + 2) & (places < made["ends"][:, None])
+    written = taught & (places >= made["starts"][:, None])
+    return Lessons(made["ids"].long(), made["states"], taught, written), made["counts"]

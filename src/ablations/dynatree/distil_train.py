@@ -177,8 +177,8 @@ class Trainer:
         return optimisers, schedules
 
     def _loss(self, lessons: Lessons) -> Tensor:
-        """Cross-entropy to the target over the draft's tokens, at the tokens that the target wrote."""
-        chosen = lessons.written[:, 2:] & (self._places[lessons.ids[:, 2:]] >= 0)
+        """Cross-entropy to the target over the draft's tokens, at the tokens that are taught."""
+        chosen = lessons.taught[:, 2:] & (self._places[lessons.ids[:, 2:]] >= 0)
         with torch.no_grad():
             wanted = self._logits(lessons.states[:, 1:][chosen]).softmax(dim=1)
             first = wanted.argmax(dim=1)
@@ -209,7 +209,7 @@ class Trainer:
             with self._autocast():
                 predicted = self.draft(states, embedded, positions, mask, grown)
             yield predicted
-            # The first row has none before it, and is not asked for again: nothing written begins there.
+            # The first row has none before it, and is not asked for again: nothing taught begins there.
             states = F.pad(predicted[:, :-1], (0, 0, 1, 0)).float()
 
     def _logits(self, states: Tensor) -> Tensor:

@@ -115,7 +115,7 @@ class DistilSpec(Contract):
     starts from the ridge regression."""
     vocabulary: PositiveInt = 8192
     """Tokens that the draft's head knows, the most frequent ones; those of `start` where there is one."""
-    unroll: PositiveInt = 4
+    unroll: PositiveInt = 2
     """Tokens drafted in a row while training, each on the draft's own states before."""
     decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
     """Weight of a drafted token's loss against that of the token before."""
