@@ -13,6 +13,7 @@ from ablations.dynatree.decoding import decode_autoregressive
 from ablations.dynatree.distil_model import DRAFT_FILE, normalised
 from ablations.dynatree.distil_teacher import TEACHER_FILE, Teacher, chat_frame, draw_windows
 from ablations.dynatree.replay import states_of_text
+from ablations.dynatree.written import written_texts
 from ablations.lm.checkpoint import load_tokenizer
 from ablations.lm.prepare_model import prepare_model
 from ablations.lm.prepare_text import prepare_text
@@ -78,6 +79,16 @@ def test_a_distilled_draft_decodes_the_greedy_tokens(drafter, folder, inputs):
     out = run_job(folder, drafter["kind"], DecodeSpec, decode.run, spec, inputs)
     record = read_record(out, Record[DecodeSpec, DecodeSample, DecodeTotals])
     assert all(sample.matched and sample.draft_forwards for sample in record.samples)
+
+
+def test_what_the_target_wrote_can_be_a_text(inputs):
+    texts = written_texts(inputs["model"], inputs["teacher"])
+    made = load_file(inputs["teacher"].parent / TEACHER_FILE)
+    assert len(texts) == 10
+    tokenizer = load_tokenizer(inputs["model"])
+    row = 3
+    wrote = made["ids"][row, made["starts"][row] : made["ends"][row]]
+    assert texts[row] == tokenizer.decode(wrote, skip_special_tokens=True) != ""
 
 
 def test_a_draft_says_what_it_was_made_from(inputs):

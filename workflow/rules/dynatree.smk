@@ -46,6 +46,31 @@ rule distil_teacher:
         "python -m ablations.dynatree.distil_teacher --spec {input.spec} --out {output} > {log} 2>&1"
 
 
+rule write_down:
+    input:
+        teacher=stages.DISTIL_TEACHER.result,
+        model=lambda wildcards: plan.jobs[wildcards.digest].inputs["model"].path,
+    output:
+        stages.WRITTEN,
+    log:
+        "logs/write_down/{digest}.log",
+    benchmark:
+        "benchmarks/write_down/{digest}.tsv"
+    wildcard_constraints:
+        digest=plan.pattern(stages.DISTIL_TEACHER),
+    conda:
+        "../../envs/measure.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        runtime=model_resources["runtime"],
+    message:
+        "Writing down what the target wrote in {output}"
+    shell:
+        "python -m ablations.dynatree.written --model {input.model} --teacher {input.teacher}"
+        " --out {output} > {log} 2>&1"
+
+
 rule distil:
     input:
         unpack(job_inputs),
@@ -137,3 +162,13 @@ rule grid:
         "Replaying a grid of drafts {wildcards.digest}"
     shell:
         "python -m ablations.dynatree.grid --spec {input.spec} --out {output} > {log} 2>&1"
+
+
+rule written:
+    input:
+        [
+            stages.WRITTEN.format(digest=job.digest)
+            for job in plan.jobs.values()
+            if job.stage == stages.DISTIL_TEACHER
+        ],
+    localrule: True

@@ -41,6 +41,7 @@ EVALUATE_PIPELINE = Stage("evaluate_pipeline", "ablations.sdtp.evaluate_pipeline
 SWEEP = Stage("sweep", "ablations.sdtp.sweep", f"{RESULTS}/sweep/{{digest}}.json")
 FIT_NGRAM = Stage("fit_ngram", "ablations.dynatree.fit_ngram", _artefact("ngram"))
 DISTIL_TEACHER = Stage("distil_teacher", "ablations.dynatree.distil_teacher", _artefact("teacher"))
+WRITTEN = f"{RESULTS}/written/{{digest}}.jsonl"
 DISTIL = Stage("distil", "ablations.dynatree.distil", _artefact("draft"))
 CALIBRATE_COSTS = Stage("calibrate_costs", "ablations.dynatree.calibrate_costs", _artefact("costs"))
 DECODE = Stage("decode", "ablations.dynatree.decode", RECORD)
