@@ -1,11 +1,17 @@
 """Figures: what they show, and that the same study gives the same bytes."""
 
+import itertools
+import json
 import math
+from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from ablations.paper import style
+from ablations.paper.collecting.models import saliency_map
 from ablations.paper.drawing.bound import bound_figure, bound_points
 from ablations.paper.drawing.depth import depth_figure
 from ablations.paper.drawing.grid import (
@@ -15,10 +21,20 @@ from ablations.paper.drawing.grid import (
     tree_points,
 )
 from ablations.paper.drawing.keep_ratio import keep_ratio_figure, keep_ratio_rows
+from ablations.paper.drawing.living import living_figure
+from ablations.paper.drawing.losses import losses_figure
+from ablations.paper.drawing.rounds import rounds_figure
+from ablations.paper.drawing.saliency import saliency_figure
 from ablations.paper.drawing.sweep import sweep_figure
+from ablations.paper.drawing.traffic import traffic_figure
 from ablations.paper.drawing.waterfall import backward_figure, forward_figure
 from ablations.paper.figures import FIGURES, write_figures
 from ablations.paper.formatting import FEWEST_ROUNDS
+from ablations.paper.tables import pipeline_rows
+from ablations.study.artefact import Manifest
+from ablations.study.contracts.record import Digests
+from ablations.study.errors import UserError
+from ablations.study.files import sha256_file
 from tests.paper.synthetic_grid import LENGTHS
 
 
@@ -136,12 +152,112 @@ def test_the_sweep_shows_every_length_and_ratio_twice(whole):
         assert list(lines[0].get_xdata()) == [512, 1024, 2048, 4096]
 
 
-def test_figures_fit_a_column_and_are_legible(whole):
-    for draw in FIGURES.values():
-        figure = draw(whole.summary)
-        assert figure.get_figwidth() <= 3.3
-        sizes = [text.get_fontsize() for text in figure.findobj(plt.Text) if text.get_text()]
-        assert min(sizes) >= 6
+def overlapping(figure) -> list[tuple[str, str]]:
+    """Pairs of texts whose boxes cover one another by more than a point either way."""
+    figure.canvas.draw()
+    unseen = {
+        tick.label1
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
+        if not min(axis.get_view_interval()) <= tick.get_loc() <= max(axis.get_view_interval())
+    }
+    shown = [
+        text
+        for text in figure.findobj(plt.Text)
+        if text not in unseen
+        and text.get_text().strip()
+        and text.get_visible()
+        and text.get_window_extent().width > 0
+    ]
+    boxes = [text.get_window_extent() for text in shown]
+    slack = figure.dpi / 72
+    return [
+        (shown[one].get_text(), shown[other].get_text())
+        for one, other in itertools.combinations(range(len(shown)), 2)
+        if min(boxes[one].x1, boxes[other].x1) - max(boxes[one].x0, boxes[other].x0) > slack
+        and min(boxes[one].y1, boxes[other].y1) - max(boxes[one].y0, boxes[other].y0) > slack
+    ]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_fit_a_column_and_are_legible(whole, name, tmp_path):
+    table, _ = saliency_table(tmp_path)
+    figure = FIGURES[name](whole.summary.model_copy(update={"saliency": saliency_map(str(table))}))
+    assert figure.get_figwidth() <= 3.3
+    sizes = [text.get_fontsize() for text in figure.findobj(plt.Text) if text.get_text()]
+    assert min(sizes) >= 6
+    assert overlapping(figure) == []
+    assert all(axes.has_data() for axes in figure.axes)
+
+
+def test_living_tokens_are_those_of_the_records(whole):
+    ratios, layers = living_figure(whole.summary).axes
+    for line, row in zip(ratios.lines, keep_ratio_rows(whole.summary), strict=False):
+        (record,) = (json.loads(Path(file.path).read_text()) for file in row.files[:1])
+        sample = record["samples"][0]
+        assert line.get_ydata()[-1] == pytest.approx(100 * sample["living"][-1] / sample["prompt_tokens"])
+    assert layers.lines[0].get_label() == "baseline"
+
+
+def test_losses_show_quality_and_order(whole):
+    left, right = losses_figure(whole.summary).axes
+    labels = [label.get_text() for label in left.get_yticklabels()]
+    assert labels[0] == "LM + MSE + rank (all)"
+    assert "LM (A5)" in labels
+    assert len(right.containers) == len(labels)
+
+
+def test_traffic_shows_every_boundary(whole):
+    axes = traffic_figure(whole.summary).axes[0]
+    rows = [row for row in pipeline_rows(whole.summary) if row.sdtp.pipeline.boundary_bytes]
+    assert len(axes.patches) == 2 * sum(len(row.sdtp.pipeline.boundary_bytes) for row in rows)
+    pipelines = [row.sdtp.pipeline for row in rows]
+    shares = [sum(item.boundary_bytes) / sum(item.reference_boundary_bytes) for item in pipelines]
+    assert texts(axes) == [f"{100 * share:.0f}%" for share in shares]
+
+
+def test_the_time_of_rounds_adds_up(whole):
+    axes = rounds_figure(whole.summary).axes[0]
+    ends = [patch.get_x() + patch.get_width() for patch in axes.containers[2]]
+    assert ends == pytest.approx([100] * len(ends))
+
+
+def saliency_table(folder: Path) -> tuple[Path, np.ndarray]:
+    """A table of three windows, two of them held out, of which the last two tokens are never pruned."""
+    saliency = np.random.default_rng(0).exponential(size=(3, 2, 12)).astype(np.float32)
+    tensors = {"saliency": saliency, "heldout": np.array([False, True, True])}
+    save_file(tensors, folder / "saliency.safetensors")
+    manifest = Manifest(
+        module="ablations.sdtp.saliency",
+        spec={"layers": [4, 7], "continuation_tokens": 2},
+        files={"saliency.safetensors": sha256_file(folder / "saliency.safetensors")},
+        facts={"documents": ["a", "b", "c"]},
+        seconds=1.0,
+        digests=Digests(job="0" * 16, spec="0", code="0", inputs={}, pins={}),
+    )
+    (folder / "manifest.json").write_text(manifest.model_dump_json())
+    return folder / "manifest.json", saliency
+
+
+def test_salient_tokens_are_counted_from_the_table(study, tmp_path):
+    path, saliency = saliency_table(tmp_path)
+    found = saliency_map(str(path))
+    assert (found.document, found.windows, found.layers) == ("b", 2, (4, 7))
+    for layer in range(2):
+        shares = []
+        for window in (1, 2):
+            values = np.sort(saliency[window, layer, :10])[::-1].astype(float)
+            needed = next(n for n in range(1, 11) if values[:n].sum() >= 0.8 * values.sum())
+            shares.append(needed / 10)
+        assert found.salient[layer] == pytest.approx(np.mean(shares))
+        assert np.argmax(found.tokens[layer]) == np.argmax(saliency[1, layer, :10])
+    shown = saliency_figure(study.summary.model_copy(update={"saliency": found}))
+    assert overlapping(shown) == []
+    assert saliency_map(None) is None
+    (tmp_path / "saliency.safetensors").write_bytes(b"x")
+    with pytest.raises(UserError, match="SHA-256"):
+        saliency_map(str(path))
 
 
 def test_the_same_summary_gives_the_same_bytes(study, tmp_path):

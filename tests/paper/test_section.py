@@ -9,6 +9,8 @@ from dataclasses import replace
 
 import pytest
 
+from ablations.paper.drawing.keep_ratio import keep_ratio_figure
+from ablations.paper.numbers import all_quantities
 from ablations.paper.rendering import render as render_template
 from ablations.paper.section import render_section
 from ablations.paper.summary import Summary
@@ -57,7 +59,7 @@ def test_labels_and_floats_are_stable(study):
 def test_the_heading_level_is_a_setting(render):
     section = render(settings={"heading": "subsection"}).section
     assert r"\subsection{Ablation Studies}" in section
-    assert r"\subsubsection{Setup}" in section
+    assert r"\subsubsection{Experimental Setup}" in section
     assert r"\section{" not in section
 
 
@@ -68,6 +70,75 @@ def test_flipping_an_effect_flips_verdict_and_prose(study, render):
     assert r"is \emph{supported}, and so is its size" in paragraph(study.section, "A6")
     assert r"\emph{contradicted}: the effect has the opposite sign" in paragraph(flipped.section, "A6")
     assert "The results of A5, A6 and K5 contradict" in flipped.section
+
+
+def test_a_flipped_record_changes_verdict_prose_table_figure_and_number(study, render):
+    """The NLL of one record changes sign against the baseline, everything else stays."""
+    flipped = render(added_nll={"A7": 0.1})
+    before, after = (item.summary.row("A7") for item in (study, flipped))
+    assert (before.verdict, after.verdict) == ("supported", "contradicted")
+    assert paragraph(study.section, "A7") != paragraph(flipped.section, "A7")
+    assert "the effect has the opposite sign" in paragraph(flipped.section, "A7")
+    assert "came out as expected and A7 contradicts its expectation" in flipped.section
+
+    def cells(item) -> str:
+        return item.table("sdtp_matrix.tex").split("% A7:")[1].split("addlinespace")[0]
+
+    assert r"\ablationverdict{supported}{ran}" in cells(study)
+    assert r"\ablationverdict{contradicted}{ran}" in cells(flipped)
+
+    def drawn(item) -> float:
+        axes = keep_ratio_figure(item.summary).axes[0]
+        (label,) = (text for text in axes.texts if text.get_text() == "0.5")
+        return label.xy[1]
+
+    assert drawn(study) == before.sdtp.quality.value != drawn(flipped) == after.sdtp.quality.value
+    effects = [
+        {number.name: number for number in all_quantities(item.summary)}["A7.effect"]
+        for item in (study, flipped)
+    ]
+    assert effects[0].value > 0 > effects[1].value
+    assert effects[0].text.startswith("$+") and effects[1].text.startswith("$-")
+
+
+def test_parts_come_in_the_order_of_the_design_however_they_are_configured(render):
+    design = {name: WHOLE[name] for name in ("baseline", "C1", "A7", "M1", "A2", "A1s")}
+    section = render(design=design).section
+    found = re.findall(r"\\paragraph\{(\w+): ", section)
+    assert [name for name in found if name in design][-5:] == ["A1s", "A2", "M1", "A7", "C1"]
+
+
+def test_threats_follow_the_records(study, whole):
+    threats = study.section.split(r"\paragraph{Threats to validity.}")[1].split(r"\subsection")[0]
+    for topic in ("Models", "Hardware", "Loops", "Power", "Measures"):
+        assert rf"\emph{{{topic}.}}" in threats
+    assert "Synthetic CPU @ 2.00GHz" in threats
+    assert "No GPU was used" in threats
+    assert "Prices of replayed drafts were not timed" in whole.section
+    content = study.summary.model_dump(mode="json")
+    content["facts"] = {"sdtp": {"parameters": 134515008, "layers": 30, "weights": "dequantised"}}
+    content["machines"][0]["device_type"] = "cuda"
+    told = render_section(Summary.model_validate(content), TEMPLATES)
+    assert "A model of $135$ million parameters in 30 layers was measured" in told
+    assert "The weights are dequantised" in told
+    assert "No GPU was used" not in told
+
+
+def test_tables_of_one_column_take_the_place_of_the_full_ones(render):
+    study = render(settings={"width": "column"})
+    for name in ("sdtp_matrix", "decoding", "decoding_backward"):
+        assert rf"\input{{tables/{name}_column}}" in study.section
+        assert rf"\input{{tables/{name}}}" not in study.section
+        assert r"\begin{table}" in study.table(f"{name}_column.tex")
+
+
+def test_the_margin_links_records_where_it_is_asked_for(study, render):
+    linked = render(settings={"provenance": True})
+    for row in linked.summary.rows:
+        links = [rf"\href{{../{file.path}}}" for file in row.files]
+        assert all(link in paragraph(linked.section, row.id) for link in links)
+    assert rf"\href{{../{linked.summary.row('A7').files[0].path}}}{{A7}}" in linked.table("sdtp_matrix.tex")
+    assert "href" not in study.section
 
 
 def test_inconclusive_says_what_could_have_been_detected(render):
@@ -285,7 +356,7 @@ def test_each_kind_of_change_has_its_control_sentence(whole, name, sentence):
 
 def test_every_part_of_the_design_has_its_own_heading(whole):
     headings = re.findall(r"\\subsection\{(.*)\}", whole.section)
-    assert len(headings) == len(set(headings)) == 21
+    assert len(headings) == len(set(headings)) == 22
     assert "changes a component of SDTP" not in whole.section
 
 
@@ -315,7 +386,7 @@ def test_each_decoding_row_is_said_to_differ_by_what_it_changes(study):
 
 
 def test_the_change_of_depth_in_the_forward_rows_is_named(study):
-    text = study.section[study.section.index("Building the tree decoder up") :]
+    text = study.section[study.section.index("Decoding: Forward Ablation") :]
     assert "The depth of the draft changes at F3 (from 6 to 7) together with other settings" in text
 
 

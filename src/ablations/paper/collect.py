@@ -10,10 +10,12 @@ from tqdm import tqdm
 from ablations.paper.collecting.comparisons import compare_all
 from ablations.paper.collecting.decoding import decoding_protocol
 from ablations.paper.collecting.grids import grid_results
+from ablations.paper.collecting.models import model_facts, saliency_map
 from ablations.paper.collecting.ranking import scorer_rankings
 from ablations.paper.collecting.rows import make_rows
 from ablations.paper.collecting.sdtp import sdtp_protocol
 from ablations.paper.collecting.sweeps import sweep_results
+from ablations.paper.ordering import ordered
 from ablations.paper.summary import Machine, Summary
 from ablations.study.arms import Arm, read_arm
 from ablations.study.cli import one_line_errors
@@ -30,11 +32,13 @@ def summarise(plan: PaperPlan) -> Summary:
     """
     arms = {item.id: read_arm(item) for item in tqdm(plan.experiments, desc="records", mininterval=2)}
     comparisons = compare_all(arms, plan.settings)
-    return Summary(
+    summary = Summary(
         study=plan.study,
         settings=plan.settings,
         models=plan.models,
         texts=plan.texts,
+        facts=model_facts(plan.manifests),
+        saliency=saliency_map(plan.saliency),
         rows=make_rows(arms, comparisons, plan.settings),
         comparisons=tuple(comparisons.values()),
         ranking=scorer_rankings(arms, plan.settings),
@@ -45,6 +49,7 @@ def summarise(plan: PaperPlan) -> Summary:
         decoding=decoding_protocol(arms, plan.settings),
         machines=_machines(arms),
     )
+    return ordered(summary)
 
 
 def _machines(arms: Mapping[str, Arm]) -> tuple[Machine, ...]:

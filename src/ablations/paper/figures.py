@@ -10,7 +10,12 @@ from ablations.paper.drawing.bound import bound_figure
 from ablations.paper.drawing.depth import depth_figure
 from ablations.paper.drawing.grid import grid_figure, grid_lengths_figure, grid_trees_figure
 from ablations.paper.drawing.keep_ratio import keep_ratio_figure
+from ablations.paper.drawing.living import living_figure
+from ablations.paper.drawing.losses import losses_figure
+from ablations.paper.drawing.rounds import rounds_figure
+from ablations.paper.drawing.saliency import saliency_figure
 from ablations.paper.drawing.sweep import sweep_figure
+from ablations.paper.drawing.traffic import traffic_figure
 from ablations.paper.drawing.waterfall import backward_figure, forward_figure
 from ablations.paper.summary import Summary
 from ablations.study.cli import one_line_errors
@@ -20,6 +25,11 @@ FIGURES = {
     "keep_ratio": keep_ratio_figure,
     "bound": bound_figure,
     "sweep": sweep_figure,
+    "losses": losses_figure,
+    "living": living_figure,
+    "saliency": saliency_figure,
+    "traffic": traffic_figure,
+    "rounds": rounds_figure,
     "forward": forward_figure,
     "depth": depth_figure,
     "backward": backward_figure,

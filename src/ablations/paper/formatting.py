@@ -90,6 +90,11 @@ def rate(tokens_per_second: float) -> str:
     return f"${_fixed(tokens_per_second, 1)}$"
 
 
+def millions(number: float) -> str:
+    """A large count in millions."""
+    return f"${_significant(number / 1e6)}$"
+
+
 def seconds(value: float) -> str:
     """A duration, with three significant digits."""
     return rf"${_significant(value)}$\,s"
@@ -168,8 +173,9 @@ def expected(expect: Expectation) -> str:
 FILTERS: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
-        average, average_interval, bare_factor, code, count, expected, factor, factor_interval, listing, nats,
-        nats_interval, one_line, operations, p_value, percent, percent_change, percent_change_interval,
+        average, average_interval, bare_factor, code, count, expected, factor, factor_interval, listing,
+        millions, nats, nats_interval, one_line, operations, p_value, percent, percent_change,
+        percent_change_interval,
         percent_interval, rate, ratio_percent, ratio_percent_interval, seconds, settings, signed_average,
         signed_nats, size, step, tex, value, whole_percent, words,
     )

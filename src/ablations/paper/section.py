@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ablations.paper.drawn import drawn_from
+from ablations.paper.ordering import PARTS_OF
 from ablations.paper.rendering import render
 from ablations.paper.summary import Machine, Row, Summary
 from ablations.paper.tables import (
@@ -20,30 +22,27 @@ from ablations.paper.tables import (
     recorded_rows,
     sdtp_rows,
 )
+from ablations.paper.threats import threats
 from ablations.study.cli import one_line_errors
 from ablations.study.contracts.paper import Method
 from ablations.study.files import write_text
 from ablations.study.record_io import read_contract
 from ablations.study.statistics import T_BELOW
 
-KNOWN = {
-    "sdtp": (
-        *("baseline", "pruner", "losses", "target", "ratio", "selection"),
-        *("preserve", "positions", "layers", "parallel"),
-    ),
-    "dynatree": ("forward", "backward", *PARTS),
-}
-"""Sections that have a heading and an opening of their own; any other gets a general one."""
-
 FLOATS: dict[str, tuple[Method, str]] = {
     "matrix": ("sdtp", "baseline"),
     "bound": ("sdtp", "baseline"),
+    "living": ("sdtp", "baseline"),
+    "saliency": ("sdtp", "pruner"),
+    "losses": ("sdtp", "losses"),
     "ranking": ("sdtp", "losses"),
     "keep_ratio": ("sdtp", "ratio"),
     "sweep": ("sdtp", "ratio"),
     "pipeline": ("sdtp", "parallel"),
+    "traffic": ("sdtp", "parallel"),
     "forward": ("dynatree", "forward"),
     "backward": ("dynatree", "backward"),
+    "rounds": ("dynatree", "backward"),
     **{part: ("dynatree", part) for part in PARTS},
     "further": ("dynatree", "forward"),
 }
@@ -63,7 +62,7 @@ class Group:
     @property
     def known(self) -> bool:
         """Whether templates have words for it."""
-        return self.name in KNOWN[self.method]
+        return self.name in PARTS_OF[self.method]
 
     @property
     def label(self) -> str:
@@ -72,9 +71,9 @@ class Group:
 
 
 def groups(summary: Summary) -> list[Group]:
-    """Parts of the section in the order in which their first experiment is configured, SDTP first."""
+    """Parts of the section, SDTP first."""
     found: dict[tuple[Method, str], list[Row]] = {}
-    for method in KNOWN:
+    for method in PARTS_OF:
         for row in summary.rows:
             if row.method == method:
                 # A baseline belongs to no ablation's part, whatever it is filed under.
@@ -92,10 +91,14 @@ def _placed(summary: Summary, parts: Sequence[tuple[Method, str]]) -> dict[str, 
     shown = {
         "ranking": bool(summary.ranking),
         "sweep": bool(summary.sweeps),
+        "living": any(row.sdtp is not None for row in summary.rows),
+        "saliency": summary.saliency is not None,
+        "traffic": any(row.sdtp is not None for row in pipeline_rows(summary)),
+        "rounds": any(row.decoding is not None for row in drafting_rows(summary)),
         "pipeline": bool(pipeline_rows(summary)),
         "further": bool(part_rows(summary, None)),
         # These are about the rows of one part.
-        **{name: FLOATS[name] in parts for name in ("keep_ratio", "forward", "backward", *PARTS)},
+        **{name: FLOATS[name] in parts for name in ("keep_ratio", "losses", "forward", "backward", *PARTS)},
     }
     places = {}
     for name, home in FLOATS.items():
@@ -109,7 +112,8 @@ def machines(summary: Summary) -> list[dict[str, Any]]:
     """Distinct environments with the methods that ran there; commits are no part of a machine."""
     found: dict[tuple[object, ...], dict[str, Any]] = {}
     for machine in summary.machines:
-        key = (machine.host, machine.device, machine.dtype, machine.threads, tuple(machine.versions.items()))
+        told = (machine.versions.get(name) for name in ("python", "torch", "transformers"))
+        key = (machine.host, machine.device, machine.dtype, machine.threads, *told)
         entry = found.setdefault(key, {**_described(machine), "methods": []})
         if machine.method not in entry["methods"]:
             entry["methods"].append(machine.method)
@@ -154,10 +158,12 @@ def render_section(summary: Summary, templates: Path) -> str:
         further=further_rows(summary),
         machines=environments,
         few=any(item.estimate.n < T_BELOW for item in summary.comparisons),
-        mixed=any(sum(method in item["methods"] for item in environments) > 1 for method in KNOWN),
+        mixed=any(sum(method in item["methods"] for item in environments) > 1 for method in PARTS_OF),
+        threats=threats(summary),
         library=_autoregressive_rows(summary)[:1],
         dirty=any(machine.git_dirty for machine in summary.machines),
         exactness=exactness(summary),
+        drawn={name: drawn_from(summary, name) for name in (*FLOATS, "grid", "grid_lengths")},
     )
     # Line statements take the blank lines around them along, and conditions that do not hold leave some.
     text = re.sub(r"\s*(\\(?:(?:sub)*section|paragraph)\{)", r"\n\n\1", text)

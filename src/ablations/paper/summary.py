@@ -5,6 +5,7 @@ from typing import Any
 from ablations.paper.results.decoding import DecodingProtocol, DecodingResult
 from ablations.paper.results.files import RecordFile
 from ablations.paper.results.grid import GridResult
+from ablations.paper.results.models import ModelFacts, SaliencyMap
 from ablations.paper.results.sdtp import ScorerRanking, SdtpProtocol, SdtpResult, SweepResult
 from ablations.study.contracts.base import Contract
 from ablations.study.contracts.paper import Expectation, Identifier, Method, PaperSettings
@@ -110,8 +111,12 @@ class Summary(Contract):
     """What the paper calls each model, by role."""
     texts: dict[str, str]
     """What the paper calls each text, by role."""
+    facts: dict[str, ModelFacts]
+    """Facts of each model, by role; one whose checkpoint is gone is left out."""
+    saliency: SaliencyMap | None
+    """Saliency that the baseline's scorer is measured against; null without a scorer."""
     rows: tuple[Row, ...]
-    """Every experiment, in the order of the configuration."""
+    """Every experiment, in the order of the section."""
     comparisons: tuple[Comparison, ...]
     """Every effect: rows against their `versus`, backward rows against the full method, orderings."""
     ranking: tuple[ScorerRanking, ...]

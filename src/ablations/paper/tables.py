@@ -94,6 +94,7 @@ def write_tables(summary: Summary, templates: Path, folder: Path) -> None:
     deepest = max((len(row.decoding.depths) for row in drafting if row.decoding is not None), default=0)
     contexts = {
         "sdtp_matrix.tex": {"rows": main_rows(summary), "further": further},
+        "sdtp_matrix_column.tex": {"rows": main_rows(summary), "further": further},
         "sdtp_further.tex": {"rows": further},
         "sdtp_quality.tex": {"rows": sdtp_rows(summary)},
         "sdtp_cost.tex": {"rows": sdtp_rows(summary)},
@@ -101,6 +102,8 @@ def write_tables(summary: Summary, templates: Path, folder: Path) -> None:
         "sdtp_pipeline.tex": {"rows": pipeline_rows(summary)},
         "sweep.tex": {},
         "decoding.tex": {"rows": decoding_rows(summary, summary.settings.forward)},
+        "decoding_column.tex": {"rows": decoding_rows(summary, summary.settings.forward)},
+        "decoding_backward_column.tex": {"rows": backward_rows(summary)},
         "decoding_backward.tex": {"rows": backward_rows(summary)},
         **{f"decoding_{part}.tex": {"rows": part_rows(summary, part)} for part in PARTS},
         "decoding_further.tex": {"rows": part_rows(summary, None)},

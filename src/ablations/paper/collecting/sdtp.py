@@ -47,6 +47,8 @@ def sdtp_result(arm: Arm, settings: PaperSettings) -> SdtpResult:
         seconds=mean_seconds(timed, "arm") if timed else None,
         reference_seconds=mean_seconds(timed, "reference") if timed else None,
         keep_ratios=totals[0].keep_ratios,
+        living=_means([count / sample.prompt_tokens for count in sample.living] for sample in samples),
+        training_losses=totals[0].training.pruner.losses if totals[0].training else None,
         kept=float(np.mean([sample.living[-1] for sample in samples])),
         kept_share=float(np.mean([sample.living[-1] / sample.prompt_tokens for sample in samples])),
         flops=flops,

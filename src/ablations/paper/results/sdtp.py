@@ -65,6 +65,10 @@ class SdtpResult(Contract):
     """The same for the unpruned prefill."""
     keep_ratios: tuple[float, ...]
     """Share of the living tokens that each stage keeps."""
+    living: tuple[float, ...]
+    """Share of the prompt's tokens that enters each layer, a mean over prompts."""
+    training_losses: Losses | None
+    """Weights of the losses that trained its scorer; null where it uses none."""
     kept: float
     """Tokens that enter the last layer, a mean over prompts."""
     kept_share: float

@@ -77,6 +77,8 @@ class PaperSettings(Contract):
 
     heading: Literal["section", "subsection"] = "section"
     """LaTeX level of the section's own heading; its parts are one level below."""
+    width: Literal["full", "column"] = "full"
+    """Width of the main tables (design matrix, forward, backward): all columns of a page, or one of two."""
     provenance: bool = False
     """Whether the margin of the PDF links each experiment to its records."""
     main: Identifiers = ()
@@ -108,6 +110,10 @@ class PaperPlan(Contract):
     """What the paper calls each model in use, by role (`sdtp`, `dynatree`, `draft`)."""
     texts: dict[str, str]
     """What the paper calls each text in use, by role (`sdtp`, and each kind of decoding prompts)."""
+    manifests: dict[str, str] = Field(default={})
+    """Paths of the manifests of the models in use, by role (`sdtp`, `dynatree`)."""
+    saliency: str | None = None
+    """Path of the manifest of the saliency that the baseline's scorer learns; null for another importance."""
     sweeps: tuple[str, ...] = ()
     """Paths of the prompt-length sweeps, relative to the working directory."""
     grids: dict[GridName, str] = Field(default={})

@@ -106,6 +106,9 @@ class Plan:
         ]
         if drafts:
             models["draft"] = "; ".join(drafts)
+        baseline = self.rows[0].jobs[0]
+        decoding = next(row.jobs[0] for row in self.rows if row.experiment.method == "dynatree")
+        scorer = baseline.inputs.get("pruner")
         texts = {name: source.description or name for name, source in config.texts.items()}
         return PaperPlan(
             study=config.study,
@@ -116,6 +119,11 @@ class Plan:
                 "sdtp": texts[config.sdtp.text],
                 **{kind: texts[prompts.text] for kind, prompts in config.dynatree.prompts.items()},
             },
+            manifests={
+                role: str(job.inputs["model"].path)
+                for role, job in (("sdtp", baseline), ("dynatree", decoding))
+            },
+            saliency=str(scorer.inputs["saliency"].path) if scorer else None,
             sweeps=tuple(str(job.path) for job in self.sweeps),
             grids={name: str(job.path) for name, job in self.grids.items()},
             code=code,

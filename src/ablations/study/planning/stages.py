@@ -61,7 +61,17 @@ BENCHMARK_TABLE = f"{RESULTS}/benchmark/decoding.md"
 TABLES = [
     f"paper/tables/{name}.tex"
     for name in (
-        *("sdtp_matrix", "sdtp_further", "sdtp_quality", "sdtp_cost", "sdtp_ranking", "sdtp_pipeline"),
+        *(
+            "sdtp_matrix",
+            "sdtp_matrix_column",
+            "decoding_column",
+            "decoding_backward_column",
+            "sdtp_further",
+            "sdtp_quality",
+            "sdtp_cost",
+            "sdtp_ranking",
+            "sdtp_pipeline",
+        ),
         *("sweep", "decoding", "decoding_backward", "decoding_adaptation", "decoding_drafter"),
         *("decoding_neural", "decoding_further", "decoding_kinds", "decoding_rounds", "grid"),
     )
@@ -72,6 +82,11 @@ FIGURES = [
         "keep_ratio",
         "bound",
         "sweep",
+        "losses",
+        "living",
+        "saliency",
+        "traffic",
+        "rounds",
         "forward",
         "depth",
         "backward",
