@@ -55,9 +55,9 @@ def test_the_default_study_is_valid_and_shares_records(raw):
     assert plan.row("K2").jobs[0].digest == plan.row("F3").jobs[0].digest
     assert plan.row("K4").jobs[0].digest == plan.row("F1").jobs[0].digest
     assert plan.row("A7").jobs[0].digest != plan.row("baseline").jobs[0].digest
-    drafts = {name: plan.row(name).jobs[0].inputs["distilled"].digest for name in ("N1", "N4", "H1")}
+    drafts = {name: plan.row(name).jobs[0].inputs["distilled"].digest for name in ("N1", "N4", "F4")}
     assert len(set(drafts.values())) == 1
-    assert plan.row("H1").jobs[0].inputs["ngram"].digest == plan.row("F4").jobs[0].inputs["ngram"].digest
+    assert plan.row("NG").jobs[0].inputs["ngram"].digest == plan.row("F4").jobs[0].inputs["ngram"].digest
 
 
 @pytest.mark.parametrize(

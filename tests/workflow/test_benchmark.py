@@ -21,7 +21,7 @@ def test_the_benchmark_is_measured_once_and_summed_up_anew_when_its_reading_chan
     for key in ("speedup_over_best_ar", "speedup_over_best_hf", "neural_speedup_over_best_ar"):
         assert found[key]["low"] <= found[key]["value"] <= found[key]["high"]
     arms = {arm["id"]: arm for arm in found["arms"]}
-    assert {"F1", "F4", "O1", "PL", "N3", "H1", "N0", "HF", "HF-lookup", "HF-assisted"} <= set(arms)
+    assert {"F1", "F4", "O1", "PL", "N3", "NG", "N0", "HF", "HF-lookup", "HF-assisted"} <= set(arms)
     # K2 and K4 are the records of F3 and F1.
     assert not {"K2", "K4"} & set(arms)
     assert all(arm["identical"] == arm["prompts"] for arm in arms.values())

@@ -172,3 +172,9 @@ rule written:
             if job.stage == stages.DISTIL_TEACHER
         ],
     localrule: True
+
+
+rule drafts:
+    input:
+        [job.path for job in plan.jobs.values() if job.stage == stages.DISTIL],
+    localrule: True

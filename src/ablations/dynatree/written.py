@@ -1,6 +1,6 @@
 """What a teacher wrote, as a text file: no text guesses a target better than its own.
 
-The file that ships with the repository was made with this; see docs/written-text.md.
+The file that ships with the repository was made with this; see docs/shipped-data.md.
 """
 
 import argparse
