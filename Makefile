@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TEST_READY := $(VENV)/.test-ready
 
-.PHONY: paper test test-full test-long lint format pdf clean help
+.PHONY: paper report archive test test-full test-long lint format pdf clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,13 @@ paper: $(READY) ## measure what is stale and write paper/ablation.tex
 
 pdf: $(READY) ## the same, compiled to paper/ablation.pdf (needs latexmk)
 	$(BIN)/snakemake --cores 1 paper/ablation.pdf
+
+report: $(READY) ## results page and Snakemake's report: paper/results.html, report.html
+	$(BIN)/snakemake --cores 1 paper/ablation.tex paper/results.html
+	$(BIN)/snakemake --cores 1 --report report.html paper/ablation.tex paper/results.html
+
+archive: $(READY) ## all that the paper is made of in one file, results/archive.tar.gz
+	$(BIN)/snakemake --cores 1 results/archive.tar.gz
 
 test: $(TEST_READY) ## units, properties and the tiny study through Snakemake (under 10 minutes)
 	$(BIN)/python -m pytest -m 'not full and not long'
@@ -49,4 +56,4 @@ format: $(TEST_READY) ## rewrite in the house style
 	$(BIN)/snakefmt Snakefile workflow/rules
 
 clean: ## remove everything that was built, results included
-	rm -rf $(VENV) results logs benchmarks .snakemake paper/ablation.tex paper/ablation.pdf paper/numbers.tex paper/provenance.json paper/tables paper/figures
+	rm -rf $(VENV) results logs benchmarks .snakemake paper/ablation.tex paper/ablation.pdf paper/numbers.tex paper/provenance.json paper/results.html report.html paper/tables paper/figures

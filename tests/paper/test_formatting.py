@@ -93,3 +93,23 @@ def test_ratios_as_per_cent():
 
 def test_fewer_bytes_are_an_expectation_of_their_own():
     assert formatting.expected(Expectation(less_traffic=("G2",))) == "B~$<$~G2"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("na\u00efve \u0141\u00f3d\u017a", "na\u00efve \u0141\u00f3d\u017a"),
+        ("\u2264 5 \u00d7", r"$\leq$ 5 $\times$"),
+        ("\u0127 \u01cd \u210d", "[U+0127] A H"),
+        ("\u4e2d \U0001f600", "[U+4E2D] [U+1F600]"),
+        ("a\u0000b", "ab"),
+    ],
+)
+def test_characters_that_no_latin_font_has_are_named(text, expected):
+    assert wording.tex(text) == expected
+
+
+def test_numbers_without_latex():
+    assert wording.plain(r"$-0.123$") == "\u22120.123"
+    assert wording.plain(r"$[0.12,\,3.40]$") == "[0.12,\u20093.40]"
+    assert wording.plain(r"${>}1000.00\times$") == ">1000.00\u00d7"

@@ -120,7 +120,7 @@ rule decode:
     input:
         unpack(job_inputs),
     output:
-        stages.DECODE.result,
+        record(stages.DECODE.result, "DynaTree"),
     log:
         "logs/decode/{digest}.log",
     benchmark:

@@ -1,6 +1,17 @@
 # The section: records -> summary -> tables, figures, text. Stamps carry all else that decides the paper.
 
 
+def shown(path):
+    """A table or figure in the workflow's report."""
+    kind, name = Path(path).parent.name, Path(path).stem
+    return report(
+        path,
+        caption=f"../report/{kind}/{name}.rst",
+        category=kind.capitalize(),
+        labels={"name": name.replace("_", " ")},
+    )
+
+
 rule collect:
     input:
         plan=stages.COLLECT_STAMP,
@@ -29,7 +40,7 @@ rule tables:
         stamp=stages.TABLES_STAMP,
         summary=stages.SUMMARY,
     output:
-        stages.TABLES,
+        [shown(path) for path in stages.TABLES],
     log:
         "logs/tables.log",
     benchmark:
@@ -51,7 +62,7 @@ rule figures:
         stamp=stages.FIGURES_STAMP,
         summary=stages.SUMMARY,
     output:
-        stages.FIGURES,
+        [shown(path) if path.endswith(".png") else path for path in stages.FIGURES],
     log:
         "logs/figures.log",
     benchmark:
@@ -72,8 +83,18 @@ rule numbers:
         stamp=stages.NUMBERS_STAMP,
         summary=stages.SUMMARY,
     output:
-        macros=stages.MACROS,
-        provenance=stages.PROVENANCE,
+        macros=report(
+            stages.MACROS,
+            caption="../report/numbers.rst",
+            category="Numbers",
+            labels={"name": "macros"},
+        ),
+        provenance=report(
+            stages.PROVENANCE,
+            caption="../report/numbers.rst",
+            category="Numbers",
+            labels={"name": "provenance"},
+        ),
     log:
         "logs/numbers.log",
     benchmark:
@@ -98,7 +119,12 @@ rule ablation_section:
         figures=rules.figures.output,
         numbers=rules.numbers.output,
     output:
-        stages.SECTION,
+        report(
+            stages.SECTION,
+            caption="../report/section.rst",
+            category="Section",
+            labels={"name": "LaTeX"},
+        ),
     log:
         "logs/ablation_section.log",
     benchmark:
@@ -135,3 +161,52 @@ rule ablation_pdf:
         "Compiling paper/ablation.pdf"
     shell:
         "python -m ablations.paper.pdf --main {input.main} --out {output} > {log} 2>&1"
+
+
+rule results_page:
+    input:
+        stamp=stages.PAGE_STAMP,
+        plan=stages.COLLECT_STAMP,
+        summary=stages.SUMMARY,
+    output:
+        report(
+            stages.PAGE,
+            caption="../report/page.rst",
+            category="Section",
+            labels={"name": "all experiments"},
+        ),
+    log:
+        "logs/results_page.log",
+    benchmark:
+        "benchmarks/results_page.tsv"
+    conda:
+        "../../envs/paper.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+    message:
+        "Writing {output}"
+    shell:
+        "python -m ablations.paper.page --summary {input.summary} --plan {input.plan}"
+        " --templates paper/templates --logs logs --out {output} > {log} 2>&1"
+
+
+rule archive:
+    input:
+        plan=stages.COLLECT_STAMP,
+        summary=stages.SUMMARY,
+    output:
+        stages.ARCHIVE,
+    log:
+        "logs/archive.log",
+    benchmark:
+        "benchmarks/archive.tsv"
+    conda:
+        "../../envs/paper.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+    message:
+        "Packing records, specs and digests into {output}"
+    shell:
+        "python -m ablations.paper.archive pack --plan {input.plan} --out {output} > {log} 2>&1"

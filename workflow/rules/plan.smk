@@ -68,3 +68,17 @@ model_resources = {
     "mem_mb": plan.config.resources.mem_mb,
     "runtime": plan.config.resources.runtime,
 }
+
+
+def record(path, method):
+    """The record of an experiment, in the workflow's report."""
+    return report(
+        path,
+        caption="../report/record.rst",
+        category="Records",
+        subcategory=method,
+        labels=lambda wildcards: {
+            "experiment": plan.label(wildcards.digest),
+            "record": wildcards.digest,
+        },
+    )

@@ -103,7 +103,7 @@ rule evaluate_sdtp:
     input:
         unpack(job_inputs),
     output:
-        stages.EVALUATE_SDTP.result,
+        record(stages.EVALUATE_SDTP.result, "SDTP"),
     log:
         "logs/evaluate_sdtp/{digest}.log",
     benchmark:
@@ -147,7 +147,7 @@ rule join_shards:
         spec=ancient(stages.SPEC),
         shards=gather.evaluation(stages.SHARDS),
     output:
-        stages.EVALUATE_SDTP.result,
+        record(stages.EVALUATE_SDTP.result, "SDTP"),
     log:
         "logs/join_shards/{digest}.log",
     benchmark:
@@ -173,7 +173,7 @@ rule evaluate_pipeline:
     input:
         unpack(job_inputs),
     output:
-        stages.EVALUATE_PIPELINE.result,
+        record(stages.EVALUATE_PIPELINE.result, "SDTP"),
     log:
         "logs/evaluate_pipeline/{digest}.log",
     benchmark:

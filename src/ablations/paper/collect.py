@@ -11,6 +11,7 @@ from ablations.paper.collecting.comparisons import compare_all
 from ablations.paper.collecting.decoding import decoding_protocol
 from ablations.paper.collecting.grids import grid_results
 from ablations.paper.collecting.models import model_facts, saliency_map
+from ablations.paper.collecting.naming import naming
 from ablations.paper.collecting.ranking import scorer_rankings
 from ablations.paper.collecting.rows import make_rows
 from ablations.paper.collecting.sdtp import sdtp_protocol
@@ -30,7 +31,10 @@ def summarise(plan: PaperPlan) -> Summary:
     Raises:
         UserError: a record is damaged, is of another method, or has no or repeated documents.
     """
-    arms = {item.id: read_arm(item) for item in tqdm(plan.experiments, desc="records", mininterval=2)}
+    arms = {}
+    for item in tqdm(plan.experiments, desc="records", mininterval=2):
+        with naming(item):
+            arms[item.id] = read_arm(item)
     comparisons = compare_all(arms, plan.settings)
     summary = Summary(
         study=plan.study,

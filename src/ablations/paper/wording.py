@@ -1,5 +1,6 @@
 """Names, settings and counts as LaTeX: escaping, lists and small numbers in words."""
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,7 +20,13 @@ _ESCAPES = {
     "|": r"\textbar{}",
 }
 
-# Letters with accents, dashes and quotes are LaTeX's own business; these it does not set up in text.
+# Latin-1 and these are in LaTeX's T1 fonts or set up in its kernel.
+_KNOWN = frozenset(
+    "ĂăĄąĆćČčĎďĐđĘęĚěĞğĹĺĽľŁłŃńŇňŊŋŐőŒœŔŕŘřŚśŞşŠšŢţŤťŰűŮůŸŹźŻżŽžİı"
+    "\u2013\u2014\u2018\u2019\u201a\u201c\u201d\u201e\u2020\u2021\u2022\u2026\u20ac\u2122"
+)
+
+# These it does not set up in text.
 _UNICODE = {
     "\u2212": "$-$",
     "\u2264": r"$\leq$",
@@ -40,9 +47,17 @@ _WORDS = (
 
 def tex(text: object) -> str:
     """Text of the user's as LaTeX that prints it; line breaks become spaces."""
-    return "".join(
-        _ESCAPES.get(letter, _UNICODE.get(letter, letter)) for letter in " ".join(str(text).split())
-    )
+    return "".join(map(_letter, " ".join(str(text).split())))
+
+
+def _letter(letter: str) -> str:
+    """One character; of those that no Latin font has, the letter without its marks, or the code point."""
+    if found := _ESCAPES.get(letter) or _UNICODE.get(letter):
+        return found
+    if letter.isascii() or "\u00a0" <= letter <= "\u00ff" or letter in _KNOWN:
+        return letter if letter.isprintable() or letter == "\u00ad" else ""
+    bare = "".join(part for part in unicodedata.normalize("NFKD", letter) if part.isascii())
+    return "".join(_ESCAPES.get(part, part) for part in bare) or f"[U+{ord(letter):04X}]"
 
 
 def step(text: str) -> str:
@@ -98,3 +113,10 @@ def settings(change: Mapping[str, Any], prefix: str = "") -> str:
 def one_line(text: str) -> str:
     """Text for a LaTeX comment."""
     return " ".join(text.split())
+
+
+def plain(latex: str) -> str:
+    """A number or interval that `formatting` printed, without LaTeX."""
+    for marked, text in (("$", ""), (r"\times", "\u00d7"), (r"\%", "%"), (r"\,", "\u2009"), ("{>}", ">")):
+        latex = latex.replace(marked, text)
+    return latex.replace("-", "\u2212") if latex != "---" else latex

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
+from ablations.paper.collecting.naming import naming
 from ablations.study.arms import Arm, resampling
 from ablations.study.contracts.paper import Experiment, Method, PaperSettings
 from ablations.study.statistics import Comparison, Measure, compare, holm
@@ -22,13 +23,14 @@ def compare_all(arms: Mapping[str, Arm], settings: PaperSettings) -> dict[Key, C
             versus is not None and (other is None or measure not in other.values)
         ):
             continue
-        comparison = compare(
-            arm.values[measure],
-            other.values[measure] if other is not None else None,
-            resampling(settings),
-            names=(name, versus),
-            measure=measure,
-        )
+        with naming(*(item.experiment for item in (arm, other) if item is not None)):
+            comparison = compare(
+                arm.values[measure],
+                other.values[measure] if other is not None else None,
+                resampling(settings),
+                names=(name, versus),
+                measure=measure,
+            )
         if comparison is not None:
             found[name, versus, measure] = comparison
     families: dict[tuple[Method, Measure], dict[Key, float]] = {}

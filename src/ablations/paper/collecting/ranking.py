@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from ablations.paper.collecting.naming import naming
 from ablations.paper.results.sdtp import ScorerRanking
 from ablations.study.arms import Arm, resampling
 from ablations.study.contracts.paper import PaperSettings
@@ -26,7 +27,10 @@ def scorer_rankings(arms: Mapping[str, Arm], settings: PaperSettings) -> tuple[S
         (users[0] for users in scorers.values() if any(arm.experiment.id == "baseline" for arm in users)),
         None,
     )
-    found = [_ranking(users, baseline, settings) for users in scorers.values()]
+    found = []
+    for users in scorers.values():
+        with naming(*(arm.experiment for arm in (users[0], baseline) if arm is not None)):
+            found.append(_ranking(users, baseline, settings))
     return _judged(found, settings)
 
 

@@ -6,8 +6,11 @@ from typing import Any
 
 from ablations.paper.collecting.comparisons import Key
 from ablations.paper.collecting.decoding import decoding_result
+from ablations.paper.collecting.naming import naming
 from ablations.paper.collecting.sdtp import sdtp_result, traffic
+from ablations.paper.results.decoding import DecodingResult
 from ablations.paper.results.files import RecordFile, record_file
+from ablations.paper.results.sdtp import SdtpResult
 from ablations.paper.summary import Difference, Row
 from ablations.study.arms import Arm
 from ablations.study.contracts.paper import Experiment, PaperSettings
@@ -37,10 +40,14 @@ def make_rows(
 ) -> tuple[Row, ...]:
     """Every experiment as a row, in the order of the configuration."""
     completed = {name: arm for name, arm in arms.items() if arm.status == "ok"}
-    sdtp = {
-        name: sdtp_result(arm, settings) for name, arm in completed.items() if arm.experiment.method == "sdtp"
-    }
-    decoding = {name: decoding_result(arm, settings) for name, arm in completed.items() if name not in sdtp}
+    sdtp: dict[str, SdtpResult] = {}
+    decoding: dict[str, DecodingResult] = {}
+    for name, arm in completed.items():
+        with naming(arm.experiment):
+            if arm.experiment.method == "sdtp":
+                sdtp[name] = sdtp_result(arm, settings)
+            else:
+                decoding[name] = decoding_result(arm, settings)
     sent = traffic(sdtp)
     rows = []
     for name, arm in arms.items():

@@ -107,7 +107,7 @@ class Plan:
         if drafts:
             models["draft"] = "; ".join(drafts)
         baseline = self.rows[0].jobs[0]
-        decoding = next(row.jobs[0] for row in self.rows if row.experiment.method == "dynatree")
+        decoding = next((row.jobs[0] for row in self.rows if row.experiment.method == "dynatree"), None)
         scorer = baseline.inputs.get("pruner")
         texts = {name: source.description or name for name, source in config.texts.items()}
         return PaperPlan(
@@ -122,6 +122,7 @@ class Plan:
             manifests={
                 role: str(job.inputs["model"].path)
                 for role, job in (("sdtp", baseline), ("dynatree", decoding))
+                if job is not None
             },
             saliency=str(scorer.inputs["saliency"].path) if scorer else None,
             sweeps=tuple(str(job.path) for job in self.sweeps),

@@ -54,6 +54,7 @@ COLLECT_STAMP = STAMP.format(rule="collect")
 TABLES_STAMP = STAMP.format(rule="tables")
 FIGURES_STAMP = STAMP.format(rule="figures")
 SECTION_STAMP = STAMP.format(rule="ablation_section")
+PAGE_STAMP = STAMP.format(rule="results_page")
 NUMBERS_STAMP = STAMP.format(rule="numbers")
 BENCHMARK_STAMP = STAMP.format(rule="benchmark_table")
 BENCHMARK_SUMMARY = f"{RESULTS}/benchmark/decoding.json"
@@ -98,4 +99,6 @@ FIGURES = [
 ]
 MACROS = "paper/numbers.tex"
 PROVENANCE = "paper/provenance.json"
+PAGE = "paper/results.html"
+ARCHIVE = f"{RESULTS}/archive.tar.gz"
 SECTION = "paper/ablation.tex"

@@ -27,6 +27,8 @@ from ablations.study.planning.stages import (
     FIGURES_STAMP,
     MACROS,
     NUMBERS_STAMP,
+    PAGE,
+    PAGE_STAMP,
     PROVENANCE,
     RESULTS,
     SECTION,
@@ -48,7 +50,13 @@ def write_stamps(plan: Plan, root: Path) -> None:
         root: Folder of the Snakefile, where the templates lie.
     """
     templates = {
-        str(path.relative_to(root)): sha256_file(path) for path in sorted((root / _TEMPLATES).rglob("*.j2"))
+        str(path.relative_to(root)): sha256_file(path)
+        for path in sorted((root / _TEMPLATES).rglob("*"))
+        if path.is_file()
+    }
+    # The page has templates of its own, and the other outputs do not use them.
+    page = {
+        name: templates.pop(name) for name in list(templates) if name.startswith(str(_TEMPLATES / "page"))
     }
     paper_plan = plan.paper_plan(_code(plan, "ablations.paper.collect"))
     _write(
@@ -62,6 +70,8 @@ def write_stamps(plan: Plan, root: Path) -> None:
     _write(FIGURES_STAMP, {"code": _code(plan, "ablations.paper.figures")}, [SUMMARY], FIGURES)
     numbers = {"code": _code(plan, "ablations.paper.numbers"), "templates": templates}
     _write(NUMBERS_STAMP, numbers, [SUMMARY], [MACROS, PROVENANCE])
+    page = {"code": _code(plan, "ablations.paper.page"), "templates": page}
+    _write(PAGE_STAMP, page, [SUMMARY], [PAGE])
     section = {"code": _code(plan, "ablations.paper.section"), "templates": templates}
     _write(SECTION_STAMP, section, [SUMMARY, *TABLES, *FIGURES, MACROS, PROVENANCE], [SECTION])
     if benchmark := plan.benchmark_plan(_code(plan, "ablations.paper.benchmark")):

@@ -1,0 +1,211 @@
+"""One file with all that a study's paper is made of, and the paper from that file alone.
+
+python -m ablations.paper.archive pack --out results/archive.tar.gz
+python -m ablations.paper.archive build results/archive.tar.gz --out elsewhere
+"""
+
+import argparse
+import contextlib
+import gzip
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ablations.paper.collect import summarise
+from ablations.paper.figures import write_figures
+from ablations.paper.numbers import write_numbers
+from ablations.paper.section import render_section
+from ablations.paper.tables import write_tables
+from ablations.study.artefact import Manifest
+from ablations.study.cli import one_line_errors
+from ablations.study.contracts.paper import PaperPlan
+from ablations.study.errors import UserError
+from ablations.study.files import atomic_path, canonical_json, sha256_file, sha256_text, write_text
+from ablations.study.record_io import read_contract
+
+CONTENTS = "archive.json"
+PLAN = "results/stamp/collect.json"
+SPECS = "results/spec"
+
+
+def pack(plan_path: Path, out: Path) -> int:
+    """Write the archive of a finished study; the same study gives the same bytes.
+
+    It holds the plan, every record with its spec and bulky rows, sweeps, grids, the saliency table, the
+    manifests of the models, and `archive.json`, which names the SHA-256 of each file.
+
+    Args:
+        plan_path: Stamp of the rule `collect`; paths in it are relative to the working directory.
+        out: Archive to write.
+
+    Returns:
+        How many files it holds.
+
+    Raises:
+        UserError: there is no plan, or a record does not fit its digest.
+    """
+    plan = read_contract(plan_path, PaperPlan)
+    files = {PLAN: plan_path} | {str(path): path for path in _needed(plan)}
+    for name, path in files.items():
+        check_digest(name, path.read_bytes())
+    contents = {"study": plan.study, "files": {name: sha256_file(files[name]) for name in sorted(files)}}
+    text = json.dumps(contents, indent=1) + "\n"
+    with (
+        atomic_path(out) as temporary,
+        temporary.open("wb") as raw,
+        gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        _add(tar, CONTENTS, text.encode())
+        for name in sorted(files):
+            _add(tar, name, files[name].read_bytes())
+    return len(files)
+
+
+def _needed(plan: PaperPlan) -> Iterator[Path]:
+    """Files of the study that the paper is made of, as far as they are there."""
+    results = [path for item in plan.experiments for path in item.records]
+    for path in map(Path, dict.fromkeys([*results, *plan.sweeps, *plan.grids.values()])):
+        spec, rows = Path(SPECS, path.name), path.with_suffix(".rows.jsonl")
+        yield from (item for item in (path, spec, rows) if item.is_file())
+    yield from (path for path in map(Path, plan.manifests.values()) if path.is_file())
+    if plan.saliency and Path(plan.saliency).is_file():
+        manifest = Path(plan.saliency)
+        yield manifest
+        yield from (manifest.parent / name for name in read_contract(manifest, Manifest).files)
+
+
+def check_digest(name: str, content: bytes) -> None:
+    """Check that a result is what its file name says: the digest of its spec, code, inputs and pins.
+
+    Raises:
+        UserError: it is not.
+    """
+    path = PurePosixPath(name)
+    if path.suffix != ".json" or path.parent.name not in ("record", "sweep", "grid"):
+        return
+    try:
+        record = json.loads(content)
+        digests: dict[str, Any] = record["digests"]
+        spec = sha256_text(canonical_json(record["spec"]))
+        determined = {
+            "module": record.get("module") or _MODULES[path.parent.name],
+            "spec_digest": digests["spec"],
+            "code_digest": digests["code"],
+            "input_digests": digests["inputs"],
+            "pins": digests["pins"],
+        }
+        job = sha256_text(canonical_json(determined))
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{name}: damaged; it has no spec and digests to check") from None
+    if not spec.startswith(digests["spec"]) or not digests["spec"]:
+        raise UserError(f"{name}: its spec is not the one of its digest; it was edited")
+    if digests["job"] != path.stem or not job.startswith(path.stem):
+        raise UserError(f"{name}: its digests do not give its name; it was edited or renamed")
+
+
+_MODULES = {"sweep": "ablations.sdtp.sweep", "grid": "ablations.dynatree.grid"}
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Lay an archive's files out in an empty folder, after checking each of them.
+
+    Raises:
+        UserError: the archive is damaged, a file is not the one that was packed, or a record does not fit
+            its digest.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder}: not empty; name a new folder with --out")
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            found = {item.name: tar.extractfile(item).read() for item in tar if item.isfile()}
+        promised: dict[str, str] = json.loads(found.pop(CONTENTS))["files"]
+    except FileNotFoundError:
+        raise UserError(f"{archive}: no such file") from None
+    except (OSError, EOFError, tarfile.TarError, ValueError, KeyError) as error:
+        raise UserError(f"{archive}: not an archive of a study, or damaged ({error})") from None
+    if odd := sorted(found.keys() ^ promised.keys()):
+        raise UserError(f"{archive}: {odd[0]} is in the archive or in {CONTENTS}, not in both")
+    for name, content in found.items():
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise UserError(f"{archive}: {name} points out of the archive")
+        if sha256_bytes(content) != promised[name]:
+            raise UserError(f"{archive}: {name} is not the file that was packed (its SHA-256 differs)")
+        check_digest(name, content)
+    for name, content in found.items():
+        with atomic_path(folder / name) as temporary:
+            temporary.write_bytes(content)
+
+
+def build(archive: Path, paper: Path, folder: Path) -> None:
+    """Write the section, its tables, figures and numbers from an archive into `folder`/paper.
+
+    Args:
+        archive: What `pack` wrote.
+        paper: Folder with `templates`, `main.tex` and `references.bib`.
+        folder: New folder.
+
+    Raises:
+        UserError: see `unpack`.
+    """
+    paper = paper.resolve()
+    unpack(archive, folder)
+    for name in ("main.tex", "references.bib"):
+        (folder / "paper").mkdir(exist_ok=True)
+        shutil.copyfile(paper / name, folder / "paper" / name)
+    with contextlib.chdir(folder):
+        summary = summarise(read_contract(Path(PLAN), PaperPlan))
+        templates, out = paper / "templates", Path("paper")
+        write_text(Path("results/summary.json"), summary.model_dump_json(indent=1) + "\n")
+        write_tables(summary, templates, out / "tables")
+        write_figures(summary, out / "figures")
+        write_numbers(summary, templates, out / "numbers.tex", out / "provenance.json")
+        write_text(out / "ablation.tex", render_section(summary, templates))
+
+
+def sha256_bytes(content: bytes) -> str:
+    """SHA-256 of bytes, hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    # A fresh entry has no time, owner or mode of this machine.
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    tar.addfile(entry, io.BytesIO(content))
+
+
+def main() -> None:
+    """Command line of the rule `archive`, and of whoever has its file."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ablations.paper.archive",
+        description="Pack all that a study's paper is made of, or build the paper from such a file.",
+        epilog="example: python -m ablations.paper.archive build results/archive.tar.gz --out elsewhere",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    packing = commands.add_parser("pack", help="write the archive of the study in the working directory")
+    packing.add_argument("--plan", type=Path, default=Path(PLAN), help="stamp of the rule collect")
+    packing.add_argument("--out", type=Path, required=True, help="archive to write")
+    building = commands.add_parser("build", help="check an archive and write its paper")
+    building.add_argument("archive", type=Path, help="what `pack` wrote")
+    building.add_argument(
+        "--paper", type=Path, default=Path("paper"), help="folder of templates and main.tex"
+    )
+    building.add_argument("--out", type=Path, required=True, help="new folder; the paper is in its paper/")
+    arguments = parser.parse_args()
+    with one_line_errors(arguments.out):
+        if arguments.command == "pack":
+            print(f"packed {pack(arguments.plan, arguments.out)} files into {arguments.out}")
+            return
+        build(arguments.archive, arguments.paper, arguments.out)
+        print(f"wrote {arguments.out / 'paper' / 'ablation.tex'}")
+
+
+if __name__ == "__main__":
+    main()

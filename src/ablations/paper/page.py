@@ -1,0 +1,180 @@
+"""Rule `results_page`: one HTML file, without network, to sort, filter and open every experiment."""
+
+import argparse
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from ablations.paper.numbers import all_quantities
+from ablations.paper.quantities.quantity import Quantity
+from ablations.paper.summary import Row, Summary
+from ablations.paper.wording import plain
+from ablations.study.arms import Arm, added_nll, read_arm
+from ablations.study.cli import one_line_errors
+from ablations.study.contracts.dynatree import DecodeSample
+from ablations.study.contracts.paper import Expectation, Experiment, PaperPlan
+from ablations.study.contracts.sdtp import SdtpSample
+from ablations.study.files import write_text
+from ablations.study.record_io import read_contract
+from ablations.study.statistics import log_speedup
+
+LONGEST_LOG = 20_000
+"""Last characters of a log that the page shows."""
+
+
+def page_data(summary: Summary, plan: PaperPlan, logs: Path) -> dict[str, Any]:
+    """What the page shows, as JSON: a row per experiment with its numbers, prompts and log.
+
+    Raises:
+        UserError: a record is damaged.
+    """
+    quantities: dict[str, list[Quantity]] = {}
+    for item in all_quantities(summary):
+        quantities.setdefault(item.name.partition(".")[0], []).append(item)
+    experiments = {item.id: item for item in plan.experiments}
+    return {
+        "study": summary.study,
+        "coverage": f"{100 * (1 - summary.settings.thresholds.alpha):g}%",
+        "rows": [_row(row, experiments[row.id], quantities.get(row.id, []), logs) for row in summary.rows],
+    }
+
+
+def _row(row: Row, experiment: Experiment, quantities: Iterable[Quantity], logs: Path) -> dict[str, Any]:
+    own = {item.name.partition(".")[2]: item for item in quantities}
+    arm = read_arm(experiment)
+    return {
+        "id": row.id,
+        "method": {"sdtp": "SDTP", "dynatree": "decoding"}[row.method],
+        "section": row.section,
+        "title": row.title,
+        "hypothesis": row.hypothesis or "",
+        "expected": _expected(row.expect),
+        "versus": row.versus or "",
+        "status": row.status.replace("_", " "),
+        "verdict": row.verdict.replace("_", " ") if row.parts else "",
+        "parts": [f"{part.aspect}: {part.verdict} ({part.reason})".replace("_", " ") for part in row.parts],
+        "crash": f"{row.outcome.exception}: {row.outcome.message}" if row.status == "crashed" else "",
+        "effect": _cell(own.get("effect")),
+        "speedup": _cell(own.get("speedup")),
+        "relative": _cell(own.get("relative_speed") or own.get("contribution")),
+        "change": yaml.safe_dump(row.change, sort_keys=False) if row.change else "",
+        "differences": [[item.key, _value(item.versus), _value(item.arm)] for item in row.differences],
+        "numbers": [
+            [item.name, plain(item.text), plain(item.interval or ""), item.unit, item.field]
+            for item in own.values()
+        ],
+        "prompts": _prompts(arm),
+        "records": [file.model_dump(mode="json") for file in row.files],
+        "log": _log(row, logs),
+    }
+
+
+def _cell(item: Quantity | None) -> dict[str, Any] | None:
+    """What a cell of the matrix shows, and the number by which it sorts."""
+    if item is None:
+        return None
+    return {"value": item.value, "text": plain(item.text), "interval": plain(item.interval or "")}
+
+
+def _expected(expect: Expectation) -> str:
+    parts = [f"{name} {level}".replace("_", " ") for name, level in expect if isinstance(level, str)]
+    parts += [
+        f"{name} {', '.join(ids)}".replace("_", " ") for name, ids in expect if isinstance(ids, tuple) and ids
+    ]
+    return "; ".join(parts)
+
+
+def _value(given: Any) -> str:
+    return json.dumps(given)
+
+
+def _prompts(arm: Arm) -> dict[str, Any]:
+    """Values of each prompt, all seeds: columns and rows."""
+    if arm.status != "ok":
+        return {"columns": [], "rows": []}
+    samples = [sample for record in arm.records for sample in record.samples]
+    if arm.experiment.method == "sdtp":
+        columns = ["document", "NLL", "unpruned", "difference", "agreement", "prefill speed-up"]
+        return {"columns": columns, "rows": [_pruned(sample) for sample in samples]}
+    columns = ["kind", "prompt", "tokens", "speed-up", "tokens per forward", "exact", "repeated 4-grams"]
+    return {"columns": columns, "rows": [_decoded(sample) for sample in samples]}
+
+
+def _pruned(sample: SdtpSample) -> list[str | float | None]:
+    speed = round(math.exp(log_speedup(sample.pairs)), 3) if sample.pairs else None
+    return [
+        sample.document,
+        round(sample.nll, 4),
+        round(sample.reference_nll, 4),
+        round(added_nll(sample), 4),
+        round(sample.agreement, 3),
+        speed,
+    ]
+
+
+def _decoded(sample: DecodeSample) -> list[str | float]:
+    forwards = max(1, sample.target_forwards)
+    return [
+        sample.kind,
+        sample.document,
+        sample.new_tokens,
+        round(math.exp(log_speedup(sample.pairs)), 3),
+        round(1 + sample.accepted / forwards, 3),
+        "yes" if sample.matched else "tie" if sample.ties else "no",
+        round(sample.repeated_4grams, 3),
+    ]
+
+
+def _log(row: Row, logs: Path) -> str:
+    """End of the logs of its jobs, without what a progress bar wrote over itself."""
+    texts = []
+    for file in row.files:
+        for path in sorted(logs.glob(f"*/{Path(file.path).stem}*.log")):
+            text = path.read_bytes().decode("utf-8", errors="replace").replace("\r\n", "\n")
+            lines = [line.rsplit("\r", 1)[-1] for line in text.rstrip().split("\n")]
+            texts.append(f"{path}\n" + "\n".join(lines)[-LONGEST_LOG:])
+    return "\n\n".join(texts)
+
+
+def render_page(data: dict[str, Any], templates: Path) -> str:
+    """The page: style, script and data are in it."""
+    folder = templates / "page"
+    environment = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined)
+    # A record may say what would end the script element.
+    text = json.dumps(data, allow_nan=False, sort_keys=True).replace("<", "\\u003c")
+    return environment.get_template("results.html.j2").render(
+        study=data["study"],
+        data=Markup(text),
+        style=Markup((folder / "results.css").read_text(encoding="utf-8")),
+        script=Markup((folder / "results.js").read_text(encoding="utf-8")),
+    )
+
+
+def main() -> None:
+    """Command line of the rule `results_page`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ablations.paper.page",
+        description="Write one HTML file that shows every experiment of a study, offline.",
+        epilog="example: python -m ablations.paper.page --summary results/summary.json"
+        " --plan results/stamp/collect.json --templates paper/templates --out paper/results.html",
+    )
+    parser.add_argument("--summary", type=Path, required=True, help="output of ablations.paper.collect")
+    parser.add_argument("--plan", type=Path, required=True, help="stamp of the rule collect")
+    parser.add_argument("--templates", type=Path, required=True, help="folder of the templates")
+    parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder of the logs")
+    parser.add_argument("--out", type=Path, required=True, help="page to write")
+    arguments = parser.parse_args()
+    with one_line_errors(arguments.out):
+        summary, plan = read_contract(arguments.summary, Summary), read_contract(arguments.plan, PaperPlan)
+        data = page_data(summary, plan, arguments.logs)
+        write_text(arguments.out, render_page(data, arguments.templates))
+
+
+if __name__ == "__main__":
+    main()

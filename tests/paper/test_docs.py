@@ -1,0 +1,23 @@
+"""What the documentation of the paper lists is what the paper has."""
+
+import re
+from pathlib import Path
+
+from ablations.paper.numbers import all_quantities
+
+DOCS = re.sub(r"(?s)```.*?```", "", (Path(__file__).parents[2] / "docs/paper.md").read_text())
+
+
+def test_every_label_is_listed(whole):
+    tables = "".join(path.read_text() for path in whole.tables.iterdir())
+    labels = set(re.findall(r"\\label\{([^}]+)\}", whole.section + tables))
+    listed = set(re.findall(r"`((?:sec|tab|fig):[a-z-]+)`", DOCS))
+    assert labels - {"sec:ablation-my-own"} <= listed
+    # A study without saliency tables or further rows has no label for them.
+    assert listed - labels <= {"fig:saliency", "tab:ablation-further", "sec:ablation-"}
+
+
+def test_every_kind_of_number_is_listed(whole):
+    listed = set(re.findall(r"[a-z_0-9]+", " ".join(re.findall(r"`([^`]+)`", DOCS))))
+    measures = {item.measure.removesuffix(".p") for item in all_quantities(whole.summary)}
+    assert {measure.removesuffix("_untrained") for measure in measures} <= listed

@@ -1,0 +1,119 @@
+"""The results page: everything in one file, and it works in a browser."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ablations.paper.page import page_data, render_page
+from ablations.study.contracts.paper import PaperPlan
+from ablations.study.errors import UserError
+from tests.paper.conftest import TEMPLATES, Study
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+LOG = "first\rsecond\rlast <b>of</b> the bar\nthe end </script><script>alert(1)</script>\n"
+
+
+@pytest.fixture(scope="module")
+def mixed(render) -> Study:
+    return render(missing=("A2",), crashed=("A6",))
+
+
+@pytest.fixture(scope="module")
+def page(mixed, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "logs/evaluate_sdtp").mkdir(parents=True)
+    (folder / "logs/evaluate_sdtp/A7.log").write_text(LOG)
+    plan = PaperPlan.model_validate_json(mixed.plan.read_bytes())
+    data = page_data(mixed.summary, plan, folder / "logs")
+    (folder / "results.html").write_text(render_page(data, TEMPLATES))
+    return folder / "results.html"
+
+
+def data_of(page: Path) -> dict:
+    text = page.read_text().split('<script type="application/json" id="data">')[1].split("</script>")[0]
+    return json.loads(text)
+
+
+def test_every_experiment_is_there_with_what_it_is_made_of(page, mixed):
+    rows = {row["id"]: row for row in data_of(page)["rows"]}
+    assert list(rows) == [row.id for row in mixed.summary.rows]
+    one = rows["A7"]
+    assert one["effect"]["value"] == mixed.summary.comparison("A7", "baseline", "quality").estimate.value
+    assert one["differences"] == [["keep_ratios", "[0.7]", "[0.5]"]] or "keep_ratios" in one["differences"][0]
+    record = json.loads(Path(mixed.summary.row("A7").files[0].path).read_text())
+    assert [row[0] for row in one["prompts"]["rows"]] == [row["document"] for row in record["samples"]]
+    assert one["log"].endswith("last <b>of</b> the bar\nthe end </script><script>alert(1)</script>")
+    assert "second" not in one["log"]
+    assert rows["A2"]["status"] == "not run"
+    assert rows["A6"]["crash"].startswith("RuntimeError: ")
+
+
+def test_the_page_needs_no_network(page):
+    text = page.read_text().split('id="data"')[0] + page.read_text().split("</script>", 1)[1]
+    assert not re.search(r"(?:src|href)=|@import|url\(|fetch\(|https?://", text)
+    assert page.read_text().count("<script") == 2
+
+
+def test_the_same_study_gives_the_same_page(page, mixed):
+    plan = PaperPlan.model_validate_json(mixed.plan.read_bytes())
+    data = page_data(mixed.summary, plan, page.parent / "logs")
+    assert render_page(data, TEMPLATES) == page.read_text()
+
+
+def test_a_record_that_was_damaged_since_is_named(render, tmp_path):
+    study = render(missing=("A2",))
+    plan = PaperPlan.model_validate_json(study.plan.read_bytes())
+    Path(study.summary.row("A7").files[0].path).write_text("{")
+    with pytest.raises(UserError, match=r"A7\.json: damaged"):
+        page_data(study.summary, plan, tmp_path)
+
+
+def browse(page: Path, query: str) -> str:
+    """The document as a headless browser has it after the script ran."""
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={page.parent}/profile",
+    ]
+    command += ["--virtual-time-budget=4000", "--dump-dom", f"{page.as_uri()}{query}"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+@pytest.mark.full
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_a_browser_sorts_filters_and_opens(page, mixed):
+    def shown(dom: str) -> list[str]:
+        return re.findall(r'<tr class="experiment[^"]*" id="([^"]+)"', dom)
+
+    every = browse(page, "")
+    assert shown(every) == [row.id for row in mixed.summary.rows]
+    assert 'class="details"' not in every
+    ranked = shown(browse(page, "?method=SDTP&sort=-effect"))
+    effects = {row["id"]: row["effect"] for row in data_of(page)["rows"]}
+    measured = [effects[name]["value"] for name in ranked if effects[name]]
+    assert measured == sorted(measured, reverse=True)
+    assert all(effects[name] for name in ranked[: len(measured)])
+    opened = browse(page, "?search=A7#A7")
+    assert shown(opened) == ["A7"]
+    for part in ("Spec against baseline", "Per prompt", "Numbers", "A7.effect", "evaluate_sdtp/A7.log"):
+        assert part in opened
+    assert "<script>alert(1)" not in opened
+
+
+@pytest.mark.full
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_a_click_opens_an_experiment_and_sorts_a_column(page, tmp_path):
+    clicks = (
+        "document.getElementById('A7').click(); document.querySelectorAll('#matrix thead button')[3].click();"
+    )
+    clicked = tmp_path / "clicked.html"
+    clicked.write_text(page.read_text().replace("</body>", f"<script>{clicks}</script></body>"))
+    dom = browse(clicked, "")
+    assert dom.count('class="details"') == 1
+    assert 'aria-sort="ascending"' in dom

@@ -1,0 +1,114 @@
+"""The paper elsewhere, from one file; a file that was edited is refused."""
+
+import gzip
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+PAPER = Path(__file__).parents[2] / "paper"
+
+
+def archive(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "ablations.paper.archive", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def packed(finished) -> Path:
+    done = finished.snakemake("results/archive.tar.gz")
+    assert done.code == 0, done.output
+    return finished.path / "results/archive.tar.gz"
+
+
+def edited(packed: Path, out: Path, edit: Callable[[dict[str, bytes]], None]) -> Path:
+    """A copy of an archive whose files were edited, and whose list of hashes was made to fit."""
+    with tarfile.open(packed) as tar:
+        files = {item.name: tar.extractfile(item).read() for item in tar}
+    contents = json.loads(files.pop("archive.json"))
+    edit(files)
+    contents["files"] = {name: sha256(content).hexdigest() for name, content in files.items()}
+    with tarfile.open(out, "w:gz") as tar:
+        for name, content in {"archive.json": json.dumps(contents).encode(), **files}.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return out
+
+
+def test_the_paper_from_an_archive_is_the_paper(finished, packed, tmp_path):
+    done = archive("build", packed, "--paper", PAPER, "--out", tmp_path / "new", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    made = [path for path in (tmp_path / "new/paper").rglob("*") if path.is_file()]
+    assert len(made) > 30
+    for path in made:
+        assert path.read_bytes() == (finished.path / path.relative_to(tmp_path / "new")).read_bytes(), path
+
+
+def test_packing_again_gives_the_same_bytes(finished, packed, tmp_path):
+    assert archive("pack", "--out", tmp_path / "again.tar.gz", cwd=finished.path).returncode == 0
+    assert (tmp_path / "again.tar.gz").read_bytes() == packed.read_bytes()
+
+
+def _spec(files: dict[str, bytes]) -> None:
+    name = next(name for name in files if name.startswith("results/record/") and name.endswith(".json"))
+    record = json.loads(files[name])
+    record["spec"]["seed"] = 99
+    record["spec"]["new_tokens"] = 99
+    files[name] = json.dumps(record).encode()
+
+
+def _renamed(files: dict[str, bytes]) -> None:
+    names = [name for name in files if name.startswith("results/record/") and name.endswith(".json")]
+    files[names[0]], files[names[1]] = files[names[1]], files[names[0]]
+
+
+def _pins(files: dict[str, bytes]) -> None:
+    name = next(name for name in files if name.startswith("results/record/") and name.endswith(".json"))
+    record = json.loads(files[name])
+    record["digests"]["pins"]["torch"] = "0.0.1"
+    files[name] = json.dumps(record).encode()
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (_spec, "its spec is not the one of its digest"),
+        (_renamed, "its digests do not give its name"),
+        (_pins, "its digests do not give its name"),
+    ],
+)
+def test_records_that_do_not_fit_their_digests_are_refused(packed, tmp_path, edit, said):
+    path = edited(packed, tmp_path / "edited.tar.gz", edit)
+    done = archive("build", path, "--paper", PAPER, "--out", tmp_path / "new", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: results/record/")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_that_was_edited_after_packing_is_refused(packed, tmp_path):
+    content = gzip.decompress(packed.read_bytes())
+    place = content.index(b'"nll": ') + len(b'"nll": ')
+    flipped = b"9" if content[place : place + 1] != b"9" else b"8"
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(content[:place] + flipped + content[place + 1 :]))
+    done = archive("build", tmp_path / "a.tar.gz", "--paper", PAPER, "--out", tmp_path / "new", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "is not the file that was packed (its SHA-256 differs)" in done.stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing", gzip.compress(b"nothing")])
+def test_what_is_no_archive_is_one_line(tmp_path, content):
+    (tmp_path / "a.tar.gz").write_bytes(content)
+    done = archive("build", tmp_path / "a.tar.gz", "--paper", PAPER, "--out", tmp_path / "new", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "error: a" not in done.stderr
+    assert "not an archive of a study" in done.stderr
+    assert done.stderr.count("\n") == 1
