@@ -108,6 +108,19 @@ def test_parts_come_in_the_order_of_the_design_however_they_are_configured(rende
     assert [name for name in found if name in design][-5:] == ["A1s", "A2", "M1", "A7", "C1"]
 
 
+def test_comparators_precede_what_is_compared_with_them(whole):
+    ids = [row.id for row in whole.summary.rows]
+    for row in whole.summary.rows:
+        other = whole.summary.row(row.versus or "")
+        if (
+            other is not None
+            and other.section == row.section
+            and row.id not in whole.summary.settings.backward
+        ):
+            assert ids.index(other.id) < ids.index(row.id)
+    assert sorted(ids) == sorted(item["id"] for item in json.loads(whole.plan.read_text())["experiments"])
+
+
 def test_threats_follow_the_records(study, whole):
     threats = study.section.split(r"\paragraph{Threats to validity.}")[1].split(r"\subsection")[0]
     for topic in ("Models", "Hardware", "Loops", "Power", "Measures"):
