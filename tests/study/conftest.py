@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def working_folder(tmp_path, monkeypatch):
-    """A folder to make plans in, which sees the repository's texts."""
-    (tmp_path / "texts").symlink_to(ROOT / "texts")
+    """A folder to make plans in, which sees the repository's texts and drafts."""
+    for name in ("texts", "drafts"):
+        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
