@@ -74,7 +74,8 @@ def test_a_shared_budget_reruns_its_users(raw):
 
     labels = ["D1", "E1", "E2", "E3", "F1", "F2", "F2b", "F2c", "F3", "F4", "K3"]
     labels += ["N1", "N2", "N3", "N4", "NG", "O1", "PL"]
-    assert stale(raw, mutate) == ["benchmark", *(f"decode:{label}" for label in labels)]
+    # The benchmark has a length of its own.
+    assert stale(raw, mutate) == [f"decode:{label}" for label in labels]
 
 
 def test_training_of_a_draft_reruns_its_users(raw):
