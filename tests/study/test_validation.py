@@ -323,3 +323,14 @@ def test_total_scope_spreads_the_ratio_over_the_stages(raw):
     for ratio in ratios:
         product *= ratio
     assert product == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("method", ["sdtp", "dynatree"])
+@pytest.mark.parametrize("section", [None, "", "  "])
+def test_an_experiment_without_a_section_is_an_error(raw, method, section):
+    name = next(iter(raw[method]["ablations"]))
+    if section is None:
+        del raw[method]["ablations"][name]["section"]
+    changes = {} if section is None else {"section": section}
+    message = problem(raw, method, "ablations", name, **changes)
+    assert message.startswith(f"{method}.ablations.{name}.section:")

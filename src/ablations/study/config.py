@@ -43,7 +43,7 @@ class Ablation(Contract):
 
     title: str
     """What tables call it."""
-    section: str
+    section: Annotated[str, Field(pattern=r"\S")]
     """Subsection of the paper it belongs to."""
     step: str | None = None
     """What the row adds or removes, as forward and backward tables call it."""
