@@ -1,17 +1,6 @@
 # The section: records -> summary -> tables, figures, text. Stamps carry all else that decides the paper.
 
 
-def shown(path):
-    """A table or figure in the workflow's report."""
-    kind, name = Path(path).parent.name, Path(path).stem
-    return report(
-        path,
-        caption=f"../report/{kind}/{name}.rst",
-        category=kind.capitalize(),
-        labels={"name": name.replace("_", " ")},
-    )
-
-
 rule collect:
     input:
         plan=stages.COLLECT_STAMP,

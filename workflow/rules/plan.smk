@@ -82,3 +82,14 @@ def record(path, method):
             "record": wildcards.digest,
         },
     )
+
+
+def shown(path):
+    """A table or figure in the workflow's report."""
+    kind, name = Path(path).parent.name, Path(path).stem
+    return report(
+        path,
+        caption=f"../report/{kind}/{name}.rst",
+        category=kind.capitalize(),
+        labels={"name": name.replace("_", " ")},
+    )
