@@ -478,7 +478,8 @@ def _check_rounds_of_kind(
     for cell, part in zip(cells[3:6], parts, strict=True):
         checker.point(f"{where} share of time", cell, 100 * part / sum(parts))
     checker.point(f"{where} nodes", cells[6], total("drafted") / total("target_forwards"))
-    checker.point(f"{where} accepted", cells[7], 100 * total("accepted") / total("drafted"))
+    drafted = total("drafted")
+    checker.point(f"{where} accepted", cells[7], 100 * total("accepted") / drafted if drafted else None)
     for depth, cell in enumerate(cells[8:]):
         tested, accepted = (
             sum(row[key][depth] for row in samples if depth < len(row[key]))

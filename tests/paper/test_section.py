@@ -126,6 +126,7 @@ def test_threats_follow_the_records(study, whole):
     for topic in ("Models", "Hardware", "Loops", "Power", "Measures"):
         assert rf"\emph{{{topic}.}}" in threats
     assert "Synthetic CPU @ 2.00GHz" in threats
+    assert not re.search(r"\S\\emph\{(?:Hardware|Loops|Power|Measures)", threats)
     assert "No GPU was used" in threats
     assert "Prices of replayed drafts were not timed" in whole.section
     content = study.summary.model_dump(mode="json")
