@@ -71,8 +71,8 @@ def statuses(plan: Plan) -> list[Status]:
 
 
 def cost(plan: Plan) -> Cost:
-    """What the study's missing results would cost, artefacts and sweeps included."""
-    missing = [job for job in plan.jobs.values() if not job.path.exists()]
+    """What the missing results that the paper needs would cost, artefacts and sweeps included."""
+    missing = [job for job in plan.paper_jobs.values() if not job.path.exists()]
     typical: dict[str, float | None] = {}
     for rule in {job.stage.rule for job in missing}:
         seconds = list(_benchmarks(rule))

@@ -43,14 +43,19 @@ class Plan:
         self.benchmark = dynatree.benchmark(decoding)
         self.grids = dynatree.grids()
 
+    @property
+    def paper_jobs(self) -> dict[str, Job]:
+        """Every job that the paper needs, by digest."""
+        measured = (job for row in self.rows for job in row.jobs)
+        found: dict[str, Job] = {}
+        for job in (*measured, *self.sweeps, *self.grids.values()):
+            found |= job.with_inputs()
+        return found
+
     @cached_property
     def jobs(self) -> dict[str, Job]:
         """Every job of the study by digest."""
-        found: dict[str, Job] = {}
-        further = (*self.sweeps, *self.grids.values(), *([self.benchmark] if self.benchmark else []))
-        for job in (*(job for row in self.rows for job in row.jobs), *further):
-            found |= job.with_inputs()
-        return found
+        return self.paper_jobs | (self.benchmark.with_inputs() if self.benchmark else {})
 
     def pattern(self, stage: Stage) -> str:
         """Regular expression that matches the digests of a stage's jobs, and nothing else."""
