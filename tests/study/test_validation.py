@@ -305,6 +305,12 @@ def test_only_switches_on_a_subset(raw):
     assert plan.paper_plan("x").settings.main == ("baseline", "A7")
 
 
+def test_a_study_without_decoding_has_no_benchmark(raw):
+    assert Plan(raw, ROOT).benchmark is not None
+    raw["dynatree"]["only"] = []
+    assert Plan(raw, ROOT).benchmark is None
+
+
 def test_layers_are_evenly_spaced_to_the_last(raw):
     spec = Plan(raw, ROOT).row("baseline").jobs[0].spec
     assert spec.layers == (4, 7, 10, 12, 15, 18, 21, 23, 26, 29)

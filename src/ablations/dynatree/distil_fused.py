@@ -62,7 +62,7 @@ class FusedDraft(nn.Module):
         """
         joined = self.join(joined_inputs(states.to(self.dtype), embedded.to(self.dtype)))
         rotary = self._cosines[positions], self._sines[positions]
-        output = self._layer(joined, rotary, mask, cache)
+        output = self._layer(joined[None], mask, rotary, cache)[0]
         return F.rms_norm(output, output.shape[-1:], eps=EPSILON)
 
     def new_cache(self) -> StaticCache:

@@ -53,19 +53,6 @@ class FusedLM(LayeredLM):
         """Cosines and sines for ``[1, rows]`` int64 positions, as `FusedLayer` takes them."""
         return signed_rotary(*self.rotary_embedding(hidden, position_ids=positions))
 
-    def layer(
-        self,
-        index: int,
-        hidden: Tensor,
-        rotary: Rotary,
-        mask: Tensor | None = None,
-        cache: StaticCache | None = None,
-    ) -> Tensor:
-        """Run decoder layer `index`; see `LayeredLM.layer`."""
-        if mask is None and cache is not None and hidden.shape[1] > 1 and cache.lengths[index]:
-            raise ValueError("several rows on a filled cache need an explicit attention mask")
-        return self.layers[index](hidden[0], rotary, mask, cache)[None]
-
 
 class FusedLayer(nn.Module):
     """A decoder layer of the Llama family: merged products, rotation in three operators, no repeated keys.
@@ -89,22 +76,30 @@ class FusedLayer(nn.Module):
         self._gate, self._up, self._down = map(product, (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
 
     def forward(
-        self, hidden: Tensor, rotary: Rotary, mask: Tensor | None, cache: StaticCache | None
+        self,
+        hidden: Tensor,
+        attention_mask: Tensor | None,
+        position_embeddings: Rotary,
+        past_key_values: StaticCache | None,
+        **_: object,
     ) -> Tensor:
-        """Run the layer.
+        """Run the layer; called as a layer of `transformers` is.
 
         Args:
-            hidden: ``[rows, hidden]``.
-            rotary: Cosines and signed sines, each ``[rows, 1, head_dim]``.
-            mask: ``[1, 1, rows, keys]``, as `LayeredLM.layer` takes it.
-            cache: Takes the rows' keys and values.
+            hidden: ``[1, rows, hidden]``.
+            attention_mask: ``[1, 1, rows, keys]``, as `LayeredLM.layer` takes it.
+            position_embeddings: Cosines and signed sines, each ``[rows, 1, head_dim]``.
+            past_key_values: Takes the rows' keys and values.
 
         Returns:
-            ``[rows, hidden]``.
+            ``[1, rows, hidden]``.
         """
-        hidden = self._out.plus(self._attended(hidden, rotary, mask, cache), hidden)
-        rows = _normed(self._before_mlp, hidden)
-        return self._down.plus(self._up.times(rows, self._gate.swish(rows)), hidden)
+        rows = hidden[0]
+        rows = self._out.plus(
+            self._attended(rows, position_embeddings, attention_mask, past_key_values), rows
+        )
+        normed = _normed(self._before_mlp, rows)
+        return self._down.plus(self._up.times(normed, self._gate.swish(normed)), rows)[None]
 
     def _attended(
         self, hidden: Tensor, rotary: Rotary, mask: Tensor | None, cache: StaticCache | None

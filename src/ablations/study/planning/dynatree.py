@@ -53,14 +53,14 @@ class DynatreePlanner:
             rows: Decoding experiments with their jobs.
 
         Returns:
-            The job; None where the configuration has no benchmark.
+            The job; None where the configuration has no benchmark, or the study no decoding experiment.
         """
         settings = self._config.benchmark
-        if settings is None:
-            return None
         distinct: dict[str, Row] = {}
         for row in rows:
             distinct.setdefault(row.jobs[0].digest, row)
+        if settings is None or not distinct:
+            return None
         inputs = {"model": self._target}
         arms = {}
         for row in distinct.values():
