@@ -6,8 +6,8 @@ arm seconds, so that effects are differences and their exponentials are ratios o
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from typing import Literal, Protocol
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,8 @@ T_BELOW = 20
 
 SPREAD_FROM = 8
 """Fewest documents for an interval of a ratio of standard deviations."""
+
+Name = TypeVar("Name", bound=Hashable)
 
 Measure = Literal["quality", "speed", "ranking"]
 
@@ -195,9 +197,9 @@ def paired_p(differences: pd.Series) -> float:
     return float(stats.ttest_1samp(data, 0.0).pvalue)
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
     """Holm's step-down adjustment (Holm 1979) of a family of p-values, by name."""
-    adjusted: dict[str, float] = {}
+    adjusted: dict[Name, float] = {}
     running = 0.0
     for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
         running = max(running, min(1.0, (len(p_values) - rank) * p))

@@ -11,10 +11,15 @@ from ablations.study.statistics import Comparison, Measure, compare, holm
 from ablations.study.verdicts import predictions
 
 Key = tuple[str, str | None, Measure]
+Hypothesis = tuple[frozenset[tuple[str, ...]], Measure]
+"""The records of both sides, whichever comes first, and what is compared."""
 
 
 def compare_all(arms: Mapping[str, Arm], settings: PaperSettings) -> dict[Key, Comparison]:
-    """Compare every experiment with what it is measured against; Holm runs per method and measure."""
+    """Compare every experiment with what it is measured against; Holm runs per method and measure.
+
+    Experiments that share their records share their hypotheses: one test, however often the paper names it.
+    """
     wanted = dict.fromkeys(key for arm in arms.values() for key in _keys(arm.experiment, settings))
     found: dict[Key, Comparison] = {}
     for name, versus, measure in tqdm(wanted, desc="comparisons", mininterval=2):
@@ -33,12 +38,21 @@ def compare_all(arms: Mapping[str, Arm], settings: PaperSettings) -> dict[Key, C
             )
         if comparison is not None:
             found[name, versus, measure] = comparison
-    families: dict[tuple[Method, Measure], dict[Key, float]] = {}
+    families: dict[tuple[Method, Measure], dict[Hypothesis, float]] = {}
+    hypotheses = {key: _hypothesis(key, arms) for key in found}
     for key, comparison in found.items():
         family = families.setdefault((arms[key[0]].experiment.method, comparison.measure), {})
-        family[key] = comparison.p
-    adjusted = {key: p for family in families.values() for key, p in holm(family).items()}
-    return {key: item.model_copy(update={"p_adjusted": adjusted[key]}) for key, item in found.items()}
+        family[hypotheses[key]] = comparison.p
+    adjusted = {hypothesis: p for family in families.values() for hypothesis, p in holm(family).items()}
+    return {
+        key: item.model_copy(update={"p_adjusted": adjusted[hypotheses[key]]}) for key, item in found.items()
+    }
+
+
+def _hypothesis(key: Key, arms: Mapping[str, Arm]) -> Hypothesis:
+    name, versus, measure = key
+    sides = (arms[name].experiment.records, () if versus is None else arms[versus].experiment.records)
+    return frozenset(sides), measure
 
 
 def _keys(experiment: Experiment, settings: PaperSettings) -> list[Key]:
