@@ -212,3 +212,17 @@ def test_a_gguf_in_a_wheel(make_model: MakeModel, make_wheel: Callable, tmp_path
     assert len(tokenizer("abc").input_ids) == 1
     assert tokenizer.chat_template == "{{ messages[0].content }}"
     assert lm.eos_ids == {0}
+
+
+def test_a_revision_that_nobody_filled_in(make_model: MakeModel) -> None:
+    with pytest.raises(UserError, match=r"'some/model': put the commit .* key 'revision'"):
+        make_model(source="pretrained", name="some/model", revision="FILL-IN", layers=2)
+
+
+def test_sliding_windows_are_refused_before_weights_are_read(make_model: MakeModel, folder: Path) -> None:
+    config = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 64}
+    (folder / "config.json").write_text(json.dumps(config))
+    for weights in folder.glob("*.safetensors"):
+        weights.unlink()
+    with pytest.raises(UserError, match="'mistral' uses sliding-window attention"):
+        make_pretrained(make_model, folder)

@@ -230,3 +230,37 @@ def test_nothing_there(make_text: MakeText, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match=r"folder: holds no \.jsonl, \.md"):
         make_text(source="local", path=str(tmp_path / "folder"))
+
+
+def test_columns_and_packed_rows_of_a_data_set(
+    make_text: MakeText, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The schema of databricks-dolly-15k, whose rows are shorter than a training window."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    rows = [
+        {"instruction": f"Ask {number}?", "context": "Known." * (number % 2), "response": f"Say {number}."}
+        for number in range(5)
+    ]
+    data = write_jsonl(tmp_path / "dolly.jsonl", rows)
+    source = {
+        "source": "dataset",
+        "name": "json",
+        "data_files": str(data),
+        "text": ["instruction", "context", "response"],
+        "split": "heldout",
+    }
+    found = by_id(make_text(**source))
+    assert found["train:0"].text == "Ask 0?\n\nSay 0."
+    assert found["train:1"].text == "Ask 1?\n\nKnown.\n\nSay 1."
+    packed = by_id(make_text(**source, pack=30))
+    # The last row alone would be too short, and is dropped.
+    assert {name: document.kind for name, document in packed.items()} == {
+        "train:0-1": "rows",
+        "train:2-3": "rows",
+    }
+    assert packed["train:0-1"].text == "Ask 0?\n\nSay 0.\nAsk 1?\n\nKnown.\n\nSay 1.\n"
+
+
+def test_a_revision_that_nobody_filled_in(make_text: MakeText) -> None:
+    with pytest.raises(UserError, match=r"'some/books': put the commit .* key 'revision'"):
+        make_text(source="dataset", name="some/books", revision="FILL-IN")

@@ -71,6 +71,7 @@ def plan_of(
         models={"sdtp": "Tiny-LM (random weights)", "dynatree": "Tiny-LM (random weights)"},
         texts={
             "sdtp": "the CPython documentation and library",
+            "saliency": "the CPython documentation and library",
             "code": "HumanEval",
             "docs": "the CPython documentation and library",
         },

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from snakemake.utils import update_config
 
 from ablations.study.errors import UserError
 from ablations.study.planning.plan import Plan
@@ -309,6 +310,45 @@ def test_a_study_without_decoding_has_no_benchmark(raw):
     assert Plan(raw, ROOT).benchmark is not None
     raw["dynatree"]["only"] = []
     assert Plan(raw, ROOT).benchmark is None
+
+
+def test_a_study_of_decoding_alone(raw):
+    raw["sdtp"]["only"] = []
+    plan = Plan(raw, ROOT)
+    assert {row.experiment.method for row in plan.rows} == {"dynatree"}
+    assert not plan.sweeps
+    paper = plan.paper_plan("x")
+    assert paper.settings.main == ()
+    assert set(paper.manifests) == {"dynatree"}
+
+
+def test_saliency_may_be_of_another_text(raw):
+    raw["sdtp"]["saliency"]["text"] = "written"
+    plan = Plan(raw, ROOT)
+    job = plan.row("baseline").jobs[0]
+    saliency = job.inputs["pruner"].inputs["saliency"]
+    assert saliency.inputs["text"].spec.text == plan.config.texts["written"]
+    assert job.inputs["text"].digest != saliency.inputs["text"].digest
+    raw["sdtp"]["saliency"]["text"] = "writen"
+    with pytest.raises(UserError, match=r"sdtp\.saliency\.text: 'writen' .* did you mean 'written'"):
+        Plan(raw, ROOT)
+
+
+def test_null_takes_a_kind_of_prompts_out(raw):
+    raw["dynatree"]["prompts"]["chat"] = None
+    assert "chat" not in Plan(raw, ROOT).config.dynatree.prompts
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "workflow/studies").glob("paper-scale*.yaml")), ids=str)
+def test_paper_scale_overlays_are_plannable(raw, path):
+    update_config(raw, yaml.safe_load(path.read_text()))
+    plan = Plan(raw, ROOT)
+    fetched = [
+        job.spec.model_dump()["model" if job.stage.rule == "prepare_model" else "text"]
+        for job in plan.paper_jobs.values()
+        if job.stage.rule in ("prepare_model", "prepare_text")
+    ]
+    assert all(source["revision"] for source in fetched)
 
 
 def test_layers_are_evenly_spaced_to_the_last(raw):

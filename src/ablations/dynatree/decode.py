@@ -137,10 +137,10 @@ def run(run: Run[DecodeSpec]) -> None:
                     device,
                     partial(arm, prompt, spec.new_tokens),
                     partial(reference, prompt, spec.new_tokens),
-                    spec.repeats,
+                    spec.discarded + spec.repeats,
                     arm_first=index % 2 == 0,
                 )
-            )
+            )[spec.discarded :]
             ties = 0
             for (emitted, _), (greedy, _) in pairs:
                 ties = count_ties(target, window.document, prompt, emitted.tokens, greedy.tokens, margin)

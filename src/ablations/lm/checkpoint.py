@@ -21,10 +21,11 @@ def load_model(manifest: Path, compute: Compute, device: torch.device) -> Layere
         device: Where the weights go.
 
     Raises:
-        UserError: a file is missing or corrupt, the architecture is not supported, or the checkpoint has
-            another number of layers than its manifest says.
+        UserError: a file is missing or corrupt, the architecture is not supported, the checkpoint has
+            another number of layers than its manifest says, or its weights outgrow the device.
     """
     folder, facts = _open(manifest)
+    _require_room(manifest, facts["parameters"], compute, device)
     logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=getattr(torch, compute.dtype), attn_implementation="sdpa", local_files_only=True
@@ -47,6 +48,19 @@ def load_tokenizer(manifest: Path) -> PreTrainedTokenizerFast:
     folder, _ = _open(manifest, unread="*.safetensors")
     # Not AutoTokenizer: it may rebuild the pre-tokenizer from the model type instead of reading it.
     return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+
+
+def _require_room(manifest: Path, parameters: int, compute: Compute, device: torch.device) -> None:
+    if device.type != "cuda":
+        return
+    needed = parameters * getattr(torch, compute.dtype).itemsize
+    room = torch.cuda.get_device_properties(device).total_memory
+    if needed > room:
+        raise UserError(
+            f"{manifest}: weights of {needed / 2**30:.0f} GiB do not fit the GPU's {room / 2**30:.0f} GiB"
+            " and are not spread over several: all layers share one KV cache, and moving states between"
+            " GPUs would be timed as the arm's own; use a larger GPU, a smaller model, or bfloat16"
+        )
 
 
 def _open(manifest_path: Path, unread: str = "") -> tuple[Path, dict]:

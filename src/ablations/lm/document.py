@@ -12,7 +12,7 @@ class Document(Contract):
     id: str
     """Identifier, unique within the corpus."""
     kind: str
-    """What sort of document it is (`topic`, `module`, `file`, `record`, `row`)."""
+    """What sort of document it is (`topic`, `module`, `file`, `record`, `row`, `rows`)."""
     split: Split
     """Split it belongs to."""
     text: str

@@ -4,36 +4,15 @@ Both methods need what a model's own `forward` hides: SDTP changes the rows betw
 brings its own mask, positions and cache. The layers themselves stay those of `transformers`.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ablations.lm.architecture import parts_of
 from ablations.lm.cache import StaticCache
-from ablations.study.errors import UserError
 
 Rotary = tuple[Tensor, Tensor]
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Where an architecture keeps its pieces."""
-
-    backbone: str
-    embedding: str
-    norm: str
-    cache_keyword: str
-
-
-_LLAMA_LIKE = Parts("model", "embed_tokens", "norm", "past_key_values")
-ARCHITECTURES = {
-    "llama": _LLAMA_LIKE,
-    "mistral": _LLAMA_LIKE,
-    "qwen2": _LLAMA_LIKE,
-    # GPT-NeoX layers swallow a wrong cache keyword without a word.
-    "gpt_neox": Parts("gpt_neox", "embed_in", "final_layer_norm", "layer_past"),
-}
 
 
 class LayeredLM:
@@ -45,16 +24,7 @@ class LayeredLM:
 
     def __init__(self, model: nn.Module) -> None:
         config = model.config
-        if config.model_type not in ARCHITECTURES:
-            raise UserError(
-                f"model type '{config.model_type}' is not supported; choose one of {sorted(ARCHITECTURES)}"
-            )
-        if _has_sliding_window(config):
-            raise UserError(
-                f"model type '{config.model_type}' uses sliding-window attention, which pruned and tree"
-                " caches do not support; choose a checkpoint with full attention in every layer"
-            )
-        parts = ARCHITECTURES[config.model_type]
+        parts = parts_of(config)
         backbone = getattr(model, parts.backbone)
         self.model = model
         self.config = config
@@ -166,10 +136,3 @@ class LayeredLM:
         for index in range(self.num_layers):
             hidden = self.layer(index, hidden, rotary, mask, cache)
         return self.head(hidden[:, -1:] if last_only else hidden)
-
-
-def _has_sliding_window(config: Any) -> bool:
-    kinds = getattr(config, "layer_types", None)
-    if kinds is not None:
-        return any(kind != "full_attention" for kind in kinds)
-    return bool(getattr(config, "sliding_window", None))

@@ -150,10 +150,11 @@ def _library_prefill(model: torch.nn.Module, prompt: Tensor) -> Tensor:
 def _require_positions(lm: LayeredLM, spec: SweepSpec) -> None:
     tokens = spec.tokens + spec.new_tokens
     positions = lm.config.max_position_embeddings
-    if tokens > positions:
+    if tokens > positions and not spec.beyond_positions:
         raise UserError(
             f"sdtp.sweep.lengths: a prompt of {spec.tokens} and {spec.new_tokens} new tokens exceed the"
-            f" model's {positions} positions; lower it to at most {positions - spec.new_tokens}"
+            f" model's {positions} positions; lower it to at most {positions - spec.new_tokens}, or set"
+            " sdtp.sweep.beyond_positions to true where time alone is of interest"
         )
 
 

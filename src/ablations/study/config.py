@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from ablations.study.contracts.base import Contract
 from ablations.study.contracts.benchmark import TransformersArm, check_settings
@@ -109,6 +117,8 @@ class SdtpBaseline(Contract):
 class SaliencySettings(Contract):
     """Saliency targets that train the pruner."""
 
+    text: Name | None = None
+    """Name of the text that the windows are from; null: the one that is evaluated (`sdtp.text`)."""
     documents: PositiveInt
     """Training documents, one window each."""
     heldout_documents: PositiveInt
@@ -176,6 +186,8 @@ class SweepSettings(Contract):
     """Interleaved pairs of each kind."""
     warmup: NonNegativeInt = 1
     """Untimed pairs before the first timed one."""
+    beyond_positions: bool = False
+    """Time prompts longer than the model's positions, too; what it would say of them means nothing."""
 
 
 class SdtpConfig(Contract):
@@ -200,7 +212,7 @@ class SdtpConfig(Contract):
     ablations: dict[Identifier, Ablation] = Field(default={})
     """Experiments by id; `baseline` is one by itself."""
     only: Identifiers | None = None
-    """Ids to run; null runs all."""
+    """Ids to run beside the baseline; null runs all, an empty list runs nothing, the baseline included."""
 
 
 class DynatreeBaseline(Contract):
@@ -258,6 +270,19 @@ class Prompts(Contract):
         return self
 
 
+def _without_null(kinds: Any) -> Any:
+    return (
+        {name: kind for name, kind in kinds.items() if kind is not None} if isinstance(kinds, dict) else kinds
+    )
+
+
+PromptKinds = Annotated[
+    dict[Name, Prompts],
+    Field(min_length=1),
+    BeforeValidator(_without_null, json_schema_input_type=dict[Name, Prompts | None]),
+]
+
+
 class Decoding(Contract):
     """Budget of every decoding experiment."""
 
@@ -265,6 +290,8 @@ class Decoding(Contract):
     """Most tokens generated per prompt; end of sequence stops earlier."""
     repeats: PositiveInt = 1
     """Interleaved pairs of arm and reference per prompt."""
+    discarded: NonNegativeInt = 0
+    """Whole pairs of every prompt before those, which are not recorded."""
     warmup: NonNegativeInt = 1
     """Untimed pairs before the first timed one."""
     temperature: float = 0.0
@@ -369,8 +396,8 @@ class DynatreeConfig(Contract):
     """Drafters by name."""
     baseline: DynatreeBaseline
     """The full method, which every experiment starts from."""
-    prompts: Annotated[dict[Name, Prompts], Field(min_length=1)]
-    """Decoding prompts by kind."""
+    prompts: PromptKinds
+    """Decoding prompts by kind; an overlay takes a kind out by null."""
     decoding: Decoding = Decoding()
     """Budget of every experiment."""
     calibration: CostCalibration | None = None

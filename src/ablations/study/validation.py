@@ -51,6 +51,8 @@ def load_study(raw: Mapping[str, Any]) -> StudyConfig:
             raise UserError(f"texts.{name}: this name is a job's own; choose another")
     _known("sdtp.model", [config.sdtp.model], config.models, "models")
     _known("sdtp.text", [config.sdtp.text], config.texts, "texts")
+    if config.sdtp.saliency.text is not None:
+        _known("sdtp.saliency.text", [config.sdtp.saliency.text], config.texts, "texts")
     _known("dynatree.target", [config.dynatree.target], config.models, "models")
     for name, prompts in config.dynatree.prompts.items():
         _known(f"dynatree.prompts.{name}.text", [prompts.text], config.texts, "texts")

@@ -3,32 +3,46 @@
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
-from ablations.study.contracts.lm import PretrainedModel
+from ablations.lm.architecture import parts_of
+from ablations.study.contracts.lm import FILL_IN, PretrainedModel
 from ablations.study.errors import UserError
 
 
 def load_pretrained_model(source: PretrainedModel) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a checkpoint in its own data type.
+    """Load a checkpoint in its own data type, its configuration first: what cannot be run is not fetched.
 
     Raises:
-        UserError: there is no such model, it cannot be fetched, a file of it is corrupt, or it needs code of
-            its own (which is never run).
+        UserError: there is no such model, no revision was chosen, it cannot be fetched or run, a file of it
+            is corrupt, or it needs code of its own (which is never run).
     """
+    if source.revision == FILL_IN:
+        raise UserError(
+            f"'{source.name}': put the commit that you want into the model's key 'revision'"
+            f" (https://huggingface.co/{source.name}/commits/main), or null for the newest"
+        )
     folder = Path(source.name)
     local = folder.is_dir()
     if local:
         _check_weights(folder)
     keywords = {"revision": source.revision, "trust_remote_code": False, "local_files_only": local}
     try:
+        parts_of(AutoConfig.from_pretrained(source.name, **keywords))
         tokenizer = AutoTokenizer.from_pretrained(source.name, **keywords)
         model = AutoModelForCausalLM.from_pretrained(source.name, dtype="auto", **keywords)
     except (OSError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"'{source.name}' cannot be loaded: {reason[:300]};"
-            " correct the model's key 'name' (a local folder, or a hub name and network access)"
+            " correct the model's key 'name' (a local folder, or a hub name, with network access and, for a"
+            " gated model, a token in HF_TOKEN)"
         ) from None
     return model, tokenizer
 

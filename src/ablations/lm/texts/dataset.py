@@ -1,21 +1,28 @@
 """A data set through `datasets.load_dataset`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import Any
 
 from ablations.lm.texts.raw import RawDocument
-from ablations.study.contracts.lm import DatasetText
+from ablations.study.contracts.lm import FILL_IN, DatasetText
 from ablations.study.errors import UserError
 
 
 def dataset_documents(source: DatasetText) -> Iterator[RawDocument]:
-    """One document per row.
+    """One document per row, or per `source.pack` characters of rows that follow each other.
 
     Rows are streamed, so that the first few hundred of a large data set cost no more than they are.
 
     Raises:
-        UserError: `datasets` is not installed, the data set cannot be loaded, or lacks the column.
+        UserError: `datasets` is not installed, no revision was chosen, the data set cannot be loaded, or it
+            lacks a column.
     """
+    if source.revision == FILL_IN:
+        raise UserError(
+            f"data set '{source.name}': put the commit that you want into the text's key 'revision'"
+            f" (https://huggingface.co/datasets/{source.name}/commits/main), or null for the newest"
+        )
     try:
         import datasets
     except ModuleNotFoundError:
@@ -30,16 +37,42 @@ def dataset_documents(source: DatasetText) -> Iterator[RawDocument]:
             revision=source.revision,
             streaming=True,
         )
-        for number, row in enumerate(islice(rows, source.documents)):
-            if not isinstance(row.get(source.text), str):
-                raise UserError(
-                    f"data set '{source.name}' has no text in column '{source.text}'"
-                    f" (columns: {sorted(row)}); correct the key 'text'"
-                )
-            yield RawDocument(f"{source.hub_split}:{number}", "row", row[source.text])
+        texts = (_text(row, source) for row in islice(rows, source.documents))
+        yield from (
+            _rows(texts, source.hub_split)
+            if source.pack is None
+            else _packed(texts, source.hub_split, source.pack)
+        )
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"data set '{source.name}' cannot be read: {reason[:300]};"
             " correct the keys 'name', 'config', 'data_files' and 'hub_split', or check the network"
         ) from None
+
+
+def _text(row: dict[str, Any], source: DatasetText) -> str:
+    columns = (source.text,) if isinstance(source.text, str) else source.text
+    for column in columns:
+        if not isinstance(row.get(column), str):
+            raise UserError(
+                f"data set '{source.name}' has no text in column '{column}'"
+                f" (columns: {sorted(row)}); correct the key 'text'"
+            )
+    return row[columns[0]] if len(columns) == 1 else "\n\n".join(row[name] for name in columns if row[name])
+
+
+def _rows(texts: Iterable[str], split: str) -> Iterator[RawDocument]:
+    for number, text in enumerate(texts):
+        yield RawDocument(f"{split}:{number}", "row", text)
+
+
+def _packed(texts: Iterable[str], split: str, characters: int) -> Iterator[RawDocument]:
+    """Rows joined by line ends; what is left at the end and too short is dropped."""
+    first, held, length = 0, [], 0
+    for number, text in enumerate(texts):
+        held.append(text if text.endswith("\n") else f"{text}\n")
+        length += len(held[-1])
+        if length >= characters:
+            yield RawDocument(f"{split}:{first}-{number}", "rows", "".join(held))
+            first, held, length = number + 1, [], 0

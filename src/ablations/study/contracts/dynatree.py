@@ -356,6 +356,8 @@ class DecodeSpec(ArmSpec, Prompted):
     """Interleaved reference: this project's static-cache decoding, or `transformers` `generate`."""
     repeats: PositiveInt
     """Interleaved pairs per prompt, the order alternating."""
+    discarded: NonNegativeInt = 0
+    """Whole pairs of every prompt before those, which are not recorded."""
     warmup: NonNegativeInt = 1
     """Untimed pairs before the first timed one."""
     compute: Compute

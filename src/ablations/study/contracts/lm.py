@@ -10,6 +10,9 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Split = Literal["train", "validation", "heldout"]
 
+FILL_IN = "FILL-IN"
+"""A hub revision that whoever runs the study has to fill in; the job that would fetch it says so."""
+
 
 class Compute(Contract):
     """How a job computes; the device is found at run time and recorded, never specified."""
@@ -52,7 +55,8 @@ class PretrainedModel(Source):
     name: str
     """Hub name (`org/model`) or path of a local folder."""
     revision: str | None = None
-    """Hub revision (a commit hash pins the weights); leave null for a local folder."""
+    """Hub revision (a commit hash pins the weights); leave null for a local folder. `FILL-IN` stands for a
+    commit that you choose: until then the checkpoint is not fetched."""
     layers: PositiveInt
     """Number of decoder layers; checked against the checkpoint."""
 
@@ -138,11 +142,15 @@ class DatasetText(Source):
     hub_split: str = "train"
     """Split of the hub data set to read."""
     revision: str | None = None
-    """Hub revision."""
-    text: str = "text"
-    """Column that holds the text."""
+    """Hub revision (a commit hash pins the data). `FILL-IN` stands for a commit that you choose: until then
+    the data set is not fetched."""
+    text: str | Annotated[tuple[str, ...], Field(min_length=1)] = "text"
+    """Column that holds the text, or several, which are joined by blank lines; empty ones are left out."""
+    pack: PositiveInt | None = None
+    """Join rows that follow each other, until a document has at least this many characters; null makes
+    a document of each row."""
     documents: PositiveInt | None = None
-    """Read at most this many documents; null reads all."""
+    """Read at most this many rows; null reads all."""
     split: Split | None = None
     """Put every document into this split; null splits by document."""
 

@@ -410,6 +410,8 @@ class SweepSpec(Contract):
     """Interleaved pairs of each kind, the order alternating."""
     warmup: NonNegativeInt = 1
     """Untimed pairs before the first timed one."""
+    beyond_positions: bool = False
+    """Time prompts longer than the model's positions, too; what it would say of them means nothing."""
     compute: Compute
     """How the job computes."""
 

@@ -109,6 +109,7 @@ class DynatreePlanner:
             prompts=prompts,
             new_tokens=config.decoding.new_tokens,
             repeats=config.decoding.repeats,
+            discarded=config.decoding.discarded,
             warmup=config.decoding.warmup,
             compute=config.decoding.compute,
         )

@@ -111,9 +111,11 @@ class Plan:
         ]
         if drafts:
             models["draft"] = "; ".join(drafts)
-        baseline = self.rows[0].jobs[0]
-        decoding = next((row.jobs[0] for row in self.rows if row.experiment.method == "dynatree"), None)
-        scorer = baseline.inputs.get("pruner")
+        pruning, decoding = (
+            next((row.jobs[0] for row in self.rows if row.experiment.method == method), None)
+            for method in ("sdtp", "dynatree")
+        )
+        scorer = pruning.inputs.get("pruner") if pruning else None
         texts = {name: source.description or name for name, source in config.texts.items()}
         return PaperPlan(
             study=config.study,
@@ -122,11 +124,12 @@ class Plan:
             models=models,
             texts={
                 "sdtp": texts[config.sdtp.text],
+                "saliency": texts[config.sdtp.saliency.text or config.sdtp.text],
                 **{kind: texts[prompts.text] for kind, prompts in config.dynatree.prompts.items()},
             },
             manifests={
                 role: str(job.inputs["model"].path)
-                for role, job in (("sdtp", baseline), ("dynatree", decoding))
+                for role, job in (("sdtp", pruning), ("dynatree", decoding))
                 if job is not None
             },
             saliency=str(scorer.inputs["saliency"].path) if scorer else None,

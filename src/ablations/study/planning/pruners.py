@@ -15,6 +15,7 @@ class PrunerPlanner:
         model_layers: Layers of its model.
         baseline_layers: Pruning layers of its baseline.
         inputs: The jobs that make `model` and `text`.
+        learned: The job that makes the text that saliency is of.
         sources: Code and pins.
     """
 
@@ -24,12 +25,14 @@ class PrunerPlanner:
         model_layers: int,
         baseline_layers: tuple[int, ...],
         inputs: dict[str, Job],
+        learned: Job,
         sources: Sources,
     ) -> None:
         self._config = config
         self._model_layers = model_layers
         self._baseline_layers = baseline_layers
         self._inputs = inputs
+        self._learned = learned
         self._sources = sources
 
     def saliency(self, components: SdtpBaseline) -> Job:
@@ -44,7 +47,7 @@ class PrunerPlanner:
             continuation_tokens=settings.continuation_tokens,
             compute=settings.compute,
         )
-        return Job(SALIENCY, spec, self._sources, self._inputs)
+        return Job(SALIENCY, spec, self._sources, {**self._inputs, "text": self._learned})
 
     def job(self, components: SdtpBaseline, seed: int) -> Job:
         """The pruner an arm loads."""

@@ -37,8 +37,9 @@ class SdtpPlanner:
             "text": artefacts.text(config.sdtp.text),
         }
         self._baseline_layers = self._layers(config.sdtp.baseline, "sdtp.baseline")
+        learned = artefacts.text(config.sdtp.saliency.text or config.sdtp.text)
         self._pruners = PrunerPlanner(
-            config.sdtp, self._model_layers, self._baseline_layers, self._inputs, sources
+            config.sdtp, self._model_layers, self._baseline_layers, self._inputs, learned, sources
         )
         evaluation = config.sdtp.evaluation
         if evaluation.timing.documents > evaluation.documents:
@@ -58,8 +59,10 @@ class SdtpPlanner:
         )
 
     def rows(self) -> Iterator[Row]:
-        """Each experiment with the jobs that measure it, the baseline first."""
+        """Each experiment with the jobs that measure it, the baseline first; none where `only` is empty."""
         config = self._config
+        if config.only == ():
+            return
         jobs = self._evaluations(config.baseline, "sdtp.baseline")
         baseline = Experiment(
             id=BASELINE,
@@ -79,7 +82,7 @@ class SdtpPlanner:
     def sweeps(self) -> list[Job]:
         """The baseline at each prompt length of the sweep."""
         sweep, baseline = self._config.sweep, self._config.baseline
-        if sweep is None:
+        if sweep is None or self._config.only == ():
             return []
         inputs = {**self._inputs, "pruner": self._pruners.job(baseline, self._config.seeds[0])}
         return [
@@ -93,6 +96,7 @@ class SdtpPlanner:
                     new_tokens=sweep.new_tokens,
                     repeats=sweep.repeats,
                     warmup=sweep.warmup,
+                    beyond_positions=sweep.beyond_positions,
                     compute=self._config.evaluation.compute,
                 ),
                 self._sources,
