@@ -54,7 +54,7 @@ def grid_figure(summary: Summary) -> Figure:
         taus = sorted({point.tau for point in trees})
         right.set_xticks(taus, [f"{tau:g}" for tau in taus], rotation=90)
         right.minorticks_off()
-        right.legend(frameon=False)
+        figure.legend(frameon=False, loc="outside upper center", ncols=3)
     sns.despine(figure)
     return figure
 
