@@ -22,6 +22,11 @@ include: "workflow/rules/sdtp.smk"
 include: "workflow/rules/dynatree.smk"
 include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/paper.smk"
+include: "workflow/rules/docs.smk"
+
+
+onsuccess:
+    say_where()
 
 
 localrules:

@@ -1,6 +1,7 @@
 # Shared by all rules. It turns the configuration into a plan, and answers what a digest needs.
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -26,7 +27,7 @@ try:
     plan.write_specs()
     write_stamps(plan, Path(workflow.basedir))
 except UserError as error:
-    sys.exit(f"error: {error}")
+    sys.exit(f"error: {' '.join(str(error).split())}")
 
 
 def job_inputs(wildcards):
@@ -93,3 +94,28 @@ def shown(path):
         category=kind.capitalize(),
         labels={"name": name.replace("_", " ")},
     )
+
+
+def say_where():
+    """After a run: where the results are, and which hypotheses held if the summary is of these records."""
+    needed = [Path(stages.COLLECT_STAMP), *plan.records]
+    measured = sum(path.exists() for path in plan.records)
+    print(
+        f"\n{measured} of {len(plan.records)} records of study '{plan.config.study}' are in results/record"
+        " (`python -m ablations.study show` lists them)."
+    )
+    summary = Path(stages.SUMMARY)
+    current = summary.exists() and all(
+        path.exists() and path.stat().st_mtime <= summary.stat().st_mtime
+        for path in needed
+    )
+    if not current or not Path(stages.SECTION).exists():
+        print(f"`snakemake --cores 1 {stages.SECTION}` writes the section.")
+        return
+    print(
+        f"The section is {stages.SECTION}, its tables and figures lie beside it.",
+        flush=True,
+    )
+    # A process of its own: the run has succeeded, whatever becomes of its last words.
+    command = [sys.executable, "-m", "ablations.paper.findings", "--summary", summary]
+    subprocess.run(command, check=False)

@@ -1,9 +1,13 @@
 """From the raw configuration to a checked one; each problem is one line that names the key."""
 
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from reprlib import Repr
 from typing import Any, TypeVar, get_args
 
+from packaging.utils import InvalidName, canonicalize_name
+from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ValidationError
 
 from ablations.study.config import Ablation, DynatreeBaseline, SdtpBaseline, StudyConfig
@@ -15,11 +19,15 @@ from ablations.study.contracts.dynatree import (
     NeuralDrafter,
     NgramDrafter,
 )
+from ablations.study.contracts.lm import ModelSource, TextSource, WheelModel, WheelText
 from ablations.study.errors import UserError
 
 Baseline = TypeVar("Baseline", bound=Contract)
 
 BASELINE = "baseline"
+
+_SHORT = Repr()
+_SHORT.maxstring = 80
 
 # A decoding job knows its texts by name, beside these inputs of its own.
 RESERVED_TEXTS = ("model", "draft", "ngram", "distilled", "costs")
@@ -45,7 +53,11 @@ def load_study(raw: Mapping[str, Any]) -> StudyConfig:
     Raises:
         UserError: the first problem found, naming its key.
     """
+    _check_text(raw, "")
     config = _validate(StudyConfig, raw, "")
+    for kind, sources in (("models", config.models), ("texts", config.texts)):
+        for name, source in sources.items():
+            _check_wheel(f"{kind}.{name}", source)
     for name in RESERVED_TEXTS:
         if name in config.texts:
             raise UserError(f"texts.{name}: this name is a job's own; choose another")
@@ -83,6 +95,32 @@ def load_study(raw: Mapping[str, Any]) -> StudyConfig:
     _known("paper.backward", config.paper.backward, decoding, "dynatree.ablations")
     _known("paper.full_method", [config.paper.full_method], decoding, "dynatree.ablations")
     return config
+
+
+def _check_text(raw: Any, key: str) -> None:
+    """Check that keys are text of one line, and that text can be written as UTF-8."""
+    if isinstance(raw, str) and raw != raw.encode(errors="replace").decode():
+        raise UserError(f"{key}: {raw!a} is no Unicode text; correct it")
+    for name, value in raw.items() if isinstance(raw, Mapping) else ():
+        if not isinstance(name, str) or not name.isprintable():
+            raise UserError(f"{key or 'config'}: the key {name!a} is no text of one line; quote or rename it")
+        _check_text(value, f"{key}.{name}" if key else name)
+    for number, value in enumerate(raw if isinstance(raw, list) else ()):
+        _check_text(value, f"{key}.{number}")
+
+
+def _check_wheel(key: str, source: ModelSource | TextSource) -> None:
+    """Check that pip can only take a wheel's name and version for what they are."""
+    if not isinstance(source, WheelModel | WheelText):
+        return
+    try:
+        canonicalize_name(source.package, validate=True)
+    except InvalidName:
+        raise UserError(f"{key}.package: {source.package!r} is no distribution's name; correct it") from None
+    try:
+        Version(source.version)
+    except InvalidVersion:
+        raise UserError(f"{key}.version: {source.version!r} is no version; correct it") from None
 
 
 def _check_drafter(key: str, drafter: Drafter, config: StudyConfig) -> None:
@@ -143,9 +181,25 @@ def _merge(base: Any, change: Any) -> Any:
 
 def _validate(model: type[Baseline], raw: Any, prefix: str) -> Baseline:
     try:
-        return model.model_validate(raw)
+        value = model.model_validate(raw)
     except ValidationError as error:
         raise UserError(_first_problem(error, model, raw, prefix)) from None
+    _check_truth_values(raw, value, prefix)
+    return value
+
+
+def _check_truth_values(raw: Any, value: Any, key: str) -> None:
+    """Refuse what pydantic converts: true where a number belongs, 1 or "yes" where true belongs."""
+    if isinstance(raw, Mapping):
+        for name, inner in raw.items():
+            own = getattr(value, name) if isinstance(value, BaseModel) else value[name]
+            _check_truth_values(inner, own, f"{key}.{name}" if key else name)
+    elif isinstance(raw, list | tuple):
+        for number, (inner, own) in enumerate(zip(raw, value, strict=True)):
+            _check_truth_values(inner, own, f"{key}.{number}")
+    elif isinstance(raw, bool) != isinstance(value, bool):
+        wanted = "a number, not a truth value" if isinstance(raw, bool) else "true or false"
+        raise UserError(f"{key}: input should be {wanted} (got {raw!r})")
 
 
 def _first_problem(error: ValidationError, model: type[BaseModel], raw: Any, prefix: str) -> str:
@@ -158,10 +212,11 @@ def _first_problem(error: ValidationError, model: type[BaseModel], raw: Any, pre
         return f"{key}: unknown key{_suggestion(path[-1], _allowed(model, raw, path[:-1]))}"
     if problem["type"] == "missing":
         return f"{key}: missing; this key is required"
-    message = problem["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
+    message = problem["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
+    message = re.sub(r"a valid dictionary( or .*)?$", "a map of keys", message)
+    message = message[:1].lower() + " ".join(message[1:].split())
     value = problem["input"]
-    shown = f" (got {value!r})" if isinstance(value, str | int | float | bool | None) else ""
+    shown = f" (got {_SHORT.repr(value)})" if isinstance(value, str | int | float | bool | None) else ""
     return f"{key}: {message}{shown}"
 
 
@@ -220,7 +275,7 @@ def _known(key: str, names: Iterable[str], allowed: Iterable[str], where: str) -
     allowed = list(allowed)
     for name in names:
         if name not in allowed:
-            raise UserError(f"{key}: '{name}' is not in {where}{_suggestion(name, allowed)}")
+            raise UserError(f"{key}: {name!r} is not in {where}{_suggestion(name, allowed)}")
 
 
 def _check_references(

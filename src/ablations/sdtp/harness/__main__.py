@@ -16,7 +16,10 @@ from ablations.study.job import Run, read_job, require_pins
 def main() -> None:
     """Parse the command line, run the tasks, turn errors into one line."""
     parser = argparse.ArgumentParser(
-        prog="python -m ablations.sdtp.harness", description=__doc__.split("\n")[0]
+        prog="python -m ablations.sdtp.harness",
+        description="Score downstream tasks under one pruning configuration, beside the unpruned model.",
+        epilog="example: python -m ablations.sdtp.harness --spec results/spec/DIGEST.json --tasks copa,piqa"
+        " --fewshot 5 --out tasks.json",
     )
     parser.add_argument("--spec", type=Path, required=True, help="spec file of an SDTP experiment")
     parser.add_argument("--tasks", required=True, help="names of tasks or groups, separated by commas")

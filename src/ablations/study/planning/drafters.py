@@ -53,7 +53,7 @@ class DrafterPlanner:
         """
         if name not in self._drafters:
             raise UserError(
-                f"{key}.change.drafter: '{name}' is not in dynatree.drafters ({', '.join(self._drafters)})"
+                f"{key}.change.drafter: {name!r} is not in dynatree.drafters ({', '.join(self._drafters)})"
             )
         settings = self._drafters[name]
         match settings:

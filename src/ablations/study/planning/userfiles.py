@@ -25,9 +25,9 @@ def content_hash(path: Path, key: str) -> str:
     elif path.is_dir():
         files = {str(file.relative_to(path)): file for file in sorted(path.rglob("*")) if file.is_file()}
     else:
-        raise UserError(f"{key}: '{path}' does not exist")
+        raise UserError(f"{key}: {str(path)!r} does not exist")
     if not files:
-        raise UserError(f"{key}: folder '{path}' holds no files")
+        raise UserError(f"{key}: folder {str(path)!r} holds no files")
     memory = _remembered()
     hashes = {name: _hash(file, memory) for name, file in files.items()}
     write_text_if_changed(_MEMORY, canonical_json(memory))

@@ -1,0 +1,23 @@
+# Pictures that the documentation keeps under version control; no result depends on them.
+
+
+rule rulegraph:
+    input:
+        "Snakefile",
+        sorted(
+            str(path) for path in Path(workflow.basedir).glob("workflow/rules/*.smk")
+        ),
+    output:
+        "docs/pictures/rulegraph.svg",
+    log:
+        "logs/rulegraph.log",
+    localrule: True
+    conda:
+        "../../envs/paper.yaml"
+    message:
+        "Drawing the rules of the workflow (needs graphviz)"
+    shell:
+        # In a folder without results, where no finished record hides what it was made from.
+        'empty=$(mktemp -d) && ln -s "$PWD"/texts "$PWD"/drafts "$empty"'
+        ' && snakemake --directory "$empty" --rulegraph dot -- paper/ablation.tex 2> {log}'
+        ' | dot -Tsvg > {output} && rm -r "$empty"'
