@@ -18,6 +18,7 @@ rule rulegraph:
         "Drawing the rules of the workflow (needs graphviz)"
     shell:
         # In a folder without results, where no finished record hides what it was made from.
-        'empty=$(mktemp -d) && ln -s "$PWD"/texts "$PWD"/drafts "$empty"'
-        ' && snakemake --directory "$empty" --rulegraph dot -- paper/ablation.tex 2> {log}'
-        ' | dot -Tsvg > {output} && rm -r "$empty"'
+        "empty=$(mktemp -d) && trap 'rm -r \"$empty\"' EXIT"
+        " && ln -s \"$PWD\"/config.yaml \"$PWD\"/texts \"$PWD\"/drafts \"$empty\""
+        " && snakemake --directory \"$empty\" --rulegraph dot -- paper/ablation.tex 2> {log}"
+        " | dot -Tsvg > {output}"

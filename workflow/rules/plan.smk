@@ -100,6 +100,8 @@ def say_where():
     """After a run: where the results are, and which hypotheses held if the summary is of these records."""
     needed = [Path(stages.COLLECT_STAMP), *plan.records]
     measured = sum(path.exists() for path in plan.records)
+    if not measured:
+        return
     print(
         f"\n{measured} of {len(plan.records)} records of study '{plan.config.study}' are in results/record"
         " (`python -m ablations.study show` lists them)."
