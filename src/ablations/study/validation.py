@@ -192,7 +192,8 @@ def _check_truth_values(raw: Any, value: Any, key: str) -> None:
     """Refuse what pydantic converts: true where a number belongs, 1 or "yes" where true belongs."""
     if isinstance(raw, Mapping):
         for name, inner in raw.items():
-            own = getattr(value, name) if isinstance(value, BaseModel) else value[name]
+            # An entry that is null may have been left out.
+            own = getattr(value, name) if isinstance(value, BaseModel) else value.get(name)
             _check_truth_values(inner, own, f"{key}.{name}" if key else name)
     elif isinstance(raw, list | tuple):
         for number, (inner, own) in enumerate(zip(raw, value, strict=True)):
