@@ -215,7 +215,8 @@ def _first_problem(error: ValidationError, model: type[BaseModel], raw: Any, pre
         return f"{key}: missing; this key is required"
     message = problem["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
     message = re.sub(r"a valid dictionary( or .*)?$", "a map of keys", message)
-    message = message[:1].lower() + " ".join(message[1:].split())
+    message = " ".join(message.split())
+    message = message[:1].lower() + message[1:]
     value = problem["input"]
     shown = f" (got {_SHORT.repr(value)})" if isinstance(value, str | int | float | bool | None) else ""
     return f"{key}: {message}{shown}"
