@@ -12,6 +12,8 @@ from snakemake.utils import update_config
 from ablations.study.cli import one_line_errors
 from ablations.study.compare import compare_experiments, compare_studies
 from ablations.study.errors import UserError
+from ablations.study.estimate.forecast import DEVICES, THIS, forecast, rates_of
+from ablations.study.estimate.report import report, require_room
 from ablations.study.planning.plan import Plan
 from ablations.study.prune import remove, size, unneeded
 from ablations.study.schemas import export
@@ -45,6 +47,12 @@ def main() -> None:
     )
     status.add_argument("--configfile", type=Path, nargs="+", default=[], help="overlays")
     status.set_defaults(run=_status)
+    plan = commands.add_parser("plan", help="memory and time that a study is expected to take on a device")
+    plan.add_argument("--configfile", type=Path, nargs="+", default=[], help="overlays")
+    plan.add_argument(
+        "--device", default=THIS, help=f"'{THIS}', by the jobs that ran in this folder, or one of {DEVICES}"
+    )
+    plan.set_defaults(run=_plan)
     prune = commands.add_parser(
         "prune",
         help=f"delete results that neither config.yaml nor an overlay in {STUDIES} needs, after asking",
@@ -111,6 +119,14 @@ def _status(arguments: argparse.Namespace) -> None:
         )
         unknown = f" ({due.unknown} of them never timed here, not counted)" if due.unknown else ""
         print(f"{due.jobs} jobs to run before the paper's: {spent}{unknown}")
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    study = Plan(_configuration(arguments.configfile), Path())
+    rates = rates_of(arguments.device)
+    found = forecast(study, rates)
+    print("\n".join(report(study, found, rates)), flush=True)
+    require_room(found.values(), study, rates)
 
 
 def _prune(arguments: argparse.Namespace) -> None:

@@ -1,0 +1,166 @@
+"""What the decoding jobs need; what drafts will bring is assumed."""
+
+from dataclasses import replace
+
+from ablations.study.contracts.benchmark import BenchmarkSpec
+from ablations.study.contracts.dynatree import (
+    ArmSpec,
+    CostSpec,
+    DecodeSpec,
+    DistilSpec,
+    DynamicTree,
+    Prompted,
+    TeacherSpec,
+)
+from ablations.study.contracts.grid import GridSpec
+from ablations.study.contracts.lm import Compute, Dtype
+from ablations.study.estimate.demand import Demand, Inputs, Shapes, demand, loaded, resident
+from ablations.study.estimate.shapes import ModelShape
+from ablations.study.estimate.work import Work, activation_bytes, dense, kv_bytes, step, weight_bytes
+
+ACCEPTANCE = 2.5
+"""Tokens per target forward of a drafting arm, assumed before it was measured."""
+
+PRUNED_NODES = 24
+"""Nodes of a tree pruned by path probability, on average, assumed likewise."""
+
+TYPICAL_PROMPT = 256
+"""Tokens of a prompt that is taken whole."""
+
+
+@demand.register
+def _(spec: TeacherSpec, shapes: Shapes, inputs: Inputs) -> Demand:
+    model, dtype = shapes["model"], spec.compute.dtype
+    sequences = spec.texts + spec.questions
+    tokens = spec.prompt_tokens + spec.new_tokens
+    batches = -(-sequences // spec.batch)
+    work = step(model, dtype, tokens * spec.batch / 2, spec.batch) * (spec.new_tokens * batches)
+    return Demand(loaded(model, dtype) + work, resident(model, dtype, tokens * spec.batch, spec.batch))
+
+
+@demand.register
+def _(spec: DistilSpec, shapes: Shapes, inputs: Inputs) -> Demand:
+    model, teacher = shapes["model"], inputs["teacher"]
+    tokens = teacher.prompt_tokens + teacher.new_tokens
+    draft = model.matrices / model.layers + spec.vocabulary * model.hidden
+    sequences = (teacher.texts + teacher.questions) * spec.epochs
+    work = Work(flops=6 * draft * tokens * spec.unroll * sequences)
+    held = 16 * draft + spec.batch * tokens * spec.vocabulary * 8
+    return Demand(loaded(model, spec.compute.dtype) + work, weight_bytes(model, "float32") + held)
+
+
+@demand.register
+def _(spec: DecodeSpec, shapes: Shapes, inputs: Inputs) -> Demand:
+    pairs = spec.discarded + spec.repeats
+    work = Work()
+    for tokens, count in _prompts(spec):
+        arm = _arm(spec, shapes, spec.compute.dtype, tokens, spec.new_tokens)
+        reference = _autoregressive(shapes["model"], spec.compute.dtype, tokens, spec.new_tokens)
+        if spec.reference == "generate":
+            # The library launches every layer.
+            reference = replace(reference, layers=reference.layers + reference.replayed, replayed=0.0)
+        work += (arm + reference) * (count * pairs)
+    return Demand(
+        _all_loaded(shapes, spec.compute) + work, _decoding_memory(spec, shapes, spec.compute, [spec])
+    )
+
+
+@demand.register
+def _(spec: BenchmarkSpec, shapes: Shapes, inputs: Inputs) -> Demand:
+    dtype, work = spec.compute.dtype, Work()
+    library = len(spec.transformers) if spec.assistant else len(spec.transformers) - 1
+    for tokens, count in _prompts(spec):
+        plain = _autoregressive(shapes["model"], dtype, tokens, spec.new_tokens)
+        for arm in spec.arms.values():
+            runs = min(count, arm.prompts or count) * spec.repeats
+            work += _arm(arm, shapes, dtype, tokens, spec.new_tokens) * runs
+        work += plain * (library * count * spec.repeats)
+    memory = _decoding_memory(spec, shapes, spec.compute, list(spec.arms.values()))
+    return Demand(_all_loaded(shapes, spec.compute) + work, memory)
+
+
+@demand.register
+def _(spec: CostSpec, shapes: Shapes, inputs: Inputs) -> Demand:
+    model, dtype = shapes["model"], spec.compute.dtype
+    sizes = _sizes(spec.max_nodes + 1)
+    work = Work()
+    for rows in sizes:
+        work += step(model, dtype, spec.prefix, rows) * (spec.repeats + 1)
+    for tokens, count in _prompts(spec):
+        work += _autoregressive(model, dtype, tokens, spec.new_tokens) * count
+    return Demand(_all_loaded(shapes, spec.compute) + work, _replay_memory(spec, shapes, spec.max_nodes))
+
+
+@demand.register
+def _(spec: GridSpec, shapes: Shapes, inputs: Inputs) -> Demand:
+    model, dtype = shapes["model"], spec.compute.dtype
+    work = Work()
+    for tokens, count in _prompts(spec):
+        work += _autoregressive(model, dtype, tokens, spec.new_tokens) * count
+        # A replay drafts as decoding does; what the target says is known.
+        rounds = sum(spec.lengths) / ACCEPTANCE * count
+        work += Work(layers=rounds * sum(tree.shape.depth for tree in spec.trees))
+    nodes = max(tree.pruning.max_nodes for tree in spec.trees)
+    return Demand(_all_loaded(shapes, spec.compute) + work, _replay_memory(spec, shapes, nodes))
+
+
+def _arm(spec: ArmSpec, shapes: Shapes, dtype: Dtype, prompt: int, new: int) -> Work:
+    """One generation by a decoding arm."""
+    model = shapes["model"]
+    if spec.drafter is None:
+        return _autoregressive(model, dtype, prompt, new)
+    context, rounds = prompt + new / 2, new / ACCEPTANCE
+    rounds_work = step(model, dtype, context, 1 + _nodes(spec))
+    if "draft" in shapes and spec.drafter.kind == "neural":
+        rounds_work += step(shapes["draft"], dtype, context) * _depth(spec)
+    return dense(model, prompt) + rounds_work * rounds
+
+
+def _autoregressive(model: ModelShape, dtype: Dtype, prompt: int, new: int) -> Work:
+    return dense(model, prompt) + step(model, dtype, prompt + new / 2) * new
+
+
+def _depth(spec: ArmSpec) -> int:
+    return spec.adaptation.max_depth if isinstance(spec.adaptation, DynamicTree) else spec.shape.depth
+
+
+def _nodes(spec: ArmSpec) -> int:
+    """Nodes that a round verifies, on average."""
+    full = sum(spec.shape.branching**level for level in range(1, _depth(spec) + 1))
+    pruned = spec.pruning.tau is not None or spec.adaptation is not None
+    return min(full, spec.pruning.max_nodes, PRUNED_NODES if pruned else full)
+
+
+def _prompts(spec: Prompted) -> list[tuple[int, int]]:
+    """Tokens and count of each kind of prompts."""
+    return [(chosen.tokens or TYPICAL_PROMPT, chosen.count) for chosen in spec.prompts]
+
+
+def _sizes(most: int) -> list[int]:
+    counts = {round(8 * 2 ** (quarter / 4)) for quarter in range(64)} | set(range(1, 9)) | {most}
+    return sorted(count for count in counts if count <= most)
+
+
+def _all_loaded(shapes: Shapes, compute: Compute) -> Work:
+    return Work(loaded=sum(weight_bytes(shape, compute.dtype) for shape in shapes.values()))
+
+
+def _decoding_memory(spec: Prompted, shapes: Shapes, compute: Compute, arms: list[ArmSpec]) -> float:
+    dtype = compute.dtype
+    tokens = max(prompt for prompt, _ in _prompts(spec)) + spec.new_tokens
+    held = sum(weight_bytes(shape, dtype) for shape in shapes.values())
+    for arm in arms:
+        nodes = arm.pruning.max_nodes if arm.drafter is not None else 0
+        held += sum(kv_bytes(shape, dtype, tokens + nodes) for shape in shapes.values())
+    # The reference's cache, and logits of a whole tree.
+    return (
+        held
+        + kv_bytes(shapes["model"], dtype, tokens)
+        + activation_bytes(shapes["model"], dtype, tokens, 257)
+    )
+
+
+def _replay_memory(spec: CostSpec | GridSpec, shapes: Shapes, nodes: int) -> float:
+    tokens = max(prompt for prompt, _ in _prompts(spec)) + spec.new_tokens + nodes
+    held = [resident(shape, spec.compute.dtype, tokens, nodes) for shape in shapes.values()]
+    return sum(held)

@@ -1,0 +1,126 @@
+"""Jobs that ran in this folder: their specs, times and memory, as Snakemake's benchmark files have them."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ablations.study.contracts.base import Contract
+from ablations.study.contracts.benchmark import BenchmarkSpec
+from ablations.study.contracts.dynatree import CostSpec, DecodeSpec, DistilSpec, NgramSpec, TeacherSpec
+from ablations.study.contracts.grid import GridSpec
+from ablations.study.contracts.lm import Dtype, PrepareModelSpec, PrepareTextSpec
+from ablations.study.contracts.sdtp import (
+    CalibrationSpec,
+    EvaluateSpec,
+    PrunerSpec,
+    ReferenceSpec,
+    SaliencySpec,
+    SweepSpec,
+)
+from ablations.study.errors import UserError
+from ablations.study.estimate import dynatree, sdtp  # noqa: F401 (they register what their jobs need)
+from ablations.study.estimate.demand import Demand, demand
+from ablations.study.estimate.shapes import shape_of_folder
+from ablations.study.job import JobFile
+from ablations.study.planning import stages
+
+BENCHMARKS = Path("benchmarks")
+
+SPECS: dict[stages.Stage, type[Contract]] = {
+    stages.PREPARE_MODEL: PrepareModelSpec,
+    stages.PREPARE_TEXT: PrepareTextSpec,
+    stages.SALIENCY: SaliencySpec,
+    stages.TRAIN_PRUNER: PrunerSpec,
+    stages.REFERENCE: ReferenceSpec,
+    stages.CALIBRATE: CalibrationSpec,
+    stages.EVALUATE_SDTP: EvaluateSpec,
+    stages.EVALUATE_PIPELINE: EvaluateSpec,
+    stages.SWEEP: SweepSpec,
+    stages.FIT_NGRAM: NgramSpec,
+    stages.DISTIL_TEACHER: TeacherSpec,
+    stages.DISTIL: DistilSpec,
+    stages.CALIBRATE_COSTS: CostSpec,
+    stages.DECODE: DecodeSpec,
+    stages.BENCHMARK: BenchmarkSpec,
+    stages.GRID: GridSpec,
+}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A job that ran to the end.
+
+    Attributes:
+        rule: Its rule.
+        digest: Name of its result.
+        dtype: What it computed in; None where it ran no model.
+        demand: What the estimate says that it needed.
+        seconds: What it took, from start to end.
+        memory: Most memory that it held, bytes.
+    """
+
+    rule: str
+    digest: str
+    dtype: Dtype | None
+    demand: Demand
+    seconds: float
+    memory: float
+
+
+def finished() -> list[Finished]:
+    """Every finished job in the working directory whose spec and models are still there."""
+    return [job for stage in SPECS for path in _benchmarks(stage) if (job := _finished(stage, path))]
+
+
+def _benchmarks(stage: stages.Stage) -> Iterator[Path]:
+    # Not the shares of an evaluation, `DIGEST.SHARE.tsv`.
+    yield from (path for path in sorted((BENCHMARKS / stage.rule).glob("*.tsv")) if "." not in path.stem)
+
+
+def _finished(stage: stages.Stage, path: Path) -> Finished | None:
+    file = _job_file(stage, path.stem)
+    if file is None:
+        return None
+    try:
+        shapes = {
+            name: shape_of_folder(Path(file.inputs[name]).parent)
+            for name in ("model", "draft")
+            if name in file.inputs
+        }
+        if stage == stages.PREPARE_MODEL:
+            shapes = {"model": shape_of_folder(stage.path(path.stem).parent)}
+    except UserError:
+        return None
+    inputs = {name: spec for name, needed in file.inputs.items() if (spec := _input_spec(Path(needed)))}
+    with path.open(encoding="utf-8") as rows:
+        measured = list(csv.DictReader(rows, delimiter="\t"))[-1]
+    compute = getattr(file.spec, "compute", None)
+    return Finished(
+        rule=stage.rule,
+        digest=path.stem,
+        dtype=compute.dtype if compute else None,
+        demand=demand(file.spec, shapes, inputs),
+        seconds=float(measured["s"]),
+        # `-` where Snakemake could not tell.
+        memory=float(measured["max_rss"]) * 2**20 if measured["max_rss"] not in ("-", "NA") else 0.0,
+    )
+
+
+def _input_spec(result: Path) -> Contract | None:
+    """Spec of an input artefact, by the path of its manifest."""
+    digest = result.parent.name
+    stage = next((stage for stage in SPECS if stage.path(digest) == result), None)
+    file = _job_file(stage, digest) if stage else None
+    return file.spec if file else None
+
+
+def _job_file(stage: stages.Stage, digest: str) -> JobFile | None:
+    """The job's file; None where it is gone or of another version of this project."""
+    try:
+        content = Path(stages.SPEC.format(digest=digest)).read_bytes()
+        return JobFile[SPECS[stage]].model_validate_json(content)
+    except (OSError, ValidationError):
+        return None

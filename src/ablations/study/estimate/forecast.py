@@ -1,0 +1,103 @@
+"""A study on a device: memory and time of each experiment, and of what experiments share."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from ablations.study.cli import one_line
+from ablations.study.errors import UserError
+from ablations.study.estimate.demand import Demand, demand
+from ablations.study.estimate.finished import finished
+from ablations.study.estimate.rates import AssumedRates, Devices, FittedRates, Rates
+from ablations.study.estimate.shapes import shape_of_job
+from ablations.study.planning.jobs import Job
+from ablations.study.planning.plan import Plan
+
+THIS = "this"
+DEVICES = Path("workflow/plan/devices.yaml")
+MODELS = Path("workflow/plan/models.yaml")
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What one job is expected to take.
+
+    Attributes:
+        job: The job.
+        seconds: From start to end.
+        memory: Bytes that its device (each of its devices) must hold.
+        fits: Whether the device has that much.
+    """
+
+    job: Job
+    seconds: float
+    memory: float
+    fits: bool
+
+
+def rates_of(device: str) -> Rates:
+    """Rates of a device by its name; of this machine, by the jobs that ran in this folder.
+
+    Raises:
+        UserError: no such device, or too few finished jobs.
+    """
+    if device == THIS:
+        return FittedRates(finished())
+    try:
+        known = Devices.model_validate(_read(DEVICES))
+    except ValidationError as error:
+        raise UserError(f"{DEVICES}: {one_line(error)}") from None
+    if device not in known.devices:
+        raise UserError(
+            f"--device: '{device}' is not in {DEVICES} ({', '.join([THIS, *known.devices])}); add it there"
+        )
+    return AssumedRates(known.devices[device], known.assumptions)
+
+
+def forecast(plan: Plan, rates: Rates) -> dict[str, Forecast]:
+    """Every job that the paper of a study needs, by digest.
+
+    Raises:
+        UserError: the size of a model is not known.
+    """
+    known = _read(MODELS)
+    return {digest: _forecast(job, rates, known) for digest, job in plan.paper_jobs.items()}
+
+
+def _forecast(job: Job, rates: Rates, known: Mapping[str, Any]) -> Forecast:
+    compute = getattr(job.spec, "compute", None)
+    needed = job_demand(job, known)
+    memory = rates.memory(needed)
+    return Forecast(
+        job=job,
+        seconds=rates.seconds(job.stage.rule, compute.dtype if compute else None, needed),
+        memory=memory,
+        fits=memory <= rates.room,
+    )
+
+
+def job_demand(job: Job, known: Mapping[str, Any]) -> Demand:
+    """What a planned job needs."""
+    shapes = dict(_shapes(job, known))
+    return demand(job.spec, shapes, {name: needed.spec for name, needed in job.inputs.items()})
+
+
+def _shapes(job: Job, known: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    if job.stage.rule == "prepare_model":
+        yield "model", shape_of_job(job, known)
+    for name in ("model", "draft"):
+        if name in job.inputs:
+            yield name, shape_of_job(job.inputs[name], known)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not here; run this in the root of the repository") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML: {error}") from None

