@@ -9,13 +9,12 @@ from ablations.dynatree.tree import TokenTree
 
 
 class Drafter(Protocol):
-    """Guesses what the target will say; keeps its state across rounds.
+    """Guesses what the target will say; keeps its state across rounds."""
 
-    Attributes:
-        forwards: Levels proposed since `prefill`; a neural drafter runs one forward for each.
-    """
-
-    forwards: int
+    @property
+    def forwards(self) -> int:
+        """Levels proposed since `prefill`; a neural drafter runs one forward for each."""
+        ...
 
     def prefill(self, prompt: list[int], states: Tensor) -> None:
         """Forget everything and read a prompt (without the token that the target emits after it).

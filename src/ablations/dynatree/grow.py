@@ -13,13 +13,12 @@ ANY = 5e-324
 
 
 class Growth(Protocol):
-    """Grows one tree a round; may keep state across the rounds of one prompt.
+    """Grows one tree a round; may keep state across the rounds of one prompt."""
 
-    Attributes:
-        max_depth: Most levels below the root.
-    """
-
-    max_depth: int
+    @property
+    def max_depth(self) -> int:
+        """Most levels below the root."""
+        ...
 
     def start(self) -> None:
         """Forget what the rounds of another prompt taught."""

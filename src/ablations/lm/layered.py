@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from ablations.lm.architecture import parts_of
 from ablations.lm.cache import StaticCache
@@ -22,8 +23,9 @@ class LayeredLM:
         UserError: an architecture this project cannot take apart, or one with sliding-window layers.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        config = model.config
+    def __init__(self, model: PreTrainedModel) -> None:
+        # What a configuration holds depends on the architecture.
+        config: Any = model.config
         parts = parts_of(config)
         backbone = getattr(model, parts.backbone)
         self.model = model

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import machine, node, python_version, system
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -15,6 +16,9 @@ from ablations.study.contracts.record import Digests, Environment, Record, SideF
 from ablations.study.errors import UserError
 from ablations.study.files import canonical_json, sha256_file, sha256_text, write_text
 from ablations.study.job import Run
+
+Checked = TypeVar("Checked", bound=Contract)
+AnyRecord = TypeVar("AnyRecord", bound=Record[Any, Any, Any])
 
 
 def digests_of(run: Run) -> Digests:
@@ -62,7 +66,7 @@ def write_record(path: Path, record: Record, side_rows: list[dict] | None = None
     write_text(path, checked.model_dump_json(indent=1) + "\n")
 
 
-def read_record(path: Path, record_type: type[Record]) -> Record:
+def read_record(path: Path, record_type: type[AnyRecord]) -> AnyRecord:
     """Read a record and check it.
 
     Raises:
@@ -85,7 +89,7 @@ def read_rows(path: Path, record: Record) -> list[dict]:
     return [json.loads(line) for line in side.read_text(encoding="utf-8").splitlines()]
 
 
-def read_contract(path: Path, contract: type[Contract]) -> Contract:
+def read_contract(path: Path, contract: type[Checked]) -> Checked:
     """Read any contract from a JSON file and check it.
 
     Raises:

@@ -34,8 +34,15 @@ Measure = Literal["quality", "speed", "ranking"]
 class Pair(Protocol):
     """An interleaved measurement of arm and reference, seconds."""
 
-    arm: float
-    reference: float
+    @property
+    def arm(self) -> float:
+        """Seconds of the arm."""
+        ...
+
+    @property
+    def reference(self) -> float:
+        """Seconds of the reference."""
+        ...
 
 
 class Resampling(Contract):
