@@ -44,6 +44,12 @@ class Checkout:
         lines = done.output.splitlines()
         return sorted(line.split(": ", 1)[1] for line in lines if line.startswith("Job ") and ": " in line)
 
+    def ask(self, *arguments: str) -> str:
+        """What `python -m ablations.study` says of the tiny study."""
+        command = [sys.executable, "-m", "ablations.study", *arguments, "--configfile", TINY]
+        done = subprocess.run(command, cwd=self.path, capture_output=True, text=True, check=True)
+        return done.stdout
+
     def replace(self, file: str, old: str, new: str) -> None:
         """Replace text that must be there."""
         path = self.path / file

@@ -199,8 +199,9 @@ def _check_truth_values(raw: Any, value: Any, key: str) -> None:
         for number, (inner, own) in enumerate(zip(raw, value, strict=True)):
             _check_truth_values(inner, own, f"{key}.{number}")
     elif isinstance(raw, bool) != isinstance(value, bool):
-        wanted = "a number, not a truth value" if isinstance(raw, bool) else "true or false"
-        raise UserError(f"{key}: input should be {wanted} (got {raw!r})")
+        numbers = isinstance(raw, bool)
+        wanted = "input should be a number, not a truth value" if numbers else "input should be true or false"
+        raise UserError(f"{key}: {wanted} (got {raw!r})")
 
 
 def _first_problem(error: ValidationError, model: type[BaseModel], raw: Any, prefix: str) -> str:
