@@ -40,6 +40,7 @@ def summarise(plan: PaperPlan) -> Summary:
         study=plan.study,
         settings=plan.settings,
         models=plan.models,
+        sources=plan.sources,
         texts=plan.texts,
         facts=model_facts(plan.manifests),
         saliency=saliency_map(plan.saliency),

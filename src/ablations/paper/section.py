@@ -11,6 +11,7 @@ import numpy as np
 
 from ablations.paper.drawn import drawn_from
 from ablations.paper.ordering import PARTS_OF
+from ablations.paper.published import belongs, read_published
 from ablations.paper.rendering import render
 from ablations.paper.summary import Machine, Row, Summary
 from ablations.paper.tables import (
@@ -156,6 +157,7 @@ def render_section(summary: Summary, templates: Path) -> str:
         decoding=bool(recorded_rows(summary)),
         drafting=bool(drafting_rows(summary)),
         further=further_rows(summary),
+        published=any(belongs(group, summary) for group in read_published(templates).groups),
         machines=environments,
         few=any(item.estimate.n < T_BELOW for item in summary.comparisons),
         mixed=any(sum(method in item["methods"] for item in environments) > 1 for method in PARTS_OF),

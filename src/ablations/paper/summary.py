@@ -109,6 +109,8 @@ class Summary(Contract):
     """How the section is written."""
     models: dict[str, str]
     """What the paper calls each model, by role."""
+    sources: dict[str, str]
+    """Name on the hub, or folder, of each model that has one, by role."""
     texts: dict[str, str]
     """What the paper calls each text, by role."""
     facts: dict[str, ModelFacts]

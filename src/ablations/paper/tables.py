@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
+from ablations.paper.published import beside, read_published
 from ablations.paper.rendering import render
 from ablations.paper.summary import Row, Summary
 from ablations.study.cli import one_line_errors
@@ -92,6 +93,7 @@ def write_tables(summary: Summary, templates: Path, folder: Path) -> None:
     """Render every table into `folder`."""
     further, drafting = further_rows(summary), drafting_rows(summary)
     deepest = max((len(row.decoding.depths) for row in drafting if row.decoding is not None), default=0)
+    published = read_published(templates)
     contexts = {
         "sdtp_matrix.tex": {"rows": main_rows(summary), "further": further},
         "sdtp_matrix_column.tex": {"rows": main_rows(summary), "further": further},
@@ -110,6 +112,7 @@ def write_tables(summary: Summary, templates: Path, folder: Path) -> None:
         "decoding_kinds.tex": {"rows": recorded_rows(summary)},
         "decoding_rounds.tex": {"rows": drafting, "depths": max(1, deepest)},
         "grid.tex": {},
+        "published.tex": {"published": published, "groups": list(beside(published, summary))},
     }
     texts = {name: render(templates, f"{name}.j2", summary, **context) for name, context in contexts.items()}
     for name, text in texts.items():

@@ -108,6 +108,8 @@ class PaperPlan(Contract):
     """Every experiment, in the order of the configuration; the SDTP baseline has the id `baseline`."""
     models: dict[str, str]
     """What the paper calls each model in use, by role (`sdtp`, `dynatree`, `draft`)."""
+    sources: dict[str, str] = Field(default={})
+    """Where the models in use are from, by role: a name on the hub, or a folder; others are left out."""
     texts: dict[str, str]
     """What the paper calls each text in use, by role (`sdtp`, and each kind of decoding prompts)."""
     manifests: dict[str, str] = Field(default={})

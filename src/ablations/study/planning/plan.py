@@ -122,6 +122,11 @@ class Plan:
             settings=settings,
             experiments=tuple(row.experiment for row in self.rows),
             models=models,
+            sources={
+                role: source
+                for role, name in (("sdtp", config.sdtp.model), ("dynatree", config.dynatree.target))
+                if (source := getattr(config.models[name], "name", None))
+            },
             texts={
                 "sdtp": texts[config.sdtp.text],
                 "saliency": texts[config.sdtp.saliency.text or config.sdtp.text],

@@ -74,7 +74,7 @@ TABLES = [
             "sdtp_pipeline",
         ),
         *("sweep", "decoding", "decoding_backward", "decoding_adaptation", "decoding_drafter"),
-        *("decoding_neural", "decoding_further", "decoding_kinds", "decoding_rounds", "grid"),
+        *("decoding_neural", "decoding_further", "decoding_kinds", "decoding_rounds", "grid", "published"),
     )
 ]
 FIGURES = [

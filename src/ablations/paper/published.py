@@ -1,0 +1,104 @@
+"""Published numbers beside measured ones: read from their one file, printed, and used for nothing else."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from ablations.paper.numbers import all_quantities
+from ablations.paper.quantities.quantity import Quantity
+from ablations.paper.summary import Summary
+from ablations.study.cli import one_line
+from ablations.study.contracts.base import Contract
+from ablations.study.errors import UserError
+
+FILE = "published.yaml"
+
+
+class Source(Contract):
+    """Where numbers were published."""
+
+    title: str
+    """What the table calls it."""
+    cite: str | None = None
+    """Key in `paper/references.bib`; null for what has none."""
+
+
+class PublishedValue(Contract):
+    """One published number."""
+
+    what: str
+    """What it is."""
+    value: Annotated[str, Field(pattern=r"^\d+(\.\d+)?$")]
+    """The number, with the decimals that were published."""
+    unit: Literal["s", "times", "tokens/s", "points", "TFLOP", "GB"]
+    """Its unit."""
+    number: str | None = None
+    """Name of the measured number in its place; null where nothing here measures the same."""
+
+
+class Group(Contract):
+    """Numbers of one table of a publication."""
+
+    title: str
+    """What they are about."""
+    source: str
+    """Key of their source."""
+    place: str | None = None
+    """Where they stand in it."""
+    study: str | None = None
+    """Study that measures the same setting here."""
+    model: str | None = None
+    """Name of that setting's model on the hub."""
+    values: tuple[PublishedValue, ...]
+    """The numbers."""
+
+
+class Published(Contract):
+    """All published numbers, the content of `published.yaml`."""
+
+    sources: dict[str, Source]
+    """Publications by key."""
+    groups: tuple[Group, ...]
+    """Numbers, by table of a publication."""
+
+    @model_validator(mode="after")
+    def _sources_are_there(self) -> Self:
+        for group in self.groups:
+            if group.source not in self.sources:
+                raise ValueError(f"'{group.title}': source '{group.source}' is not in 'sources'")
+            if (group.study is None or group.model is None) and any(row.number for row in group.values):
+                raise ValueError(f"'{group.title}': a measured number needs the keys 'study' and 'model'")
+        return self
+
+
+def read_published(templates: Path) -> Published:
+    """Read the published numbers.
+
+    Raises:
+        UserError: the file is missing, or breaks its contract.
+    """
+    path = templates / FILE
+    try:
+        return Published.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        raise UserError(f"{path}: {one_line(error)}") from None
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+
+
+def belongs(group: Group, summary: Summary) -> bool:
+    """Whether a study has the published setting: its name and the very model, not a stand-in."""
+    return group.study == summary.study and group.model in summary.sources.values()
+
+
+def beside(
+    published: Published, summary: Summary
+) -> Iterator[tuple[Group, list[tuple[PublishedValue, Quantity | None]]]]:
+    """Each group of published numbers with what this study measured in their place."""
+    measured = {item.name: item for item in all_quantities(summary)}
+    for group in published.groups:
+        here = measured if belongs(group, summary) else {}
+        yield group, [(row, here.get(row.number or "")) for row in group.values]
