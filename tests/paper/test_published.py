@@ -19,28 +19,27 @@ TEMPLATES = ROOT / "paper/templates"
 MISTRAL = "mistralai/Mistral-7B-Instruct-v0.2"
 
 
-def test_every_number_in_their_place_is_one_that_its_study_measures(tmp_path, monkeypatch):
+GROUPS = [(study, group) for group in read_published(TEMPLATES).groups for study in group.studies]
+
+
+@pytest.mark.parametrize(("study", "group"), GROUPS, ids=lambda item: getattr(item, "title", item))
+def test_every_number_in_their_place_is_one_that_its_study_measures(tmp_path, monkeypatch, study, group):
     """Ids, prompt lengths, ratios and kinds of the overlays, and the names of docs/paper.md."""
     monkeypatch.chdir(tmp_path)
     names = set(re.findall(r"[a-z_]+", (ROOT / "docs/paper.md").read_text()))
-    for group in read_published(TEMPLATES).groups:
-        if group.study is None:
-            continue
-        raw = yaml.safe_load((ROOT / "config.yaml").read_text())
-        update_config(raw, yaml.safe_load((ROOT / f"workflow/studies/{group.study}.yaml").read_text()))
-        plan = Plan(raw, ROOT)
-        assert plan.config.study == group.study
-        assert group.model in plan.paper_plan("x").sources.values()
-        ids = {row.experiment.id for row in plan.rows}
-        points = {
-            f"sweep.{job.spec.tokens}.{ratio:g}" for job in plan.sweeps for ratio in job.spec.keep_ratios
-        }
-        kinds = {f"{name}.{kind}" for name in ids for kind in plan.config.dynatree.prompts}
-        for value in group.values:
-            if value.number is not None:
-                place, _, quantity = value.number.rpartition(".")
-                assert place in ids | points | kinds, value.number
-                assert quantity in names, value.number
+    raw = yaml.safe_load((ROOT / "config.yaml").read_text())
+    update_config(raw, yaml.safe_load((ROOT / f"workflow/studies/{study}.yaml").read_text()))
+    plan = Plan(raw, ROOT)
+    assert plan.config.study == study
+    assert group.model in plan.paper_plan("x").sources.values()
+    ids = {row.experiment.id for row in plan.rows}
+    points = {f"sweep.{job.spec.tokens}.{ratio:g}" for job in plan.sweeps for ratio in job.spec.keep_ratios}
+    kinds = {f"{name}.{kind}" for name in ids for kind in plan.config.dynatree.prompts}
+    for value in group.values:
+        if value.number is not None:
+            place, _, quantity = value.number.rpartition(".")
+            assert place in ids | points | kinds, value.number
+            assert quantity in names, value.number
 
 
 def test_a_cell_is_filled_by_the_very_setting_alone(study, tmp_path):
@@ -79,7 +78,11 @@ def test_published_numbers_are_measured_by_nobody(study):
     [
         ("unit: points", "unit: apples", "unit"),
         ("source: dynatree-plan", "source: nowhere", "source 'nowhere' is not in 'sources'"),
-        ("    study: paper-scale-dynatree-500\n", "", "needs the keys 'study' and 'model'"),
+        (
+            "    studies: [paper-scale-dynatree-500, paper-scale]\n",
+            "",
+            "needs the keys 'studies' and 'model'",
+        ),
         ('value: "42.34"', 'value: "about 42"', "value"),
     ],
 )

@@ -351,6 +351,16 @@ def test_paper_scale_overlays_are_plannable(raw, path):
     assert all(source["revision"] for source in fetched)
 
 
+def test_one_overlay_of_both_methods_measures_what_the_single_ones_do(raw):
+    def records(name):
+        study = copy.deepcopy(raw)
+        update_config(study, yaml.safe_load((ROOT / f"workflow/studies/{name}.yaml").read_text()))
+        return set(Plan(study, ROOT).records)
+
+    both = records("paper-scale-sdtp-mistral") | records("paper-scale-dynatree-500")
+    assert records("paper-scale") == both
+
+
 def test_layers_are_evenly_spaced_to_the_last(raw):
     spec = Plan(raw, ROOT).row("baseline").jobs[0].spec
     assert spec.layers == (4, 7, 10, 12, 15, 18, 21, 23, 26, 29)

@@ -101,14 +101,14 @@ def overlay(folder: Path, study: dict[str, Any]) -> dict[str, Any]:
     for seed, name in enumerate(study["models"]):
         architecture, layers = MODELS[name]
         save_model(folder / name, architecture, layers, seed)
-        models[name] = {"name": str(folder / name), "revision": None, "layers": layers}
+        models[name] = {"name": str(folder / name), "revision": None, "description": "a stand-in"}
     small: dict[str, Any] = {
         "study": "stand-ins",
         "resources": {"gpu": 0, "mem_mb": 2048},
         "models": models,
         "texts": {name: data[name] for name in study["texts"]},
     }
-    if study["sdtp"].get("only") != []:
+    if study["sdtp"]["only"]:
         compute = {"dtype": "float32"}
         small["sdtp"] = {
             "baseline": {"preserve": {"head": 4, "tail": 10}},
@@ -131,7 +131,7 @@ def overlay(folder: Path, study: dict[str, Any]) -> dict[str, Any]:
             # The last one is longer than the stand-in's positions, as the last of the study are.
             "sweep": {"lengths": [64, 600], "new_tokens": 4, "repeats": 2, "beyond_positions": True},
         }
-    else:
+    if study["dynatree"]["only"]:
         kinds = {"count": 2, "tokens": 48}
         small["dynatree"] = {
             "prompts": {"wikitext2": kinds, "pg19": kinds},

@@ -48,8 +48,8 @@ class Group(Contract):
     """Key of their source."""
     place: str | None = None
     """Where they stand in it."""
-    study: str | None = None
-    """Study that measures the same setting here."""
+    studies: tuple[str, ...] = ()
+    """Studies that have the same setting here, the one of that setting alone first."""
     model: str | None = None
     """Name of that setting's model on the hub."""
     values: tuple[PublishedValue, ...]
@@ -69,8 +69,8 @@ class Published(Contract):
         for group in self.groups:
             if group.source not in self.sources:
                 raise ValueError(f"'{group.title}': source '{group.source}' is not in 'sources'")
-            if (group.study is None or group.model is None) and any(row.number for row in group.values):
-                raise ValueError(f"'{group.title}': a measured number needs the keys 'study' and 'model'")
+            if not (group.studies and group.model) and any(row.number for row in group.values):
+                raise ValueError(f"'{group.title}': a measured number needs the keys 'studies' and 'model'")
         return self
 
 
@@ -91,7 +91,7 @@ def read_published(templates: Path) -> Published:
 
 def belongs(group: Group, summary: Summary) -> bool:
     """Whether a study has the published setting: its name and the very model, not a stand-in."""
-    return group.study == summary.study and group.model in summary.sources.values()
+    return summary.study in group.studies and group.model in summary.sources.values()
 
 
 def beside(
