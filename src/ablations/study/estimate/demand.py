@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import singledispatch
+from typing import Any
 
 from ablations.study.contracts.base import Contract
 from ablations.study.contracts.dynatree import NgramSpec
@@ -13,8 +14,8 @@ from ablations.study.estimate.work import Work, activation_bytes, kv_bytes, weig
 Shapes = Mapping[str, ModelShape]
 """Shapes of a job's models: `model`, and `draft` where it has one."""
 
-Inputs = Mapping[str, Contract]
-"""Specs of a job's input artefacts, by name."""
+Inputs = Mapping[str, Any]
+"""Specs of a job's input artefacts, by name; each kind of job knows what its own are."""
 
 
 @dataclass(frozen=True)

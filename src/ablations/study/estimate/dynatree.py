@@ -107,28 +107,22 @@ def _(spec: GridSpec, shapes: Shapes, inputs: Inputs) -> Demand:
 def _arm(spec: ArmSpec, shapes: Shapes, dtype: Dtype, prompt: int, new: int) -> Work:
     """One generation by a decoding arm."""
     model = shapes["model"]
-    if spec.drafter is None:
+    if spec.drafter is None or spec.shape is None or spec.pruning is None:
         return _autoregressive(model, dtype, prompt, new)
+    adapted = spec.adaptation
+    depth = adapted.max_depth if isinstance(adapted, DynamicTree) else spec.shape.depth
+    nodes = min(sum(spec.shape.branching**level for level in range(1, depth + 1)), spec.pruning.max_nodes)
+    if spec.pruning.tau is not None or adapted is not None:
+        nodes = min(nodes, PRUNED_NODES)
     context, rounds = prompt + new / 2, new / ACCEPTANCE
-    rounds_work = step(model, dtype, context, 1 + _nodes(spec))
-    if "draft" in shapes and spec.drafter.kind == "neural":
-        rounds_work += step(shapes["draft"], dtype, context) * _depth(spec)
-    return dense(model, prompt) + rounds_work * rounds
+    drawn = step(model, dtype, context, 1 + nodes)
+    if spec.drafter.kind == "neural":
+        drawn += step(shapes["draft"], dtype, context) * depth
+    return dense(model, prompt) + drawn * rounds
 
 
 def _autoregressive(model: ModelShape, dtype: Dtype, prompt: int, new: int) -> Work:
     return dense(model, prompt) + step(model, dtype, prompt + new / 2) * new
-
-
-def _depth(spec: ArmSpec) -> int:
-    return spec.adaptation.max_depth if isinstance(spec.adaptation, DynamicTree) else spec.shape.depth
-
-
-def _nodes(spec: ArmSpec) -> int:
-    """Nodes that a round verifies, on average."""
-    full = sum(spec.shape.branching**level for level in range(1, _depth(spec) + 1))
-    pruned = spec.pruning.tau is not None or spec.adaptation is not None
-    return min(full, spec.pruning.max_nodes, PRUNED_NODES if pruned else full)
 
 
 def _prompts(spec: Prompted) -> list[tuple[int, int]]:
@@ -148,16 +142,14 @@ def _all_loaded(shapes: Shapes, compute: Compute) -> Work:
 def _decoding_memory(spec: Prompted, shapes: Shapes, compute: Compute, arms: list[ArmSpec]) -> float:
     dtype = compute.dtype
     tokens = max(prompt for prompt, _ in _prompts(spec)) + spec.new_tokens
-    held = sum(weight_bytes(shape, dtype) for shape in shapes.values())
+    held = float(sum(weight_bytes(shape, dtype) for shape in shapes.values()))
     for arm in arms:
-        nodes = arm.pruning.max_nodes if arm.drafter is not None else 0
+        nodes = arm.pruning.max_nodes if arm.pruning is not None else 0
         held += sum(kv_bytes(shape, dtype, tokens + nodes) for shape in shapes.values())
     # The reference's cache, and logits of a whole tree.
-    return (
-        held
-        + kv_bytes(shapes["model"], dtype, tokens)
-        + activation_bytes(shapes["model"], dtype, tokens, 257)
-    )
+    model = shapes["model"]
+    held += kv_bytes(model, dtype, tokens)
+    return held + activation_bytes(model, dtype, tokens, head_rows=257)
 
 
 def _replay_memory(spec: CostSpec | GridSpec, shapes: Shapes, nodes: int) -> float:

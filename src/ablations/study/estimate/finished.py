@@ -23,7 +23,7 @@ from ablations.study.contracts.sdtp import (
 from ablations.study.errors import UserError
 from ablations.study.estimate import dynatree, sdtp  # noqa: F401 (they register what their jobs need)
 from ablations.study.estimate.demand import Demand, demand
-from ablations.study.estimate.shapes import shape_of_folder
+from ablations.study.estimate.shapes import ModelShape, shape_of_folder
 from ablations.study.job import JobFile
 from ablations.study.planning import stages
 
@@ -85,7 +85,7 @@ def _finished(stage: stages.Stage, path: Path) -> Finished | None:
     if file is None:
         return None
     try:
-        shapes = {
+        shapes: dict[str, ModelShape] = {
             name: shape_of_folder(Path(file.inputs[name]).parent)
             for name in ("model", "draft")
             if name in file.inputs
@@ -95,6 +95,8 @@ def _finished(stage: stages.Stage, path: Path) -> Finished | None:
     except UserError:
         return None
     inputs = {name: spec for name, needed in file.inputs.items() if (spec := _input_spec(Path(needed)))}
+    if len(inputs) < len(file.inputs):
+        return None
     with path.open(encoding="utf-8") as rows:
         measured = list(csv.DictReader(rows, delimiter="\t"))[-1]
     compute = getattr(file.spec, "compute", None)
@@ -121,6 +123,6 @@ def _job_file(stage: stages.Stage, digest: str) -> JobFile | None:
     """The job's file; None where it is gone or of another version of this project."""
     try:
         content = Path(stages.SPEC.format(digest=digest)).read_bytes()
-        return JobFile[SPECS[stage]].model_validate_json(content)
+        return JobFile[SPECS[stage]].model_validate_json(content)  # type: ignore[valid-type, misc]
     except (OSError, ValidationError):
         return None

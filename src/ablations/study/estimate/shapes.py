@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablations.study.contracts.lm import ModelSource, PretrainedModel, RandomModel, WheelModel
+from ablations.study.contracts.lm import PrepareModelSpec, PretrainedModel, RandomModel, WheelModel
 from ablations.study.errors import UserError
 from ablations.study.planning.jobs import Job
 
@@ -81,7 +81,8 @@ def shape_of_job(job: Job, known: Mapping[str, Mapping[str, Any]]) -> ModelShape
     """
     if job.path.exists():
         return shape_of_folder(job.path.parent)
-    source: ModelSource = job.spec.model
+    assert isinstance(job.spec, PrepareModelSpec)
+    source = job.spec.model
     match source:
         case RandomModel():
             kv_heads = source.heads // 2 if source.heads % 2 == 0 else source.heads
