@@ -37,7 +37,7 @@ archive: $(READY) ## all that the paper is made of in one file, results/archive.
 test: $(TEST_READY) ## units, properties and the tiny study through Snakemake (under 10 minutes)
 	$(BIN)/python -m pytest -m 'not full and not long'
 
-test-full: $(TEST_READY) ## what CI runs: `test` plus TeX
+test-full: $(TEST_READY) ## what CI runs: `test` plus TeX, browser and Slurm
 	$(BIN)/python -m pytest -m 'not long'
 
 test-long: $(TEST_READY) ## hours; run by hand

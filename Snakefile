@@ -29,6 +29,10 @@ onsuccess:
     say_where()
 
 
+onerror:
+    report_missing()
+
+
 localrules:
     all,
     records,

@@ -24,6 +24,9 @@ if plan.benchmark:
         shell:
             "python -m ablations.dynatree.benchmark --spec {input.spec} --out {output} > {log} 2>&1"
 
+    localrules:
+        benchmark_table,
+
     rule benchmark_table:
         input:
             plan=stages.BENCHMARK_STAMP,

@@ -16,8 +16,7 @@ rule fit_ngram:
         "../../envs/measure.yaml"
     threads: 1
     resources:
-        gpu=0,
-        runtime=model_resources["runtime"],
+        **cpu_resources,
     message:
         "Counting n-grams {wildcards.digest}"
     shell:
@@ -62,8 +61,7 @@ rule write_down:
         "../../envs/measure.yaml"
     threads: 1
     resources:
-        gpu=0,
-        runtime=model_resources["runtime"],
+        **cpu_resources,
     message:
         "Writing down what the target wrote in {output}"
     shell:
@@ -108,8 +106,7 @@ rule calibrate_costs:
         "../../envs/measure.yaml"
     threads: job_threads
     resources:
-        **model_resources,
-        timer=1,
+        **timer_resources,
     message:
         "Measuring costs of drafting and verifying {wildcards.digest}"
     shell:
@@ -131,8 +128,7 @@ rule decode:
         "../../envs/measure.yaml"
     threads: job_threads
     resources:
-        **model_resources,
-        timer=1,
+        **timer_resources,
     params:
         label=job_label,
     message:

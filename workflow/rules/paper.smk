@@ -1,4 +1,16 @@
 # The section: records -> summary -> tables, figures, text. Stamps carry all else that decides the paper.
+# These rules take seconds and run where snakemake runs, also when a cluster measures.
+
+
+localrules:
+    collect,
+    tables,
+    figures,
+    numbers,
+    ablation_section,
+    ablation_pdf,
+    results_page,
+    archive,
 
 
 rule collect:

@@ -1,5 +1,6 @@
 # Shared by all rules. It turns the configuration into a plan, and answers what a digest needs.
 
+import json
 import os
 import subprocess
 import sys
@@ -19,15 +20,30 @@ for variable, folder in (
 
 from ablations.study.errors import UserError
 from ablations.study.planning import stages
+from ablations.study.planning.demand import memory_mib, minutes
 from ablations.study.planning.plan import Plan
+from ablations.study.planning.submitted import remember, require_planned
 from ablations.study.planning.stamps import write_stamps
 
+# A job on a cluster parses this too. It is planned as it was submitted, whatever was edited since, and leaves
+# specs and stamps to the process that submitted it.
+SUBMITTED = "ABLATIONS_SUBMITTED"
+submitted = os.environ.get(SUBMITTED) if workflow.remote_exec else None
+
 try:
+    if submitted:
+        config = json.loads(Path(submitted).read_bytes())
     plan = Plan(config, Path(workflow.basedir))
-    plan.write_specs()
-    write_stamps(plan, Path(workflow.basedir))
+    if submitted:
+        require_planned(plan, sys.argv)
+    else:
+        plan.write_specs()
+        write_stamps(plan, Path(workflow.basedir))
+        os.environ[SUBMITTED] = str(remember(config))
 except UserError as error:
     sys.exit(f"error: {' '.join(str(error).split())}")
+except OSError as error:
+    sys.exit(f"error: {error.filename or 'results'}: {error.strerror}")
 
 
 def job_inputs(wildcards):
@@ -54,9 +70,35 @@ def job_gpus(wildcards):
     return plan.config.resources.gpu * plan.ranks(wildcards.digest)
 
 
-def job_memory(wildcards):
-    """Memory of a job, MiB: each of its processes loads the model."""
-    return plan.config.resources.mem_mb * plan.ranks(wildcards.digest)
+def job_memory(wildcards, attempt):
+    """Memory of a job, MiB; a retry asks for more."""
+    job, ranks = plan.jobs[wildcards.digest], plan.ranks(wildcards.digest)
+    return attempt * memory_mib(job, plan.config.resources, ranks)
+
+
+def job_minutes(wildcards, attempt):
+    """Time limit of a job, minutes; a retry asks for more."""
+    settings = plan.config.resources
+    return min(
+        settings.runtime, attempt * minutes(plan.jobs[wildcards.digest], settings)
+    )
+
+
+def job_ranks(wildcards):
+    """Processes of a job that a launcher starts."""
+    return plan.ranks(wildcards.digest)
+
+
+def rank_threads(wildcards):
+    """CPU threads of each of them."""
+    return job_threads(wildcards) // job_ranks(wildcards)
+
+
+def job_launcher(wildcards, resources):
+    """What starts the processes of a job; nothing where it starts them itself."""
+    if not resources.get("mpi"):
+        return ""
+    return f"{resources.mpi} --ntasks={resources.tasks} --cpus-per-task={resources.cpus_per_task}"
 
 
 def job_label(wildcards):
@@ -64,11 +106,13 @@ def job_label(wildcards):
     return plan.label(wildcards.digest)
 
 
-model_resources = {
-    "gpu": plan.config.resources.gpu,
-    "mem_mb": plan.config.resources.mem_mb,
-    "runtime": plan.config.resources.runtime,
-}
+# A job that prepares something on the CPU, one that runs a model, and one that measures times: the last has
+# its device for itself. A GPU is never shared; Slurm keeps others off a CPU with --exclusive alone.
+cpu_resources = {"gpu": 0, "mem_mb": job_memory, "runtime": job_minutes}
+model_resources = {**cpu_resources, "gpu": job_gpus}
+timer_resources = {**model_resources, "timer": 1}
+if plan.config.resources.exclusive and not plan.config.resources.gpu:
+    timer_resources["slurm_extra"] = "--exclusive"
 
 
 def record(path, method):
@@ -121,3 +165,19 @@ def say_where():
     # A process of its own: the run has succeeded, whatever becomes of its last words.
     command = [sys.executable, "-m", "ablations.paper.findings", "--summary", summary]
     subprocess.run(command, check=False)
+
+
+def report_missing():
+    """Say which experiments have no record after a run that failed, and that nothing was left out silently."""
+    missing = [
+        row.experiment.id
+        for row in plan.rows
+        if not all(job.path.exists() for job in row.jobs)
+    ]
+    if missing:
+        print(
+            f"error: not measured: {', '.join(missing)}. The paper leaves no experiment out: it is written when"
+            " all have a record. Their logs say why (above, and `python -m ablations.study show ID`); run the"
+            " same command again for what is missing",
+            file=sys.stderr,
+        )

@@ -16,9 +16,7 @@ rule prepare_model:
         "../../envs/measure.yaml"
     threads: 1
     resources:
-        gpu=0,
-        mem_mb=model_resources["mem_mb"],
-        runtime=model_resources["runtime"],
+        **cpu_resources,
     message:
         "Preparing checkpoint {wildcards.digest}"
     shell:
@@ -40,8 +38,7 @@ rule prepare_text:
         "../../envs/measure.yaml"
     threads: 1
     resources:
-        gpu=0,
-        runtime=model_resources["runtime"],
+        **cpu_resources,
     message:
         "Preparing text {wildcards.digest}"
     shell:

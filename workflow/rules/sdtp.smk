@@ -114,8 +114,7 @@ rule evaluate_sdtp:
         "../../envs/measure.yaml"
     threads: job_threads
     resources:
-        **model_resources,
-        timer=1,
+        **timer_resources,
     params:
         label=job_label,
         share="",
@@ -158,8 +157,7 @@ rule join_shards:
         "../../envs/measure.yaml"
     threads: 1
     resources:
-        gpu=0,
-        runtime=model_resources["runtime"],
+        **cpu_resources,
     params:
         label=job_label,
     message:
@@ -169,6 +167,8 @@ rule join_shards:
         " --label {params.label:q} --join {input.shards} > {log} 2>&1"
 
 
+# A single process that starts its ranks itself; or, where the resource `mpi` names a launcher (`srun` in
+# profiles/slurm), a task of the launcher for each rank.
 rule evaluate_pipeline:
     input:
         unpack(job_inputs),
@@ -184,16 +184,17 @@ rule evaluate_pipeline:
         "../../envs/measure.yaml"
     threads: job_threads
     resources:
-        gpu=job_gpus,
-        mem_mb=job_memory,
-        runtime=model_resources["runtime"],
-        timer=1,
+        **timer_resources,
+        tasks=job_ranks,
+        tasks_per_gpu=1,
+        cpus_per_task=rank_threads,
     params:
         label=job_label,
+        launcher=job_launcher,
     message:
         "Evaluating {params.label} (SDTP over several ranks)"
     shell:
-        "python -m ablations.sdtp.evaluate_pipeline --spec {input.spec} --out {output}"
+        "{params.launcher} python -m ablations.sdtp.evaluate_pipeline --spec {input.spec} --out {output}"
         " --label {params.label:q} > {log} 2>&1"
 
 
@@ -212,8 +213,7 @@ rule sweep:
         "../../envs/measure.yaml"
     threads: job_threads
     resources:
-        **model_resources,
-        timer=1,
+        **timer_resources,
     message:
         "Timing prefill at one prompt length {wildcards.digest}"
     shell:

@@ -1,5 +1,6 @@
 """The device a job computes on, found at run time, and its settings."""
 
+import functools
 import os
 import platform
 import resource
@@ -8,16 +9,33 @@ from pathlib import Path
 
 import torch
 
+from ablations.lm.claims import claim
 from ablations.study.contracts.lm import Compute
 
 
+def gpus() -> list[str]:
+    """Names of the GPUs that this process sees, the same in every process whatever is hidden from it."""
+    return [device_key(torch.device("cuda", index)) for index in range(torch.cuda.device_count())]
+
+
+def device_key(device: torch.device) -> str:
+    """Name of `device` among all of this host; a GPU's index depends on what is hidden from the process."""
+    if device.type == "cuda":
+        return f"cuda-{torch.cuda.get_device_properties(device).uuid}"
+    return f"{device.type}-{device.index or 0}"
+
+
+@functools.cache
 def pick_device() -> torch.device:
-    """CUDA where there is one, else the CPU."""
-    return (
-        torch.device("cuda", torch.cuda.current_device())
-        if torch.cuda.is_available()
-        else torch.device("cpu")
-    )
+    """A GPU that no other job of ours uses, claimed until this process ends; the CPU where there is none.
+
+    Waits while all GPUs are in use.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    (index,) = claim(gpus(), 1)
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
 
 
 def device_name(device: torch.device) -> str:
@@ -47,10 +65,14 @@ def peak_memory_bytes(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def configure(compute: Compute) -> torch.device:
+def configure(compute: Compute, device: torch.device | None = None) -> torch.device:
     """Set the threads of the spec and reproducible arithmetic; return the device to compute on.
 
     Call it before anything else touches torch: cuBLAS reads its workspace setting only once.
+
+    Args:
+        compute: How the job computes.
+        device: Device that somebody else chose; None picks one.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(compute.threads)
@@ -60,4 +82,4 @@ def configure(compute: Compute) -> torch.device:
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Filling fresh memory would be timed together with the work that overwrites it.
     torch.utils.deterministic.fill_uninitialized_memory = False
-    return pick_device()
+    return pick_device() if device is None else device

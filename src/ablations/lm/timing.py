@@ -1,15 +1,15 @@
 """Interleaved timing on a device that nobody else of ours is timing on."""
 
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TypeVar
 
 import torch
 from filelock import FileLock
+
+from ablations.lm.claims import lock_folder
+from ablations.lm.device import device_key
 
 Result = TypeVar("Result")
 Timed = tuple[Result, float]
@@ -19,10 +19,7 @@ Pair = tuple[Timed[Result], Timed[Result]]
 @contextmanager
 def device_lock(device: torch.device) -> Iterator[None]:
     """Hold the file lock of `device` on this host, so that no two processes of ours measure at once."""
-    # The temporary folder is the host's own, where a home may be shared by many hosts.
-    folder = Path(tempfile.gettempdir()) / f"ablations-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    with FileLock(folder / f"{device.type}-{device.index or 0}.lock"):
+    with FileLock(lock_folder() / f"{device_key(device)}.lock"):
         yield
 
 

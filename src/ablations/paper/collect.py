@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from ablations.paper.collecting.comparisons import compare_all
 from ablations.paper.collecting.decoding import decoding_protocol
+from ablations.paper.collecting.devices import require_one_device
 from ablations.paper.collecting.grids import grid_results
 from ablations.paper.collecting.models import model_facts, saliency_map
 from ablations.paper.collecting.naming import naming
@@ -29,12 +30,15 @@ def summarise(plan: PaperPlan) -> Summary:
     """Compute the summary of a study from its records.
 
     Raises:
-        UserError: a record is damaged, is of another method, or has no or repeated documents.
+        UserError: a record is damaged, is of another method, or has no or repeated documents; or times are of
+            different devices.
     """
     arms = {}
     for item in tqdm(plan.experiments, desc="records", mininterval=2):
         with naming(item):
             arms[item.id] = read_arm(item)
+    sweeps = sweep_results(plan.sweeps)
+    require_one_device(arms, sweeps, plan.settings)
     comparisons = compare_all(arms, plan.settings)
     summary = Summary(
         study=plan.study,
@@ -47,7 +51,7 @@ def summarise(plan: PaperPlan) -> Summary:
         rows=make_rows(arms, comparisons, plan.settings),
         comparisons=tuple(comparisons.values()),
         ranking=scorer_rankings(arms, plan.settings),
-        sweeps=sweep_results(plan.sweeps),
+        sweeps=sweeps,
         tree_grid=grid_results(plan.grids, "trees", plan.settings),
         length_grid=grid_results(plan.grids, "lengths", plan.settings),
         sdtp=sdtp_protocol(arms),

@@ -1,5 +1,6 @@
 """Everything the renderers need, computed once from the records: the contract between the paper rules."""
 
+from collections import Counter
 from typing import Any
 
 from ablations.paper.results.decoding import DecodingProtocol, DecodingResult
@@ -135,6 +136,21 @@ class Summary(Contract):
     """How decoding was measured; null where no record says."""
     machines: tuple[Machine, ...]
     """Where it was measured, one entry per method and environment."""
+
+    @property
+    def elsewhere(self) -> dict[str, str]:
+        """Devices of the experiments that ran on another one than most of their method, by id."""
+        found = {}
+        for method in dict.fromkeys(machine.method for machine in self.machines):
+            places = [
+                (name, machine.device)
+                for machine in self.machines
+                if machine.method == method
+                for name in machine.experiments
+            ]
+            ((usual, _),) = Counter(device for _, device in places).most_common(1)
+            found |= {name: device for name, device in places if device != usual}
+        return found
 
     def row(self, name: str) -> Row | None:
         """The experiment called `name`; None where the study does not have it."""

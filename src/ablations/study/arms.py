@@ -35,6 +35,12 @@ class Arm(NamedTuple):
         return "ok" if len(self.records) == len(self.experiment.records) else "not_run"
 
     @property
+    def device(self) -> str | None:
+        """Device on which it was timed; None if it was not."""
+        timed = (record for record in self.records if any(sample.pairs for sample in record.samples))
+        return next((record.environment.device for record in timed), None)
+
+    @property
     def record(self) -> SdtpRecord | DecodeRecord | None:
         """The record that says what ran; None where there is none."""
         return self.records[0] if self.records else None
@@ -56,6 +62,11 @@ def read_arm(experiment: Experiment) -> Arm:
         _check_complete(path, record)
     values = _sdtp_values(records) if experiment.method == "sdtp" else _decoding_values(records[0], paths[0])
     return arm._replace(values=values)
+
+
+def comparable(one: Arm, other: Arm) -> bool:
+    """Whether the speeds of two arms may be compared: no device of theirs differs."""
+    return one.device == other.device or None in (one.device, other.device)
 
 
 def per_document(records: Iterable[SdtpRecord], value: Callable[[SdtpSample], float]) -> pd.Series:

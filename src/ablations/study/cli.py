@@ -1,6 +1,7 @@
 """Command lines that end well or with one line saying what to do."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,10 +27,18 @@ def one_line_errors(out: Path) -> Iterator[None]:
     except OSError as error:
         fail(f"{error.filename or out}: {error.strerror or error}")
     except Exception as error:
-        # torch's out-of-memory error is recognised by name: this package never imports torch.
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        if out_of_memory(error):
             fail("out of memory; lower the token or document budgets in config.yaml, or use a larger machine")
+        # Libraries in Rust, as safetensors, tell the operating system's error in words alone.
+        if number := re.search(r"\(os error (\d+)\)", str(error)):
+            fail(f"{out}: {os.strerror(int(number[1]))}")
         raise
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out; torch's errors are known by name and text, as this package never imports it."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or any(text in str(error) for text in ("DefaultCPUAllocator", "(os error 12)"))
 
 
 def one_line(error: ValidationError) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablations.study.arms import Arm, read_arm, resampling
+from ablations.study.arms import Arm, comparable, read_arm, resampling
 from ablations.study.contracts.paper import Experiment, PaperPlan, PaperSettings
 from ablations.study.errors import UserError
 from ablations.study.planning.stages import COLLECT_STAMP
@@ -97,6 +97,8 @@ def _cells(measure: Measure, one: Arm | None, other: Arm | None, settings: Paper
     cells = [NOTHING if series is None else _text(estimate(series, chosen), measure) for series in values]
     if values[0] is None or values[1] is None:
         return [*cells, NOTHING]
+    if measure == "speed" and not comparable(one, other):
+        return [*cells, f"not compared: {one.device} and {other.device}"]
     found = compare(*values, chosen, names=(one.experiment.id, other.experiment.id), measure=measure)
     if found is None:
         return [*cells, "no document in common"]

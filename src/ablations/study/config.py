@@ -40,10 +40,13 @@ class Resources(Contract):
 
     gpu: NonNegativeInt = 0
     """GPUs of a job that runs a model (0 on machines without; a GPU found at run time is used anyway)."""
-    mem_mb: PositiveInt = 4096
-    """Memory of a job that runs a model, MiB."""
-    runtime: PositiveInt = 120
-    """Time limit of a job, minutes (a scheduler's; local runs have none)."""
+    mem_mb: PositiveInt | None = None
+    """Memory of a job that runs a model, MiB; null: from the size of the model."""
+    runtime: PositiveInt = 720
+    """Longest time limit of a job, minutes (a scheduler's; local runs have none). Jobs ask for less where
+    their spec and the size of the model let them."""
+    exclusive: bool = True
+    """Ask Slurm for a whole node for a job that measures times on the CPU; false where a site forbids it."""
 
 
 class Ablation(Contract):

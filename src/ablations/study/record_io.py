@@ -17,8 +17,13 @@ from ablations.study.errors import UserError
 from ablations.study.files import canonical_json, sha256_file, sha256_text, write_text
 from ablations.study.job import Run
 
+<<<<<<< HEAD
 Checked = TypeVar("Checked", bound=Contract)
 AnyRecord = TypeVar("AnyRecord", bound=Record[Any, Any, Any])
+=======
+# The last field of a record, as pydantic writes it.
+CHECKSUM = '"checksum": ""'
+>>>>>>> fd159b7 (Slurm for real: jobs ask for what they need, ranks are tasks, jobs keep the configuration they were submitted with; GPUs are claimed; times of different devices are refused or marked; failures named in one line; records carry a checksum)
 
 
 def digests_of(run: Run) -> Digests:
@@ -62,17 +67,24 @@ def write_record(path: Path, record: Record, side_rows: list[dict] | None = None
         side = path.with_suffix(".rows.jsonl")
         write_text(side, "".join(canonical_json(row) + "\n" for row in side_rows))
         record = record.model_copy(update={"side": SideFile(file=side.name, sha256=sha256_file(side))})
-    checked = type(record).model_validate(record.model_dump())
-    write_text(path, checked.model_dump_json(indent=1) + "\n")
+    checked = type(record).model_validate(record.model_dump() | {"checksum": ""})
+    text = checked.model_dump_json(indent=1) + "\n"
+    before, empty, after = text.rpartition(CHECKSUM)
+    write_text(path, f'{before}{empty[:-1]}{sha256_text(text)}"{after}')
 
 
 def read_record(path: Path, record_type: type[AnyRecord]) -> AnyRecord:
     """Read a record and check it.
 
     Raises:
-        UserError: missing, not JSON, or against its contract.
+        UserError: missing, not JSON, against its contract, or not the bytes that were written.
     """
-    return read_contract(path, record_type)
+    record = read_contract(path, record_type)
+    if record.checksum:
+        text = path.read_text(encoding="utf-8").replace(record.checksum, "")
+        if sha256_text(text) != record.checksum:
+            raise UserError(f"{path}: edited after it was measured; delete it and run snakemake again")
+    return record
 
 
 def read_rows(path: Path, record: Record) -> list[dict]:

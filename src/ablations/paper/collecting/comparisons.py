@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from tqdm import tqdm
 
 from ablations.paper.collecting.naming import naming
-from ablations.study.arms import Arm, resampling
+from ablations.study.arms import Arm, comparable, resampling
 from ablations.study.contracts.paper import Experiment, Method, PaperSettings
 from ablations.study.statistics import Comparison, Measure, compare, holm
 from ablations.study.verdicts import predictions
@@ -18,7 +18,8 @@ Hypothesis = tuple[frozenset[tuple[str, ...]], Measure]
 def compare_all(arms: Mapping[str, Arm], settings: PaperSettings) -> dict[Key, Comparison]:
     """Compare every experiment with what it is measured against; Holm runs per method and measure.
 
-    Experiments that share their records share their hypotheses: one test, however often the paper names it.
+    Speeds of different devices are not compared. Experiments that share their records share their
+    hypotheses: one test, however often the paper names it.
     """
     wanted = dict.fromkeys(key for arm in arms.values() for key in _keys(arm.experiment, settings))
     found: dict[Key, Comparison] = {}
@@ -27,6 +28,8 @@ def compare_all(arms: Mapping[str, Arm], settings: PaperSettings) -> dict[Key, C
         if measure not in arm.values or (
             versus is not None and (other is None or measure not in other.values)
         ):
+            continue
+        if measure == "speed" and other is not None and not comparable(arm, other):
             continue
         with naming(*(item.experiment for item in (arm, other) if item is not None)):
             comparison = compare(

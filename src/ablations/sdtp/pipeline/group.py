@@ -45,25 +45,29 @@ class Member:
 
 @contextmanager
 def process_group(
-    rank: int, ranks: int, local_rank: int, rendezvous: str, compute: Compute
+    rank: int, ranks: int, local_rank: int, rendezvous: str, compute: Compute, gpu: int | None = None
 ) -> Iterator[Member]:
     """Join the group (gloo for tensors on the CPU, NCCL for those on GPUs) and leave it at the end.
 
     Args:
         rank: Of this process.
         ranks: Processes of the group.
-        local_rank: Rank among the processes of this host; chooses its GPU.
+        local_rank: Rank among the processes of this host.
         rendezvous: Where the ranks find each other, as `torch.distributed` takes it.
         compute: How each of them computes.
+        gpu: Index of the GPU that is claimed for this rank; None takes the one of its local rank, as whoever
+            started the ranks has devices for them.
 
     Raises:
         UserError: ranks would have to share a GPU, or another rank ended.
     """
     cuda = torch.cuda.is_available()
+    device = torch.device("cpu")
     if cuda:
         # A launcher may show each process all GPUs of the host, or only its own.
-        torch.cuda.set_device(local_rank % torch.cuda.device_count())
-    device = configure(compute)
+        device = torch.device("cuda", local_rank % torch.cuda.device_count() if gpu is None else gpu)
+        torch.cuda.set_device(device)
+    configure(compute, device)
     with talking():
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",

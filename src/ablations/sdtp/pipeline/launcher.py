@@ -11,8 +11,11 @@ from pathlib import Path
 import torch
 from torch import multiprocessing
 
+from ablations.lm.claims import claim
+from ablations.lm.device import gpus
 from ablations.sdtp.pipeline.environment import described
 from ablations.sdtp.pipeline.group import Member, process_group
+from ablations.study.cli import out_of_memory
 from ablations.study.contracts.sdtp import EvaluateSpec
 from ablations.study.errors import UserError
 from ablations.study.job import JobFile, Run
@@ -48,17 +51,21 @@ def launch(work: Work, run: Run[EvaluateSpec]) -> None:
 
 
 def _start(work: Work, run: Run[EvaluateSpec], ranks: int) -> None:
-    if 0 < torch.cuda.device_count() < ranks:
+    available, claimed = torch.cuda.device_count(), None
+    if available >= ranks:
+        # This process holds the claims for its ranks.
+        claimed = claim(gpus(), ranks)
+    elif available:
         # Two ranks on one GPU would measure each other; on the CPU bytes are the same. The record says so.
         print(
-            f"{ranks} ranks, but {torch.cuda.device_count()} GPU(s): the pipeline runs on the CPU",
+            f"{ranks} ranks, but {available} GPU(s): the pipeline runs on the CPU",
             file=sys.stderr,
             flush=True,
         )
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     with tempfile.TemporaryDirectory(prefix="ablations-ranks-") as name:
         folder = Path(name)
-        arguments = (work, ranks, folder, run.job.model_dump_json(), run.out, run.label)
+        arguments = (work, ranks, claimed, folder, run.job.model_dump_json(), run.out, run.label)
         try:
             multiprocessing.spawn(_rank, arguments, nprocs=ranks)
         except (multiprocessing.ProcessExitedException, multiprocessing.ProcessRaisedException) as error:
@@ -67,14 +74,24 @@ def _start(work: Work, run: Run[EvaluateSpec], ranks: int) -> None:
             raise UserError(f"rank {error.error_index}: {str(error).splitlines()[0]}") from None
 
 
-def _rank(rank: int, work: Work, ranks: int, folder: Path, job: str, out: Path, label: str | None) -> None:
+def _rank(
+    rank: int,
+    work: Work,
+    ranks: int,
+    claimed: list[int] | None,
+    folder: Path,
+    job: str,
+    out: Path,
+    label: str | None,
+) -> None:
     """Body of a process that `_start` made."""
     # Blocked in a receive, Python would never see the signal that the parent's end or Ctrl-C sends.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         # A generic contract does not survive pickling, its JSON does.
         run = Run(JobFile[EvaluateSpec].model_validate_json(job), out, label)
-        with process_group(rank, ranks, rank, f"file://{folder}/store", run.spec.compute) as member:
+        gpu = claimed[rank] if claimed else None
+        with process_group(rank, ranks, rank, f"file://{folder}/store", run.spec.compute, gpu) as member:
             work(run, member)
     except Exception as error:
         message = f"rank {rank}: {_one_line(error)}"
@@ -91,7 +108,7 @@ def _rank(rank: int, work: Work, ranks: int, folder: Path, job: str, out: Path, 
 def _one_line(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error):
+    if out_of_memory(error):
         return "out of memory; lower the token budgets in config.yaml, or use a larger machine"
     traceback.print_exception(error)
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

@@ -91,6 +91,8 @@ class PaperSettings(Contract):
     """Decoding experiment that is the full method (bold in tables)."""
     thresholds: Thresholds = Thresholds()
     """How large an effect must be to count."""
+    mix_devices: bool = False
+    """Allow times of different devices in one table, marked and never compared; otherwise an error."""
     resamples: PositiveInt = 9999
     """Bootstrap resamples of an interval."""
     seed: int = 0

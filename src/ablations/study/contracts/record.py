@@ -98,3 +98,5 @@ class Record(Contract, Generic[Spec, Sample, Totals]):
     """Where and with what."""
     digests: Digests
     """What determines it."""
+    checksum: str = ""
+    """SHA-256 of the file with this value left empty; empty where nothing is to be checked."""

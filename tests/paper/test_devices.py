@@ -1,0 +1,73 @@
+"""Times of different devices: refused, or marked and never compared."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ablations.paper.collect import summarise
+from ablations.paper.section import render_section
+from ablations.paper.tables import write_tables
+from ablations.study.contracts.paper import PaperPlan
+from ablations.study.errors import UserError
+from tests.paper.conftest import TEMPLATES
+from tests.paper.synthetic import write_study
+
+OTHER = "Other GPU"
+
+
+def moved(folder: Path, *names: str, **peculiarities) -> PaperPlan:
+    """A synthetic study of which some records come from another device."""
+    plan = PaperPlan.model_validate_json(write_study(folder, **peculiarities).read_bytes())
+    for name in names:
+        path = folder / name
+        record = json.loads(path.read_text())
+        record["environment"] |= {"device": OTHER, "device_type": "cuda", "host": "11111111"}
+        # As a program of its own would have written it.
+        path.write_text(json.dumps(record | ({"checksum": ""} if "checksum" in record else {})))
+    return plan
+
+
+def test_one_device_has_no_marks(study):
+    assert study.summary.elsewhere == {}
+    assert "ddagger" not in study.section + study.table("sdtp_matrix.tex") + study.table("decoding.tex")
+
+
+@pytest.mark.parametrize("name", ["A7", "F2"])
+def test_times_of_two_devices_are_refused(tmp_path, name):
+    plan = moved(tmp_path, f"record/{name}.json")
+    with pytest.raises(
+        UserError, match=rf"times of different devices .*{name} on {OTHER}.*mix_devices: true"
+    ):
+        summarise(plan)
+
+
+def test_the_methods_may_be_on_different_devices(tmp_path):
+    plan = moved(tmp_path, *(f"record/{path}.json" for path in ("F1", "F2", "F3", "F4")))
+    decoding = {item.id for item in plan.experiments if item.method == "dynatree"}
+    kept = tuple(
+        item for item in plan.experiments if item.id not in decoding or item.id in ("F1", "F2", "F3", "F4")
+    )
+    summary = summarise(plan.model_copy(update={"experiments": kept}))
+    assert summary.elsewhere == {}
+
+
+def test_mixed_on_purpose_they_are_marked_and_not_compared(tmp_path):
+    plan = moved(tmp_path, "record/A7.json", settings={"mix_devices": True})
+    summary = summarise(plan)
+    assert summary.elsewhere == {"A7": OTHER}
+    assert summary.comparison("A7", "baseline", "speed") is None
+    assert summary.comparison("A7", "baseline", "quality") is not None
+    assert summary.comparison("A9", "baseline", "speed") is not None
+    write_tables(summary, TEMPLATES, tmp_path / "tables")
+    table = (tmp_path / "tables/sdtp_matrix.tex").read_text()
+    assert r"A7$^{\ddagger}$" in table
+    assert rf"$^{{\ddagger}}$: on another device than the other rows ({OTHER})" in table
+    assert table.count(r"\ddagger") == 2
+    assert "speeds of different devices are not compared" in render_section(summary, TEMPLATES)
+
+
+def test_a_sweep_over_two_devices_is_refused(tmp_path):
+    plan = moved(tmp_path, "sweep/512.json", lengths=(512, 1024), settings={"mix_devices": True})
+    with pytest.raises(UserError, match=rf"the sweep's lengths .*512 on {OTHER}"):
+        summarise(plan)

@@ -1,0 +1,210 @@
+"""What docs/cluster.md says, on a real Slurm."""
+
+import json
+import os
+import signal
+import subprocess
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from tests.slurm.cluster import CPUS, Job, tries
+
+pytestmark = pytest.mark.full
+
+UNTIMED = {"prepare_model": 1, "prepare_text": 1, "saliency": 1, "train_pruner": 1, "reference": 1}
+TIMED = {"decode": 2, "evaluate_sdtp": 2, "evaluate_pipeline": 1}
+EVALUATE = "evaluate_sdtp"
+
+
+def overlap(one: Job, other: Job) -> bool:
+    return one.started < other.ended and other.started < one.ended
+
+
+def new_jobs(cluster, before: list[Job]) -> list[Job]:
+    return cluster.jobs()[len(before) :]
+
+
+def test_jobs_ran_under_slurm_with_what_they_asked_for(measured):
+    jobs = measured.jobs
+    assert {rule: sum(job.rule == rule for job in jobs) for rule in {job.rule for job in jobs}} == (
+        UNTIMED | TIMED
+    )
+    for job in jobs:
+        ranks = 2 if job.rule == "evaluate_pipeline" else 1
+        assert (job.state, job.partition, job.tasks, job.tres) == ("COMPLETED", "main", ranks, "")
+        assert 20 <= job.minutes <= 60
+        assert job.exclusive == (job.rule in TIMED)
+        assert job.cpus == (CPUS if job.exclusive else 1)
+    memory = {job.rule: job.memory for job in jobs}
+    # The tiny model has less than a million parameters, 3 x 4 bytes each.
+    assert memory["reference"] == memory[EVALUATE] == memory["decode"]
+    assert 2048 < memory["reference"] < 2060
+    assert memory["evaluate_pipeline"] == 2 * memory["reference"]
+    assert memory["prepare_text"] == 2048
+    assert (measured.study.path / "paper/ablation.tex").is_file()
+
+
+def test_untimed_jobs_ran_side_by_side_and_timed_ones_alone(measured):
+    rules = {job.rule: job for job in measured.jobs}
+    assert overlap(rules["saliency"], rules["reference"])
+    for one, other in combinations(measured.jobs, 2):
+        if TIMED.keys() & {one.rule, other.rule}:
+            assert not overlap(one, other), (one, other)
+
+
+def test_ranks_are_tasks_of_the_job(measured):
+    record = json.loads(measured.study.record("GB").read_text())
+    assert record["outcome"]["status"] == "ok"
+    assert len(record["samples"][0]["ranks"]) == 2
+
+
+def test_gpus_are_asked_for_as_the_plugin_understands_it(study, cluster):
+    before = cluster.jobs()
+    study.forget("A7", "GB")
+    done = study.submit("A7", "GB", flags=["--config", 'resources={"gpu": 1}'])
+    assert done.code == 0, done.output
+    found = {job.rule: job for job in new_jobs(cluster, before)}
+    assert {rule: job.tres for rule, job in found.items()} == {
+        EVALUATE: "gres:gpu:1",
+        "evaluate_pipeline": "gres:gpu:2",
+    }
+    # A GPU is nobody else's, so that its node can be shared.
+    assert not any(job.exclusive for job in found.values())
+    assert found["evaluate_pipeline"].tasks == 2
+
+
+def test_a_cancelled_job_leaves_the_others_and_is_all_that_a_rerun_runs(study, cluster):
+    before = cluster.jobs()
+    study.forget("A7", "F1")
+    kept = study.records()
+    head = study.start("A7", "F1", flags=["--retries", "0"])
+    job = cluster.wait("RUNNING", EVALUATE, after=before)
+    subprocess.run(["scancel", job.id], check=True)
+    output = head.communicate()[0]
+    assert head.returncode != 0
+    assert f"SLURM-job '{job.id}' failed, SLURM status is: 'CANCELLED'" in output
+    assert study.record("F1").exists()
+    assert not study.record("A7").exists()
+    before = cluster.jobs()
+    done = study.submit("A7", "F1")
+    assert done.code == 0, done.output
+    assert [job.rule for job in new_jobs(cluster, before)] == [EVALUATE]
+    assert kept.items() <= study.records().items()
+
+
+def test_retries_cover_a_cancelled_job(study, cluster):
+    before = cluster.jobs()
+    study.forget("A7")
+    head = study.start("A7")
+    job = cluster.wait("RUNNING", EVALUATE, after=before)
+    subprocess.run(["scancel", job.id], check=True)
+    assert head.wait() == 0, head.communicate()[0]
+    first, second = new_jobs(cluster, before)
+    assert (first.state, second.state) == ("CANCELLED", "COMPLETED")
+    # What ran out of time or memory needs more of it.
+    assert (second.minutes, second.memory) == (2 * first.minutes, 2 * first.memory)
+
+
+def test_a_preempted_job_is_requeued_and_awaited(study, cluster):
+    before = cluster.jobs()
+    study.forget("A7")
+    head = study.start("A7")
+    job = cluster.wait("RUNNING", EVALUATE, after=before)
+    command = ["sbatch", "--partition=urgent", "--exclusive", "--time=1", "--output=/dev/null"]
+    subprocess.run([*command, "--wrap=sleep 3"], check=True, capture_output=True)
+    assert head.wait() == 0, head.communicate()[0]
+    assert study.record("A7").exists()
+    (found,) = (each for each in cluster.jobs() if each.id == job.id)
+    assert (found.state, found.restarts) == ("COMPLETED", 1)
+
+
+def test_a_killed_head_is_started_again_and_what_its_jobs_finished_counts(study, cluster):
+    before = cluster.jobs()
+    study.forget("A7", "F1")
+    kept = study.records()
+    head = study.start("A7")
+    job = cluster.wait("RUNNING", EVALUATE, after=before)
+    head.send_signal(signal.SIGKILL)
+    head.wait()
+    refused = study.submit("A7", "F1")
+    assert refused.code != 0
+    assert "Directory cannot be locked" in refused.output
+    for _ in tries(120):
+        if {each.id: each.state for each in cluster.jobs()}[job.id] == "COMPLETED":
+            break
+    finished = study.record("A7").read_bytes()
+    assert study.submit(flags=["--unlock"]).code == 0
+    done = study.submit("A7", "F1")
+    assert done.code == 0, done.output
+    assert [each.rule for each in new_jobs(cluster, before)] == [EVALUATE, "decode"]
+    assert study.record("A7").read_bytes() == finished
+    assert kept.items() <= study.records().items()
+
+
+def test_an_invalid_partition_is_named_and_the_others_finish(study):
+    study.forget("A7", "F1")
+    flags = ["--retries", "0", "--set-resources", f"{EVALUATE}:slurm_partition=nowhere"]
+    done = study.submit("A7", "F1", flags=flags)
+    assert done.code != 0
+    assert "invalid partition specified: nowhere" in done.output
+    assert study.record("F1").exists()
+    assert not study.record("A7").exists()
+
+
+def test_the_error_and_the_logs_of_a_failed_job_are_shown(study, cluster):
+    before = cluster.jobs()
+    study.forget("A7")
+    (weights,) = (study.path / "results/model").rglob("model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1])
+    done = study.submit("A7", flags=["--retries", "0"])
+    assert done.code != 0
+    assert "its SHA-256 is not the one in manifest.json" in done.output
+    (job,) = new_jobs(cluster, before)
+    log = next(line for line in study.ask("show", "A7").splitlines() if line.startswith("log")).split()[1]
+    assert "its SHA-256" in (study.path / log).read_text()
+    assert list(study.path.glob(f".snakemake/slurm_logs/rule_{EVALUATE}/*/{job.id}.log"))
+    assert f"{job.id}.log" in done.output
+
+
+def test_a_hung_job_ends_at_its_time_limit(study, cluster):
+    before = cluster.jobs()
+    study.forget("A7")
+    # Whoever holds the lock of the device lets the job wait forever.
+    folder = Path(os.environ.get("TMPDIR", "/tmp")) / f"ablations-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with FileLock(folder / "cpu-0.lock"):
+        done = study.submit("A7", flags=["--retries", "0", "--set-resources", f"{EVALUATE}:runtime=1"])
+    assert done.code != 0
+    (job,) = new_jobs(cluster, before)
+    assert job.state == "TIMEOUT"
+    assert f"SLURM-job '{job.id}' failed, SLURM status is: 'TIMEOUT'" in done.output
+    assert not study.record("A7").exists()
+    assert study.submit("A7").code == 0
+
+
+def test_a_job_out_of_memory_is_ended_and_its_retry_gets_more(study, cluster):
+    before = cluster.jobs()
+    study.forget("A7")
+    done = study.submit("A7", flags=["--set-resources", f"{EVALUATE}:mem_mb=150*8**(attempt-1)"])
+    assert done.code == 0, done.output
+    first, second = new_jobs(cluster, before)
+    assert first.state != "COMPLETED"
+    assert (first.memory, second.memory, second.state) == (150, 1200, "COMPLETED")
+
+
+def test_a_configuration_edited_while_a_job_waits_changes_nothing_for_it(study, cluster):
+    before = cluster.jobs()
+    study.forget("A7")
+    record = study.record("A7")
+    command = ["sbatch", "--partition=urgent", "--exclusive", "--time=5", "--output=/dev/null", "--parsable"]
+    blocker = subprocess.run([*command, "--wrap=sleep 300"], check=True, capture_output=True, text=True)
+    head = study.start("A7")
+    cluster.wait("PENDING", EVALUATE, after=before)
+    study.replace("config.yaml", "schedule: {keep_ratio: 0.5}", "schedule: {keep_ratio: 0.6}")
+    subprocess.run(["scancel", blocker.stdout.strip()], check=True)
+    assert head.wait() == 0, head.communicate()[0]
+    assert json.loads(record.read_text())["spec"]["keep_ratios"] == [0.5, 0.5, 0.5]
+    assert not study.record("A7").exists()

@@ -1,0 +1,220 @@
+"""Whatever fails ends with one clear line, an exit code that is not 0, and a state to go on from."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.conftest import TINY, Checkout, Finished
+
+RECORDS = "results/record"
+
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="mounting needs root")
+
+
+def records(study: Checkout) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (study.path / RECORDS).glob("*.json")}
+
+
+def record_of(study: Checkout, experiment: str) -> Path:
+    (found,) = (
+        path
+        for path in (study.path / RECORDS).glob("*.json")
+        if json.loads(path.read_text())["label"] == experiment
+    )
+    return found
+
+
+def forget(study: Checkout, *experiments: str) -> dict[str, bytes]:
+    """Delete records; return those that stay."""
+    for name in experiments:
+        record_of(study, name).unlink()
+    return records(study)
+
+
+def errors(done: Finished) -> list[str]:
+    """The one-line errors of a run that failed, each once."""
+    assert done.code != 0
+    assert "Traceback" not in done.output, done.output
+    lines = (line.strip() for line in done.output.splitlines())
+    return list(dict.fromkeys(line for line in lines if line.startswith("error: ")))
+
+
+def recovered(study: Checkout, kept: dict[str, bytes]) -> None:
+    """The next run has A7 again, and leaves what was there."""
+    done = study.snakemake("A7")
+    assert done.code == 0, done.output
+    assert record_of(study, "A7").exists()
+    assert kept.items() <= records(study).items()
+
+
+@contextmanager
+def mounted(folder: Path, *arguments: object) -> Iterator[None]:
+    """Something else over a folder."""
+    subprocess.run(["mount", *map(str, arguments), folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+@needs_root
+def test_a_full_disk_is_named(study):
+    kept = forget(study, "A7")
+    folder = study.path / RECORDS
+    with mounted(folder, "-t", "tmpfs", "-o", "size=8k", "tmpfs"):
+        first, missing = errors(study.snakemake("A7"))
+        assert list(folder.iterdir()) == []
+    assert first.startswith(f"error: {RECORDS}/")
+    assert first.endswith(": No space left on device")
+    assert missing.startswith("error: not measured: ")
+    recovered(study, kept)
+
+
+@needs_root
+def test_a_disk_that_is_full_before_a_checkpoint_is_whole_is_named(study):
+    kept = forget(study, "A7")
+    study.replace(TINY, "width: 16", "width: 24")
+    with mounted(study.path / "results/pruner", "-t", "tmpfs", "-o", "size=8k", "tmpfs"):
+        first, *_ = errors(study.snakemake("A7"))
+    assert first.startswith("error: results/pruner/")
+    assert first.endswith(": No space left on device")
+    study.replace(TINY, "width: 24", "width: 16")
+    recovered(study, kept)
+
+
+@needs_root
+def test_a_read_only_folder_is_named(study):
+    kept = forget(study, "A7")
+    folder = study.path / RECORDS
+    with mounted(folder, "--bind", folder):
+        subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+        first, *_ = errors(study.snakemake("A7"))
+    assert first.startswith(f"error: {RECORDS}/")
+    assert first.endswith(": Read-only file system")
+    recovered(study, kept)
+
+
+@needs_root
+def test_results_that_cannot_be_written_at_all_are_named_before_anything_runs(study):
+    forget(study, "A7")
+    study.replace("config.yaml", "schedule: {keep_ratio: 0.5}", "schedule: {keep_ratio: 0.6}")
+    folder = study.path / "results"
+    with mounted(folder, "--bind", folder):
+        subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+        (only,) = errors(study.snakemake("A7"))
+    assert only.startswith("error: results/spec/")
+    assert only.endswith(": Read-only file system")
+
+
+def limited(study: Checkout, limit: Callable[[], None], *targets: str) -> Finished:
+    """Run snakemake under limits of the operating system."""
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", TINY, "--", *targets],
+        cwd=study.path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=limit,
+        check=False,
+    )
+    return Finished(done.returncode, done.stdout)
+
+
+def test_running_out_of_memory_is_named(study):
+    kept = forget(study, "A7")
+    study.replace(TINY, "    layers: 6\n    hidden_size: 64\n", "    layers: 6\n    hidden_size: 8192\n")
+    address_space = 5 * 2**30
+    done = limited(study, lambda: resource.setrlimit(resource.RLIMIT_AS, (address_space,) * 2), "A7")
+    assert errors(done)[0] == (
+        "error: out of memory; lower the token or document budgets in config.yaml, or use a larger machine"
+    )
+    study.replace(TINY, "hidden_size: 8192", "hidden_size: 64")
+    recovered(study, kept)
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda text: text[: len(text) // 2], "damaged ("),
+        (lambda text: text.replace('"nll": ', '"nll": 1', 1), "edited after it was measured;"),
+    ],
+)
+def test_a_damaged_or_edited_record_is_named_and_measured_again(study, edit, said):
+    record = record_of(study, "A7")
+    record.write_text(edit(record.read_text()))
+    (only,) = errors(study.snakemake("paper/ablation.tex"))
+    name = f"{RECORDS}/{record.name}"
+    assert only.startswith(f"error: {name}: {said}")
+    assert only.endswith("delete it and run snakemake again")
+    record.unlink()
+    assert [job for job in study.planned() if "Evaluating" in job or "Decoding" in job] == [
+        "Evaluating A7 (SDTP)"
+    ]
+
+
+def test_a_truncated_checkpoint_is_named_and_built_again(study):
+    kept = forget(study, "A7")
+    # Every learned arm of the tiny study loads one of these.
+    for weights in (study.path / "results/pruner").rglob("*.safetensors"):
+        weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    first, *_ = errors(study.snakemake("A7"))
+    assert "its SHA-256 is not the one in manifest.json (corrupt or edited); delete results/pruner/" in first
+    manifest = first.split("delete ")[1].split(" ")[0]
+    (study.path / manifest).unlink()
+    recovered(study, kept)
+
+
+def test_two_at_once_are_told_apart(study):
+    kept = forget(study, "A7")
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", TINY, "--", "A7"]
+    pipe = subprocess.PIPE
+    first = subprocess.Popen(command, cwd=study.path, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+    while not list((study.path / ".snakemake/locks").glob("*")):
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.05)
+    second = study.snakemake("A7")
+    assert second.code != 0
+    assert "Directory cannot be locked" in second.output
+    assert first.wait() == 0, first.communicate()
+    first.communicate()
+    assert record_of(study, "A7").exists()
+    assert kept.items() <= records(study).items()
+
+
+def test_what_does_not_fail_is_finished_and_the_paper_says_what_is_missing(study):
+    paper = (study.path / "paper/ablation.tex").read_bytes()
+    forget(study, "A9", "F1", "P1")
+    # P1 alone reads a calibration.
+    (calibration,) = (study.path / "results/calibration").glob("*/*[!manifest].json")
+    calibration.write_text(calibration.read_text()[:-10])
+    done = study.snakemake("--keep-going", "paper/ablation.tex")
+    first, missing = errors(done)
+    assert "its SHA-256 is not the one in manifest.json" in first
+    assert missing.startswith("error: not measured: P1. The paper leaves no experiment out")
+    assert record_of(study, "A9").exists()
+    assert record_of(study, "F1").exists()
+    assert (study.path / "paper/ablation.tex").read_bytes() == paper
+
+
+def test_a_killed_job_is_run_again_and_nothing_else(study):
+    kept = forget(study, "A7")
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", TINY, "--", "A7"]
+    head = subprocess.Popen(command, cwd=study.path, start_new_session=True, stderr=subprocess.DEVNULL)
+    log = study.path / "logs/evaluate_sdtp"
+    before = time.time()
+    while not any(path.stat().st_mtime > before for path in log.glob("*.log")):
+        assert head.poll() is None
+        time.sleep(0.05)
+    os.killpg(head.pid, 9)
+    head.wait()
+    assert "Directory cannot be locked" in study.snakemake("A7").output
+    assert study.snakemake("--unlock").code == 0
+    recovered(study, kept)
