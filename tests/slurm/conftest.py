@@ -45,7 +45,11 @@ class Study(Checkout):
     def ask(self, *arguments: str) -> str:
         """Ask the study's command line."""
         command = [sys.executable, "-m", "ablations.study", *arguments, "--configfile", TINY, OVERLAY]
-        return subprocess.run(command, cwd=self.path, capture_output=True, text=True, check=True).stdout
+        environment = os.environ | {"PYTHONPATH": str(self.path / "src")}
+        done = subprocess.run(
+            command, cwd=self.path, env=environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout
 
     def record(self, experiment: str) -> Path:
         """Path of an experiment's record."""

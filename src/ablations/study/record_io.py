@@ -17,13 +17,10 @@ from ablations.study.errors import UserError
 from ablations.study.files import canonical_json, sha256_file, sha256_text, write_text
 from ablations.study.job import Run
 
-<<<<<<< HEAD
 Checked = TypeVar("Checked", bound=Contract)
 AnyRecord = TypeVar("AnyRecord", bound=Record[Any, Any, Any])
-=======
 # The last field of a record, as pydantic writes it.
 CHECKSUM = '"checksum": ""'
->>>>>>> fd159b7 (Slurm for real: jobs ask for what they need, ranks are tasks, jobs keep the configuration they were submitted with; GPUs are claimed; times of different devices are refused or marked; failures named in one line; records carry a checksum)
 
 
 def digests_of(run: Run) -> Digests:

@@ -130,6 +130,9 @@ def test_slurm_step_is_joined(monkeypatch, tmp_path):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     monkeypatch.setenv("SLURM_STEP_NODELIST", "node[03-04]")
+    monkeypatch.setenv("SLURM_STEP_NUM_NODES", "1")
+    assert described(2).rendezvous == "tcp://127.0.0.1:24567"
+    monkeypatch.setenv("SLURM_STEP_NUM_NODES", "2")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="set MASTER_ADDR"):
         described(2)

@@ -58,7 +58,7 @@ def _torchrun(variables: os._Environ) -> Described:
 
 
 def _slurm(variables: os._Environ) -> Described:
-    host = variables.get("MASTER_ADDR") or _first_host(variables["SLURM_STEP_NODELIST"])
+    host = variables.get("MASTER_ADDR") or _first_host(variables)
     # The same on all ranks and rarely in use: the usual choice is a port made of the job's number.
     port = variables.get("MASTER_PORT") or 20000 + int(variables["SLURM_JOB_ID"]) % 10000
     return Described(
@@ -68,9 +68,12 @@ def _slurm(variables: os._Environ) -> Described:
     )
 
 
-def _first_host(nodes: str) -> str:
-    """First host of a Slurm list such as ``node[03-04,07]``."""
-    command = ["scontrol", "show", "hostnames", nodes]
+def _first_host(variables: os._Environ) -> str:
+    """Host of rank 0: this one, or the first of a Slurm list such as ``node[03-04,07]``."""
+    if variables.get("SLURM_STEP_NUM_NODES") == "1":
+        # A node's name need not be one that resolves.
+        return "127.0.0.1"
+    command = ["scontrol", "show", "hostnames", variables["SLURM_STEP_NODELIST"]]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
