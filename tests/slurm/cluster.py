@@ -167,16 +167,17 @@ class Cluster:
         self._processes.append(process)
 
     def _stop(self) -> None:
-        if len(self._processes) == len(DAEMONS):
+        try:
             with contextlib.suppress(subprocess.CalledProcessError):
                 self.cancel()
-        for process in reversed(self._processes):
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        finally:
+            for process in reversed(self._processes):
+                process.terminate()
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
 
     def _ask(self, *command: str, check: bool = True) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=check).stdout
@@ -240,7 +241,9 @@ def _job(line: str) -> Job:
 
 
 def _mib(memory: str) -> int:
-    return round(float(memory[:-1]) * {"M": 1, "G": 1024}[memory[-1]])
+    # A job that asks for none has a bare 0.
+    unit = {"M": 1, "G": 1024}.get(memory[-1], 0)
+    return round(float(memory[:-1] or 0) * unit)
 
 
 def _minutes(limit: str) -> int:
