@@ -23,8 +23,8 @@ NOT_RUN = {
     "--tasks copa": "fetches the tasks from a hub",
 }
 
-# Studies that take from half an hour to days: planned, not run.
-LONG = re.compile(r"workflow/studies/(?!tiny|mine)\S+\.yaml")
+# Studies that take from half an hour to days, and what needs a cluster: planned, not run.
+LONG = re.compile(r"workflow/studies/(?!tiny|mine)\S+\.yaml|--profile slurm")
 
 
 @dataclass(frozen=True)
