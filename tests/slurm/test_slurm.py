@@ -39,10 +39,9 @@ def test_jobs_ran_under_slurm_with_what_they_asked_for(measured):
         assert job.exclusive == (job.rule in TIMED)
         assert job.cpus == (CPUS if job.exclusive else 1)
     memory = {job.rule: job.memory for job in jobs}
-    # The tiny model has less than a million parameters, 3 x 4 bytes each.
-    assert memory["reference"] == memory[EVALUATE] == memory["decode"]
-    assert 2048 < memory["reference"] < 2060
-    assert memory["evaluate_pipeline"] == 2 * memory["reference"]
+    # The tiny model holds a few MiB.
+    assert all(2048 < memory[rule] < 2100 for rule in ("reference", "saliency", EVALUATE, "decode"))
+    assert 2 * 2048 < memory["evaluate_pipeline"] < 2 * 2100
     assert memory["prepare_text"] == 2048
     assert (measured.study.path / "paper/ablation.tex").is_file()
 

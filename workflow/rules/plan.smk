@@ -19,8 +19,8 @@ for variable, folder in (
     )
 
 from ablations.study.errors import UserError
+from ablations.study.estimate.requests import Requests
 from ablations.study.planning import stages
-from ablations.study.planning.demand import memory_mib, minutes
 from ablations.study.planning.plan import Plan
 from ablations.study.planning.submitted import remember, require_planned
 from ablations.study.planning.stamps import write_stamps
@@ -34,6 +34,8 @@ try:
     if submitted:
         config = json.loads(Path(submitted).read_bytes())
     plan = Plan(config, Path(workflow.basedir))
+    models = Path(workflow.basedir, "workflow/plan/models.yaml")
+    requests = Requests(plan.config.resources, models)
     if submitted:
         require_planned(plan, sys.argv)
     else:
@@ -73,15 +75,13 @@ def job_gpus(wildcards):
 def job_memory(wildcards, attempt):
     """Memory of a job, MiB; a retry asks for more."""
     job, ranks = plan.jobs[wildcards.digest], plan.ranks(wildcards.digest)
-    return attempt * memory_mib(job, plan.config.resources, ranks)
+    return attempt * requests.memory_mib(job, ranks)
 
 
 def job_minutes(wildcards, attempt):
     """Time limit of a job, minutes; a retry asks for more."""
-    settings = plan.config.resources
-    return min(
-        settings.runtime, attempt * minutes(plan.jobs[wildcards.digest], settings)
-    )
+    asked = attempt * requests.minutes(plan.jobs[wildcards.digest])
+    return min(plan.config.resources.runtime, asked)
 
 
 def job_ranks(wildcards):

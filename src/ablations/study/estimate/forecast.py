@@ -1,6 +1,6 @@
 """A study on a device: memory and time of each experiment, and of what experiments share."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,9 @@ from pydantic import ValidationError
 
 from ablations.study.cli import one_line
 from ablations.study.errors import UserError
-from ablations.study.estimate.demand import Demand, demand
 from ablations.study.estimate.finished import finished
+from ablations.study.estimate.planned import job_demand
 from ablations.study.estimate.rates import AssumedRates, Devices, FittedRates, Rates
-from ablations.study.estimate.shapes import shape_of_job
 from ablations.study.planning.jobs import Job
 from ablations.study.planning.plan import Plan
 
@@ -78,20 +77,6 @@ def _forecast(job: Job, rates: Rates, known: Mapping[str, Any]) -> Forecast:
         memory=memory,
         fits=memory <= rates.room,
     )
-
-
-def job_demand(job: Job, known: Mapping[str, Any]) -> Demand:
-    """What a planned job needs."""
-    shapes = dict(_shapes(job, known))
-    return demand(job.spec, shapes, {name: needed.spec for name, needed in job.inputs.items()})
-
-
-def _shapes(job: Job, known: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    if job.stage.rule == "prepare_model":
-        yield "model", shape_of_job(job, known)
-    for name in ("model", "draft"):
-        if name in job.inputs:
-            yield name, shape_of_job(job.inputs[name], known)
 
 
 def _read(path: Path) -> Any:
