@@ -16,7 +16,7 @@ from tests.workflow.conftest import TINY, Checkout, Finished, clone
 
 OVERLAY = "tests/slurm/study.yaml"
 # A cluster's own settings are for jobs of hours.
-QUICK = ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "20"]
+QUICK = ["--slurm-init-seconds-before-status-checks", "5", "--latency-wait", "20"]
 # The tests' cluster keeps no accounts.
 QUICK += ["--slurm-status-command", "squeue"]
 

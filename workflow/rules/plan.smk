@@ -22,8 +22,8 @@ from ablations.study.errors import UserError
 from ablations.study.estimate.requests import Requests
 from ablations.study.planning import stages
 from ablations.study.planning.plan import Plan
-from ablations.study.planning.submitted import remember, require_planned
 from ablations.study.planning.stamps import write_stamps
+from ablations.study.planning.submitted import remember, require_planned
 
 # A job on a cluster parses this too. It is planned as it was submitted, whatever was edited since, and leaves
 # specs and stamps to the process that submitted it.
