@@ -30,7 +30,9 @@ def jobs(tmp_path, monkeypatch):
             update_config(raw, yaml.safe_load((ROOT / path).read_text()))
         if name:
             raw["models"]["tiny_llama"] = {"source": "pretrained", "name": name, "layers": 32}
-        return {job.stage.rule: job for job in Plan(raw, ROOT).jobs.values()}
+        found = {job.stage.rule: job for job in Plan(raw, ROOT).jobs.values()}
+        # The tiny study has a draft model too.
+        return {**found, "prepare_model": found["decode"].inputs["model"]}
 
     return planned
 
