@@ -19,6 +19,6 @@ rule rulegraph:
     shell:
         # In a folder without results, where no finished record hides what it was made from.
         "empty=$(mktemp -d) && trap 'rm -r \"$empty\"' EXIT"
-        ' && ln -s "$PWD"/config.yaml "$PWD"/texts "$PWD"/drafts "$empty"'
+        ' && for name in config.yaml texts drafts; do ln -s "$PWD/$name" "$empty"; done'
         ' && snakemake --directory "$empty" --rulegraph dot -- paper/ablation.tex 2> {log}'
         " | dot -Tsvg > {output}"
