@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -46,3 +47,12 @@ def test_another_number_of_layers(make_model: Callable[..., Path]) -> None:
     manifest.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"'layers' is 5 but the checkpoint has 2"):
         load_model(manifest, Compute(), CPU)
+
+
+def test_weights_that_outgrow_the_gpu(
+    make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told by the sizes alone, before weights are read."""
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=10_000))
+    with pytest.raises(UserError, match=r"do not fit the GPU's 0 GiB and are not spread over several"):
+        load_model(make_model(), Compute(), torch.device("cuda"))
