@@ -144,11 +144,12 @@ rule ablation_section:
 
 rule ablation_pdf:
     input:
-        section="paper/ablation.tex",
+        stamp=stages.PDF_STAMP,
+        section=stages.SECTION,
         main="paper/main.tex",
         references="paper/references.bib",
     output:
-        "paper/ablation.pdf",
+        stages.PDF,
     log:
         "logs/ablation_pdf.log",
     benchmark:
@@ -194,6 +195,7 @@ rule results_page:
 
 rule archive:
     input:
+        stamp=stages.ARCHIVE_STAMP,
         plan=stages.COLLECT_STAMP,
         summary=stages.SUMMARY,
     output:

@@ -1,0 +1,71 @@
+"""What a module of Python means, as a digest.
+
+Two versions of a module have the same digest when they differ in comments, docstrings, formatting or the
+order of imports alone. The walk over the syntax tree is our own, without positions and empty fields, so
+that it comes out the same on every supported version of Python.
+"""
+
+import ast
+from pathlib import Path
+
+from ablations.study.files import sha256_text
+
+SOURCE = Path(__file__).parents[2]
+"""Folder in which the package lies."""
+
+
+def module_source(name: str) -> str:
+    """Text of a module of this package, as its file is now.
+
+    Raises:
+        FileNotFoundError: there is no such module.
+    """
+    path = SOURCE.joinpath(*name.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return path.read_text(encoding="utf-8")
+
+
+def meaning(source: str) -> str:
+    """Digest of what `source` does: its syntax tree without positions, docstrings and import order.
+
+    Raises:
+        SyntaxError: `source` is not Python.
+    """
+    return sha256_text(_walk(ast.parse(source)))
+
+
+def _walk(node: object) -> str:
+    if isinstance(node, list):
+        return "[" + ",".join(_walk(item) for item in _statements(node)) + "]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = (
+        f"{name}={_walk(value)}"
+        for name, value in ast.iter_fields(node)
+        # `kind` tells u"" from "", `type_comment` is a comment.
+        if value is not None and value != [] and name not in ("kind", "type_comment", "ctx")
+    )
+    return f"{type(node).__name__}({','.join(fields)})"
+
+
+def _statements(nodes: list) -> list:
+    """A list of nodes without bare strings (docstrings), runs of imports sorted."""
+    kept = [node for node in nodes if not _is_bare_string(node)]
+    result: list = []
+    imports: list = []
+    for node in kept:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            node.names.sort(key=lambda alias: (alias.name, alias.asname or ""))
+            imports.append(node)
+            continue
+        result += [*sorted(imports, key=_walk), node]
+        imports = []
+    return result + sorted(imports, key=_walk)
+
+
+def _is_bare_string(node: object) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )

@@ -1,0 +1,1 @@
+"""Staleness by mutation: after one edit of a finished study, what would run against what should."""

@@ -1,0 +1,231 @@
+"""Mutations of the configuration that make something be measured again."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from tests.workflow.mutations.jobs import (
+    BENCHMARK,
+    BENCHMARK_TABLE,
+    CALIBRATION,
+    CHAT,
+    COSTS,
+    DECODING,
+    DECODINGS,
+    DISTILLED,
+    DRAFT_MODEL,
+    EVALUATIONS,
+    GRID_COSTS,
+    GRIDS,
+    HUMANEVAL,
+    HYBRID,
+    NGRAM,
+    PRUNER,
+    PYTHON,
+    REFERENCE,
+    RENDERING,
+    SALIENCY,
+    SCORER_OF,
+    SWEEPS,
+    TARGET,
+    TEACHER,
+    decode,
+    evaluate,
+    stale,
+)
+from tests.workflow.mutations.study import Mutation, Study
+
+
+def setting(key: str, value: Any, changed: Iterable[str], note: str = "") -> Mutation:
+    """A key that gets another value, and the jobs whose specs it enters."""
+    name = f"{key}: {value}" + (f" ({note})" if note else "")
+    return Mutation(name, lambda study: study.set(key, value), stale(changed))
+
+
+def arm(name: str, key: str, value: Any, *more: str) -> Mutation:
+    """A value of one SDTP ablation."""
+    return setting(f"sdtp.ablations.{name}.change.{key}", value, {*evaluate(name), *more})
+
+
+def drafting(name: str, key: str, value: Any, *more: str) -> Mutation:
+    """A value of one decoding ablation; the benchmark measures all of them."""
+    return setting(f"dynatree.ablations.{name}.{key}", value, {*decode(name), BENCHMARK, "collect", *more})
+
+
+def _and_compound(name: str, group: str, value: dict[str, Any]) -> Mutation:
+    def edit(study: Study) -> None:
+        study.set(f"dynatree.ablations.{name}.compound", True)
+        study.set(f"dynatree.ablations.{name}.change.{group}", value)
+
+    expected = stale({*decode(name), BENCHMARK})
+    return Mutation(f"dynatree.ablations.{name}.change.{group}: {value}", edit, expected)
+
+
+ARMS = [
+    arm("A1", "importance", "recent"),
+    arm("A1s", "importance", "recent"),
+    arm("A2", "importance", "recent"),
+    arm("M2", "importance", "recent"),
+    setting("sdtp.ablations.A3b.change.losses.lm", 0.5, {"evaluate A3b", "pruner 0.5/1/1"}),
+    setting("sdtp.ablations.A5.change.losses.ranking", 0.5, {"evaluate A5", "pruner 1/0/0.5"}),
+    arm("A6", "preserve.head", 1),
+    arm("A7", "schedule.keep_ratio", 0.55),
+    arm("A9", "schedule.keep_ratio", 0.85),
+    arm("B1", "schedule.layers", [3]),
+    # Layer 4 has no scorer of the baseline's: the arm gets saliency and a pruner of its own.
+    Mutation(
+        "sdtp.ablations.B1.change.schedule.layers: [4]",
+        lambda study: study.set("sdtp.ablations.B1.change.schedule.layers", [4]),
+        frozenset({SALIENCY, PRUNER, "evaluate B1"}) | RENDERING,
+    ),
+    arm("B2", "positions", "packed"),
+    arm("GB", "pipeline.ranks", 3),
+    arm("G0", "pipeline.ranks", 3),
+    Mutation(
+        "sdtp.ablations.P1.change.selection: threshold",
+        lambda study: study.set("sdtp.ablations.P1.change.selection", "threshold"),
+        stale({CALIBRATION}),
+    ),
+    drafting("F1", "budget", {"prompts": 1}),
+    drafting("F2", "change.shape.depth", 5),
+    drafting("F2b", "change.shape.depth", 8),
+    drafting("F2c", "change.shape.branching", 3),
+    drafting("F3", "budget.prompts", 1),
+    _and_compound("F4", "pruning", {"tau": 0.1}),
+    drafting("K2", "budget.prompts", 1),
+    drafting("K3", "change.shape.branching", 3),
+    drafting("D1", "change.shape.depth", 2),
+    drafting("E1", "change.shape.depth", 4),
+    drafting("E2", "change.adaptation.max_depth", 9),
+    drafting("E3", "change.adaptation.history.smoothing", 0.4),
+    drafting("O1", "change.shape.depth", 6, "costs 6x3"),
+    drafting("N1", "change.shape.depth", 5),
+    drafting("N2", "budget.prompts", 1),
+    drafting("N4", "change.shape.branching", 3),
+    _and_compound("PL", "pruning", {"tau": 0.1}),
+    _and_compound("NG", "pruning", {"tau": 0.1}),
+    _and_compound("N0", "pruning", {"tau": 0.1}),
+    _and_compound("N3", "pruning", {"tau": 0.1}),
+]
+"""The value of each ablation."""
+
+_WITHOUT_OWN_RATIO = set(EVALUATIONS) - evaluate("A7", "A9")
+_OWN_DEPTH = {"F1", "F2", "F2b", "D1", "E1", "E2", "E3", "O1", "N1"}
+_OWN_TAU = {"F1", "F2", "F2b", "F2c", "F3", "O1", "N1", "N2"}
+_DRAFTING = set(DECODINGS) - decode("F1")
+
+BASELINES = [
+    setting("sdtp.baseline.schedule.keep_ratio", 0.6, _WITHOUT_OWN_RATIO | {CALIBRATION}),
+    setting("sdtp.baseline.schedule.layers", [2, 4, 5], {SALIENCY, *SWEEPS} | EVALUATIONS - evaluate("B1")),
+    # Scorers are trained with the baseline's protection; A6 has its own, and its scorer is new all the same.
+    setting("sdtp.baseline.preserve.head", 3, set(SCORER_OF.values()) | EVALUATIONS),
+    setting("sdtp.baseline.positions", "packed", EVALUATIONS - evaluate("B2")),
+    setting("sdtp.baseline.saliency.measure", "abs", {SALIENCY, *evaluate("A1")}),
+    Mutation(
+        "sdtp.baseline.losses.mse: 0.5",
+        lambda study: study.set("sdtp.baseline.losses.mse", 0.5),
+        (stale({PRUNER, "pruner 0/1/1"}) - {PRUNER, "pruner 0/1/1"}) | {"pruner 1/0.5/1", "pruner 0/0.5/1"},
+    ),
+    setting(
+        "dynatree.baseline.shape.depth",
+        6,
+        decode(*{*DECODING} - _OWN_DEPTH) | {"costs 6x2", *GRIDS, BENCHMARK},
+    ),
+    setting(
+        "dynatree.baseline.pruning.tau",
+        0.1,
+        decode(*{*DECODING} - _OWN_TAU) | {"grid lengths", BENCHMARK},
+    ),
+    setting("dynatree.baseline.pruning.max_nodes", 128, _DRAFTING | {BENCHMARK}),
+    # F4 becomes what NG is already.
+    setting(
+        "dynatree.baseline.drafter",
+        "ngram",
+        decode(*HYBRID) - decode("F4") | {COSTS, GRID_COSTS, BENCHMARK},
+    ),
+]
+"""Component groups of the baselines, which every ablation starts from."""
+
+_ALL_PROMPTS = set(DECODINGS) - decode("F3", "N2")
+
+BUDGETS = [
+    setting("seed", 1, {PYTHON, HUMANEVAL, CHAT, "text written", "text chat-validation"}),
+    setting("models.tiny_llama.seed", 1, {TARGET}),
+    setting("models.tiny_draft.seed", 1, {DRAFT_MODEL}),
+    setting("texts.python.window", 5000, {PYTHON}),
+    setting("texts.chat.window", 20000, {CHAT}),
+    setting("sdtp.saliency.documents", 7, {SALIENCY}),
+    setting("sdtp.saliency.heldout_documents", 4, {SALIENCY}),
+    setting("sdtp.training.epochs", 2, SCORER_OF.values()),
+    setting("sdtp.training.width", 24, SCORER_OF.values()),
+    setting("sdtp.training.learning_rate", 0.003, SCORER_OF.values()),
+    setting("sdtp.evaluation.documents", 7, {REFERENCE}),
+    setting("sdtp.evaluation.prompt_tokens", 72, {REFERENCE, CALIBRATION}),
+    setting("sdtp.evaluation.timing.repeats", 3, EVALUATIONS),
+    setting("sdtp.evaluation.retrieval.keys", 2, {REFERENCE}),
+    setting("sdtp.evaluation.calibration_documents", 3, {CALIBRATION}),
+    setting("sdtp.evaluation.compute.threads", 2, {REFERENCE, CALIBRATION, *SWEEPS}),
+    setting("sdtp.sweep.repeats", 3, SWEEPS),
+    setting("sdtp.sweep.lengths", [64, 96, 128], {"sweep 128"}, "one more"),
+    setting("dynatree.decoding.new_tokens", 14, DECODINGS),
+    setting("dynatree.decoding.repeats", 2, DECODINGS),
+    setting("dynatree.decoding.warmup", 2, DECODINGS | {BENCHMARK}),
+    setting("dynatree.decoding.compute.threads", 2, DECODINGS | {COSTS, GRID_COSTS}),
+    # F3 and N2 decode two prompts of each kind at most, and the benchmark says itself how many.
+    setting("dynatree.prompts.code.count", 3, _ALL_PROMPTS | set(GRIDS)),
+    setting("dynatree.prompts.documentation.tokens", 40, DECODINGS | {*GRIDS, BENCHMARK}),
+    setting("dynatree.calibration.repeats", 3, {COSTS, GRID_COSTS}),
+    # Grids have a most of their own.
+    setting("dynatree.calibration.max_nodes", 10, {COSTS, "decode O1", BENCHMARK}),
+    setting("dynatree.grids.taus", [0.05, 0.3], {"grid trees"}),
+    setting("dynatree.grids.lengths", [8, 12], {"grid lengths"}),
+    setting("dynatree.benchmark.repeats", 2, {BENCHMARK}),
+    setting("dynatree.benchmark.transformers.HF-lookup.prompt_lookup_num_tokens", 4, {BENCHMARK}),
+    setting("dynatree.benchmark.best_of", ["F4"], {BENCHMARK_TABLE}),
+]
+"""What experiments share: seeds, models, texts, budgets."""
+
+_HYBRID_USERS = decode(*HYBRID) | {COSTS, GRID_COSTS, BENCHMARK}
+
+DRAFTERS = [
+    setting("dynatree.drafters.ngram.order", 3, {NGRAM}),
+    setting("dynatree.drafters.ngram.texts", ["python"], {NGRAM}),
+    setting("dynatree.drafters.ngram.context_weight", 32, _HYBRID_USERS | decode("NG")),
+    setting("dynatree.drafters.lookup.probability", 0.8, decode("PL") | {BENCHMARK}),
+    setting("dynatree.drafters.distilled.teacher.texts", 11, {TEACHER}),
+    setting("dynatree.drafters.distilled.distil.epochs", 2, {DISTILLED}),
+    setting("dynatree.drafters.hybrid.share", 0.6, _HYBRID_USERS),
+    setting("dynatree.drafters.neural.model", "tiny_llama", decode("N0") | {BENCHMARK}),
+]
+"""What drafts are made of."""
+
+_LEARNED_SEEDS = evaluate(*SCORER_OF, "A2")
+
+
+def _second_seed() -> frozenset[str]:
+    pruners = {f"{scorer} seed 1" for scorer in set(SCORER_OF.values())}
+    return stale(_LEARNED_SEEDS) | pruners | {CALIBRATION}
+
+
+ROWS = [
+    Mutation("sdtp.seeds: one more", lambda study: study.set("sdtp.seeds", [0, 1]), _second_seed()),
+    Mutation(
+        "a new ablation",
+        lambda study: study.settings(
+            lambda config: (
+                config["sdtp"]["only"].append("X6"),
+                config["sdtp"]["ablations"].update(
+                    X6={"title": "X", "section": "ratio", "change": {"schedule": {"keep_ratio": 0.6}}}
+                ),
+            )
+        ),
+        stale({"evaluate X6", "collect"}),
+    ),
+    Mutation(
+        "an ablation switched on",
+        lambda study: study.settings(lambda config: config["sdtp"]["only"].append("A8")),
+        stale({"evaluate A8", "collect"}),
+    ),
+]
+"""Experiments that were not there."""
+
+CONFIGURATION = [*ARMS, *BASELINES, *BUDGETS, *DRAFTERS, *ROWS]

@@ -1,0 +1,321 @@
+"""Mutations of what is no source: templates, pins, texts, artefacts, times, Snakemake's notes, rules."""
+
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.workflow.mutations.closure import jobs_that_compute_with
+from tests.workflow.mutations.jobs import (
+    BENCHMARK,
+    BENCHMARK_TABLE,
+    CALIBRATION,
+    CHAT,
+    CHAT_VALIDATION,
+    COSTS,
+    DISTILLED,
+    NGRAM,
+    PRUNER,
+    PYTHON,
+    REFERENCE,
+    RENDERING,
+    SALIENCY,
+    TARGET,
+    TEACHER,
+    WRITTEN,
+    decode,
+    evaluate,
+    stale,
+)
+from tests.workflow.mutations.naming import job_name
+from tests.workflow.mutations.study import Mutation, Study
+
+_ONCE_MORE = RENDERING | {BENCHMARK_TABLE, "written"}
+"""What may run once more where neither times nor Snakemake's notes say that it is fresh."""
+
+
+def _template(name: str, *rules: str) -> Mutation:
+    """A template with one more line, and the rules that render with it."""
+    # What tables and numbers become is part of the section.
+    return Mutation(
+        f"template {name}",
+        lambda study: study.append(f"paper/templates/{name}", "\n%# a word more\n"),
+        stale(rules),
+    )
+
+
+TEMPLATES = [
+    _template("ablation.tex.j2", "section"),
+    _template("setup.tex.j2", "section"),
+    _template("floats/bound.tex.j2", "section"),
+    _template("prose.tex.j2", "section"),
+    _template("sdtp_matrix.tex.j2", "tables"),
+    _template("decoding_part.tex.j2", "tables"),
+    _template("preamble.tex.j2", "tables"),
+    _template("longtable.tex.j2", "tables"),
+    _template("numbers.tex.j2", "numbers"),
+    _template("page/results.html.j2", "page"),
+    _template("page/results.css", "page"),
+]
+
+
+def _pin(name: str, *imports: str) -> Mutation:
+    """Another version of a library, and the jobs whose modules import it."""
+
+    def edit(study: Study) -> None:
+        path = study.path / "constraints.txt"
+        lines = path.read_text().splitlines()
+        (place,) = [index for index, line in enumerate(lines) if line.startswith(f"{name}==")]
+        lines[place] += ".1"
+        path.write_text("\n".join([*lines, ""]))
+
+    return Mutation(f"pin of {name}", edit, stale(set().union(*map(jobs_that_compute_with, imports))))
+
+
+PINS = [
+    _pin("torch", "torch"),
+    _pin("transformers", "transformers"),
+    # Models and tokenizers reach it through transformers.
+    _pin("tokenizers", "transformers"),
+    _pin("numpy", "numpy"),
+    _pin("scipy", "scipy"),
+    _pin("pandas", "pandas"),
+    _pin("seaborn", "seaborn"),
+    _pin("matplotlib", "matplotlib"),
+    _pin("Jinja2", "jinja2"),
+    _pin("pytest"),
+    _pin("tqdm"),
+    Mutation("comments in constraints.txt", lambda study: study.append("constraints.txt", "# a comment\n")),
+    Mutation(
+        "lines of constraints.txt in reverse order",
+        lambda study: _write_lines(study.path / "constraints.txt", reversed),
+    ),
+]
+
+
+def _write_lines(path: Path, order: Callable[[list[str]], object]) -> None:
+    path.write_text("\n".join([*order(path.read_text().splitlines()), ""]))
+
+
+def _same_bytes(file: str) -> Mutation:
+    def edit(study: Study) -> None:
+        content = (study.path / file).read_bytes()
+        (study.path / file).unlink()
+        (study.path / file).write_bytes(content)
+
+    return Mutation(f"{file} replaced by identical bytes", edit)
+
+
+def _other_bytes(file: str, *readers: str) -> Mutation:
+    return Mutation(
+        f"{file} with one document more",
+        lambda study: study.append(file, '{"text": "One more document."}\n'),
+        stale(readers),
+    )
+
+
+TEXTS = [
+    _same_bytes("texts/chat.jsonl"),
+    _other_bytes("texts/chat.jsonl", CHAT),
+    _other_bytes("texts/chat-validation.jsonl", CHAT_VALIDATION),
+    _other_bytes("texts/written.jsonl", WRITTEN),
+    _same_bytes("drafts/smollm2-135m-instruct.safetensors"),
+]
+
+
+def _made_by(study: Study, job: str) -> Path:
+    """Manifest of the artefact that a job made."""
+    for message, kind in _ARTEFACTS.items():
+        for manifest in (study.path / f"results/{kind}").glob("*/manifest.json"):
+            if job_name(study.path, f"{message} {manifest.parent.name}") == job:
+                return manifest
+    raise AssertionError(f"{job} has made nothing")
+
+
+_ARTEFACTS = {
+    "Preparing checkpoint": "model",
+    "Preparing text": "text",
+    "Extracting saliency": "saliency",
+    "Training pruner": "pruner",
+    "Evaluating the unpruned model": "reference",
+    "Calibrating selection rule": "calibration",
+    "Counting n-grams": "ngram",
+    "Letting the target write text to distil a draft from": "teacher",
+    "Distilling draft": "draft",
+    "Measuring costs of drafting and verifying": "costs",
+}
+
+
+def _largest(manifest: Path) -> Path:
+    files = [path for path in manifest.parent.rglob("*") if path.is_file() and path != manifest]
+    return max(files, key=lambda path: path.stat().st_size)
+
+
+def _flip(path: Path) -> None:
+    """Change one byte of a file, and neither its size nor its time by much."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _damaged(job: str) -> Mutation:
+    return Mutation(
+        f"a byte changed in the artefact of '{job}'",
+        lambda study: _flip(_largest(_made_by(study, job))),
+        frozenset({job}),
+    )
+
+
+def _damaged_and_needed(study: Study) -> None:
+    _flip(_largest(_made_by(study, PRUNER)))
+    study.set("sdtp.ablations.A7.change.schedule.keep_ratio", 0.55)
+
+
+ARTEFACTS = [
+    *(
+        _damaged(job)
+        for job in (
+            *(TARGET, PYTHON, SALIENCY, PRUNER, REFERENCE, CALIBRATION),
+            *(NGRAM, TEACHER, DISTILLED, COSTS),
+        )
+    ),
+    Mutation(
+        "a file of an artefact deleted",
+        lambda study: _largest(_made_by(study, NGRAM)).unlink(),
+        frozenset({NGRAM}),
+    ),
+    Mutation(
+        "a manifest cut in the middle",
+        lambda study: os.truncate(_made_by(study, NGRAM), 100),
+        frozenset({NGRAM}),
+    ),
+    Mutation(
+        "a damaged artefact and a new experiment that reads it",
+        _damaged_and_needed,
+        stale({*evaluate("A7")}) | {PRUNER},
+    ),
+    Mutation("an artefact deleted", lambda study: shutil.rmtree(_made_by(study, PRUNER).parent)),
+    Mutation(
+        "all artefacts deleted",
+        lambda study: [shutil.rmtree(study.path / "results" / kind) for kind in _ARTEFACTS.values()],
+    ),
+    Mutation("records of an experiment deleted", lambda study: _forget(study, "A9"), stale(evaluate("A9"))),
+    Mutation(
+        "records of a decoding experiment deleted", lambda study: _forget(study, "D1"), stale(decode("D1"))
+    ),
+    Mutation(
+        "the benchmark's record deleted",
+        lambda study: [
+            path.unlink()
+            for path in (study.path / "results/benchmark").glob("*.json")
+            if path.stem != "decoding"
+        ],
+        stale({BENCHMARK}),
+    ),
+    Mutation(
+        "a table deleted",
+        lambda study: (study.path / "paper/tables/decoding.tex").unlink(),
+        frozenset({"tables", "section"}),
+    ),
+    Mutation(
+        "a figure deleted",
+        lambda study: (study.path / "paper/figures/forward.pdf").unlink(),
+        frozenset({"figures", "section"}),
+    ),
+    Mutation("the summary deleted", lambda study: (study.path / "results/summary.json").unlink(), RENDERING),
+    Mutation(
+        "logs and benchmarks deleted",
+        lambda study: [shutil.rmtree(study.path / folder) for folder in ("logs", "benchmarks")],
+    ),
+]
+"""What was built: damaged, lost."""
+
+
+def _forget(study: Study, label: str) -> None:
+    for path in (study.path / "results/record").glob("*.json"):
+        if f'"label": "{label}"' in path.read_text():
+            path.unlink()
+
+
+def _files(study: Study) -> list[Path]:
+    return sorted(path for path in study.path.rglob("*") if path.is_file() and ".snakemake" not in path.parts)
+
+
+def _touch_all(study: Study) -> None:
+    for path in _files(study):
+        path.touch()
+
+
+def _scramble_times(study: Study) -> None:
+    files = _files(study)
+    random.Random(0).shuffle(files)
+    for index, path in enumerate(files):
+        os.utime(path, (1_700_000_000 + index, 1_700_000_000 + index))
+
+
+def _without_notes(study: Study) -> None:
+    shutil.rmtree(study.path / ".snakemake")
+
+
+def _fresh_clone(study: Study, *kept: str) -> None:
+    """The repository's own files and some of what was built, all of it with new times."""
+    built = ("results", "logs", "benchmarks", "paper/tables", "paper/figures")
+    built += ("paper/ablation.tex", "paper/numbers.tex", "paper/provenance.json", "paper/results.html")
+    _without_notes(study)
+    for name in built:
+        path = study.path / name
+        if name not in kept and path.exists():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    _touch_all(study)
+
+
+TIMES = [
+    Mutation("everything touched", _touch_all, allowed=_ONCE_MORE),
+    Mutation("times scrambled", _scramble_times, allowed=_ONCE_MORE),
+    Mutation(".snakemake deleted", _without_notes),
+    Mutation(
+        ".snakemake deleted and times scrambled",
+        lambda study: (_without_notes(study), _scramble_times(study)),
+        allowed=_ONCE_MORE,
+    ),
+    Mutation(
+        "a fresh clone with results/ copied in",
+        lambda study: _fresh_clone(study, "results"),
+        RENDERING - {"collect", "archive"},
+        allowed=_ONCE_MORE,
+    ),
+    Mutation(
+        "a fresh clone with results/record copied in",
+        lambda study: (
+            [
+                shutil.rmtree(path)
+                for path in (study.path / "results").iterdir()
+                if path.is_dir() and path.name not in ("record", "sweep", "grid", "benchmark", "written")
+            ],
+            _fresh_clone(study, "results"),
+        ),
+        RENDERING - {"collect", "archive"},
+        allowed=_ONCE_MORE,
+    ),
+]
+
+
+def _rule(file: str, old: str, new: str) -> Mutation:
+    return Mutation(f"{file}: {old} -> {new}", lambda study: study.replace(file, old, new))
+
+
+RULES = [
+    _rule("workflow/rules/sdtp.smk", '"logs/evaluate_sdtp/{digest}.log"', '"logs/other/{digest}.log"'),
+    _rule(
+        "workflow/rules/dynatree.smk", '"benchmarks/decode/{digest}.tsv"', '"benchmarks/other/{digest}.tsv"'
+    ),
+    _rule("workflow/rules/dynatree.smk", "threads: job_threads", "threads: 1"),
+    _rule("workflow/rules/sdtp.smk", "timer=1", "timer=1, disk_mb=10"),
+    _rule("workflow/rules/sdtp.smk", '"../../envs/measure.yaml"', '"../../envs/paper.yaml"'),
+    Mutation("comments in a rule file", lambda study: study.append("workflow/rules/sdtp.smk", "\n# why\n")),
+    Mutation("envs/measure.yaml edited", lambda study: study.append("envs/measure.yaml", "# a comment\n")),
+    Mutation("README.md edited", lambda study: study.append("README.md", "One more sentence.\n")),
+]
+
+FILES = [*TEMPLATES, *PINS, *TEXTS, *ARTEFACTS, *TIMES, *RULES]

@@ -1,0 +1,51 @@
+"""Exactly the stale jobs: what Snakemake would run after one edit of the finished tiny study."""
+
+import pytest
+
+from tests.workflow.mutations.catalogue import MUTATIONS
+from tests.workflow.mutations.dryrun import EVERYTHING, PAPER
+from tests.workflow.mutations.study import Mutation, try_mutation
+from tests.workflow.mutations.table import as_markdown, totals
+
+QUICK = (
+    "sdtp.ablations.B1.change.schedule.layers: [4]",
+    "sdtp.saliency.documents: 7",
+    "dynatree.drafters.hybrid.share: 0.6",
+    "an SDTP ablation renamed",
+    "keys of config.yaml in another order",
+    "a value changed and changed back",
+    "pin of torch",
+    "pin of seaborn",
+    "template floats/bound.tex.j2",
+    "texts/chat.jsonl with one document more",
+    "a byte changed in the artefact of 'pruner 1/1/1'",
+    "everything touched",
+    ".snakemake deleted",
+    "imports of every module in reverse order",
+    "logic of lm/cache.py",
+)
+BY_NAME = {mutation.name: mutation for mutation in MUTATIONS}
+
+
+def test_names_are_unique():
+    assert len(BY_NAME) == len(MUTATIONS)
+    assert len(MUTATIONS) >= 60
+
+
+@pytest.mark.parametrize("mutation", [BY_NAME[name] for name in QUICK], ids=lambda mutation: mutation.name)
+def test_exactly_the_stale_jobs_run(finished, tmp_path, mutation: Mutation):
+    verdict = try_mutation(finished.path, mutation, tmp_path / "study", PAPER)
+    assert verdict.actual - mutation.allowed == verdict.expected - mutation.allowed
+    assert not verdict.missed
+
+
+@pytest.mark.long
+def test_every_mutation(finished, tmp_path):
+    done = finished.copy(tmp_path / "finished").snakemake(*EVERYTHING)
+    assert done.code == 0, done.output
+    verdicts = [
+        try_mutation(tmp_path / "finished", mutation, tmp_path / "study", EVERYTHING)
+        for mutation in MUTATIONS
+    ]
+    wrong = [verdict for verdict in verdicts if verdict.missed or verdict.needless]
+    assert not wrong, as_markdown(wrong) + "\n" + totals(verdicts)
