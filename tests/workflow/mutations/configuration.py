@@ -165,7 +165,7 @@ BUDGETS = [
     setting("sdtp.evaluation.calibration_documents", 3, {CALIBRATION}),
     setting("sdtp.evaluation.compute.threads", 2, {REFERENCE, CALIBRATION, *SWEEPS}),
     setting("sdtp.sweep.repeats", 3, SWEEPS),
-    setting("sdtp.sweep.lengths", [64, 96, 128], {"sweep 128"}, "one more"),
+    setting("sdtp.sweep.lengths", [64, 96, 128], {"sweep 128", "collect"}, "one more"),
     setting("dynatree.decoding.new_tokens", 14, DECODINGS),
     setting("dynatree.decoding.repeats", 2, DECODINGS),
     setting("dynatree.decoding.warmup", 2, DECODINGS | {BENCHMARK}),

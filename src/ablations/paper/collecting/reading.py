@@ -1,0 +1,57 @@
+"""Records read one experiment at a time: what they come to is kept, their samples are not."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from ablations.paper.collecting.decoding import decoding_result
+from ablations.paper.collecting.naming import naming
+from ablations.paper.collecting.ranking import scorer_of
+from ablations.paper.collecting.sdtp import sdtp_result
+from ablations.paper.results.decoding import DecodingResult
+from ablations.paper.results.sdtp import SdtpResult
+from ablations.study.arms import Arm, DecodeRecord, SdtpRecord, read_arm
+from ablations.study.contracts.paper import Experiment, PaperSettings
+
+
+class Measured(NamedTuple):
+    """The experiments of a study by id, and the results of those that ran to the end."""
+
+    arms: dict[str, Arm]
+    """Light: records have their first sample alone, and one arm of each scorer has its rankings."""
+    sdtp: dict[str, SdtpResult]
+    decoding: dict[str, DecodingResult]
+
+
+def read_all(experiments: Iterable[Experiment], settings: PaperSettings) -> Measured:
+    """Read the records of every experiment; memory grows with their number, not with their samples.
+
+    Raises:
+        UserError: a record is damaged, is of another method, or has no or repeated documents.
+    """
+    found = Measured({}, {}, {})
+    scorers: set[str] = set()
+    for item in tqdm(list(experiments), desc="records", mininterval=2):
+        with naming(item):
+            arm = read_arm(item)
+            if arm.status == "ok" and item.method == "sdtp":
+                found.sdtp[item.id] = sdtp_result(arm, settings)
+            elif arm.status == "ok":
+                found.decoding[item.id] = decoding_result(arm, settings)
+        scorer = scorer_of(arm)
+        records = tuple(_light(record, scorer not in scorers) for record in arm.records)
+        found.arms[item.id] = arm._replace(records=records)
+        if scorer is not None:
+            scorers.add(scorer)
+    return found
+
+
+def _light(record: SdtpRecord | DecodeRecord, rankings: bool) -> SdtpRecord | DecodeRecord:
+    """A record with its first sample alone and, unless `rankings`, the ranking of one window."""
+    light = {"samples": record.samples[:1]}
+    training = getattr(record.totals, "training", None)
+    if training is not None and not rankings:
+        one = {name: getattr(training, name)[:1] for name in ("ranking", "ranking_untrained")}
+        light["totals"] = record.totals.model_copy(update={"training": training.model_copy(update=one)})
+    return record.model_copy(update=light)
