@@ -60,7 +60,7 @@ def wrong(raw: Any) -> bool:
     if not SCHEMA.is_valid(raw) or [*unwritable(raw)]:
         return True
     return any(
-        not CHANGES[method].is_valid(merged(raw[method]["baseline"], ablation["change"]))
+        not CHANGES[method].is_valid(merged(raw[method].get("baseline", {}), ablation["change"]))
         for method in CHANGES
         for ablation in raw[method]["ablations"].values()
     )

@@ -73,7 +73,8 @@ def _(spec: BenchmarkSpec, shapes: Shapes, inputs: Inputs) -> Demand:
         plain = _autoregressive(shapes["model"], dtype, tokens, spec.new_tokens)
         for arm in spec.arms.values():
             runs = min(count, arm.prompts or count) * spec.repeats
-            work += _arm(arm, shapes, dtype, tokens, spec.new_tokens) * runs
+            own = {role: shapes[name] for role, name in arm.inputs.items() if name in shapes}
+            work += _arm(arm, {**shapes, **own}, dtype, tokens, spec.new_tokens) * runs
         work += plain * (library * count * spec.repeats)
     memory = _decoding_memory(spec, shapes, spec.compute, list(spec.arms.values()))
     return Demand(_all_loaded(shapes, spec.compute) + work, memory)

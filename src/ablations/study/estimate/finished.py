@@ -86,9 +86,9 @@ def _finished(stage: stages.Stage, path: Path) -> Finished | None:
         return None
     try:
         shapes: dict[str, ModelShape] = {
-            name: shape_of_folder(Path(file.inputs[name]).parent)
-            for name in ("model", "draft")
-            if name in file.inputs
+            name: shape_of_folder(Path(needed).parent)
+            for name, needed in file.inputs.items()
+            if Path(needed) == stages.PREPARE_MODEL.path(Path(needed).parent.name)
         }
         if stage == stages.PREPARE_MODEL:
             shapes = {"model": shape_of_folder(stage.path(path.stem).parent)}

@@ -26,6 +26,6 @@ def job_demand(job: Job, known: Mapping[str, Any]) -> Demand:
 def _shapes(job: Job, known: Mapping[str, Any]) -> Iterator[tuple[str, ModelShape]]:
     if job.stage.rule == "prepare_model":
         yield "model", shape_of_job(job, known)
-    for name in ("model", "draft"):
-        if name in job.inputs:
-            yield name, shape_of_job(job.inputs[name], known)
+    for name, needed in job.inputs.items():
+        if needed.stage.rule == "prepare_model":
+            yield name, shape_of_job(needed, known)

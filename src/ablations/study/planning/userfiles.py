@@ -17,7 +17,11 @@ def content_hash(path: Path, key: str) -> str:
     Raises:
         UserError: nothing is there, or the folder is empty.
     """
-    if path.is_file():
+    try:
+        is_file = path.is_file()
+    except OSError as error:
+        raise UserError(f"{key}: {str(path)!r}: {error.strerror}; correct the path") from None
+    if is_file:
         files = {path.name: path}
     elif path.is_dir():
         files = {str(file.relative_to(path)): file for file in sorted(path.rglob("*")) if file.is_file()}
