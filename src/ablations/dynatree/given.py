@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from transformers import AutoConfig
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from ablations.lm.document import DOCUMENTS, Document
 from ablations.study.artefact import Manifest
@@ -51,7 +52,10 @@ def checkpoint(path: Path, option: str, folder: Path) -> Path:
         (folder / file.name).symlink_to(file.resolve())
     hashes = {file.name: sha256_file(file) for file in files}
     # The files lie where they are and are not checked again.
-    facts = {"layers": AutoConfig.from_pretrained(path, local_files_only=True).num_hidden_layers}
+    config = AutoConfig.from_pretrained(path, local_files_only=True)
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(config)
+    facts = {"layers": config.num_hidden_layers, "parameters": empty.num_parameters()}
     return _manifest(folder, {"folder": str(path)}, facts, sha256_text(canonical_json(hashes)))
 
 
