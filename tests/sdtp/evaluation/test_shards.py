@@ -10,7 +10,7 @@ from ablations.sdtp.evaluation.shards import Shard, join
 from ablations.study.contracts.sdtp import EvaluateSpec
 from ablations.study.errors import UserError
 from ablations.study.job import Run, read_job
-from ablations.study.record_io import read_record, read_rows
+from ablations.study.record_io import read_record, read_rows, write_record
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_share_of_something_else_is_refused(shared):
     run, _, paths = shared()
     other = read_record(paths[1], SdtpRecord)
     digests = other.digests.model_copy(update={"job": "another"})
-    paths[1].write_text(other.model_copy(update={"digests": digests}).model_dump_json())
+    write_record(paths[1], other.model_copy(update={"digests": digests}))
     with pytest.raises(UserError, match=r"2-of-3\.json: a share of another experiment"):
         join(run, paths)
     assert not run.out.exists()
