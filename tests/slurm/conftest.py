@@ -1,6 +1,7 @@
 """A small study through a real Slurm."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -83,11 +84,14 @@ def cluster() -> Iterator[Cluster]:
         pytest.fail(f"{missing[0]} is not installed; apt-get install {PACKAGES}", pytrace=False)
     if os.getuid() != 0:
         pytest.fail("Slurm needs root; run these tests in a container", pytrace=False)
+    # Whoever ends the tests does not leave daemons behind.
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated"))
     # A socket's path may have 107 characters; pytest's own folders are longer.
     with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
         Path(folder).chmod(0o755)
         with Cluster(Path(folder)).running() as running:
             yield running
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")
