@@ -46,7 +46,13 @@ class Study:
         path.write_text(yaml.safe_dump(config, sort_keys=False))
 
     def set(self, key: str, value: Any) -> None:
-        """Give a key of the configuration, with dots, a value in the overlay, which wins."""
+        """Give a key of the configuration, with dots, a value in the overlay, which wins.
+
+        An ablation is edited where it stands: one that an overlay names comes before all others.
+        """
+        method, group, name, *_ = [*key.split("."), "", ""]
+        overlay = yaml.safe_load((self.path / TINY).read_text())
+        here = group != "ablations" or name in overlay[method]["ablations"]
 
         def edit(config: dict[str, Any]) -> None:
             *parents, last = key.split(".")
@@ -55,7 +61,7 @@ class Study:
             assert config.get(last) != value, f"{key} is {value!r} already"
             config[last] = value
 
-        self.settings(edit)
+        self.settings(edit, TINY if here else "config.yaml")
 
 
 @dataclass(frozen=True)
