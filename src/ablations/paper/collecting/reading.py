@@ -19,7 +19,7 @@ class Measured(NamedTuple):
     """The experiments of a study by id, and the results of those that ran to the end."""
 
     arms: dict[str, Arm]
-    """Light: records have their first sample alone, and one arm of each scorer has its rankings."""
+    """Light: a record has one of its samples, and one arm of each scorer the rankings of all windows."""
     sdtp: dict[str, SdtpResult]
     decoding: dict[str, DecodingResult]
 
@@ -48,8 +48,9 @@ def read_all(experiments: Iterable[Experiment], settings: PaperSettings) -> Meas
 
 
 def _light(record: SdtpRecord | DecodeRecord, rankings: bool) -> SdtpRecord | DecodeRecord:
-    """A record with its first sample alone and, unless `rankings`, the ranking of one window."""
-    light = {"samples": record.samples[:1]}
+    """A record with one sample, timed if there is one, and, unless `rankings`, the ranking of one window."""
+    timed = tuple(sample for sample in record.samples if sample.pairs)
+    light = {"samples": (timed or record.samples)[:1]}
     training = getattr(record.totals, "training", None)
     if training is not None and not rankings:
         one = {name: getattr(training, name)[:1] for name in ("ranking", "ranking_untrained")}
