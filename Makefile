@@ -35,7 +35,7 @@ archive: $(READY) ## all that the paper is made of in one file, results/archive.
 	$(BIN)/snakemake --cores 1 results/archive.tar.gz
 
 test: $(TEST_READY) ## units, properties and the tiny study through Snakemake (under 10 minutes)
-	$(BIN)/python -m pytest -m 'not full and not long'
+	$(BIN)/python -m pytest -m 'not full and not long' $(PYTEST_FLAGS)
 
 test-full: $(TEST_READY) ## what CI runs: `test` plus TeX, browser and Slurm
 	$(BIN)/python -m pytest -m 'not long'
@@ -43,9 +43,10 @@ test-full: $(TEST_READY) ## what CI runs: `test` plus TeX, browser and Slurm
 test-long: $(TEST_READY) ## hours; run by hand
 	$(BIN)/python -m pytest
 
-lint: $(TEST_READY) ## ruff, snakefmt, snakemake --lint, import contract
+lint: $(TEST_READY) ## ruff, mypy, snakefmt, snakemake --lint, import contract
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint
 	$(BIN)/lint-imports

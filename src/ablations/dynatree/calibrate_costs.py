@@ -73,7 +73,7 @@ def measure_verify(target: LayeredLM, ids: Tensor, counts: list[int], repeats: i
     seconds: dict[int, list[float]] = {rows: [] for rows in counts}
     for repeat in tqdm(range(repeats + 1), desc="verify costs", mininterval=2):
         for rows in counts:
-            _, elapsed = stopwatch(target.device, lambda size=rows: verify(size))
+            _, elapsed = stopwatch(target.device, lambda size=rows: verify(size))  # type: ignore[misc]
             cache.truncate(prefix)
             if repeat:
                 seconds[rows].append(elapsed)

@@ -154,4 +154,4 @@ def frequent_tokens(counts: Tensor, size: int) -> Tensor:
 
 
 def _layer_config(**sizes: int) -> LlamaConfig:
-    return LlamaConfig(**sizes, rms_norm_eps=EPSILON, attn_implementation="sdpa")
+    return LlamaConfig(**sizes, rms_norm_eps=EPSILON, attn_implementation="sdpa")  # type: ignore[call-arg]

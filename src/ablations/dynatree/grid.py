@@ -46,7 +46,7 @@ def sample(known: Known, draft: Draft, tokens: int, costs: Costs) -> GridSample:
     """Replay one prompt up to `tokens` tokens; the drafter of `draft` is a `MeteredDrafter`."""
     window, greedy, states = known
     greedy = greedy[:tokens]
-    draft.drafter.levels.clear()
+    draft.drafter.levels.clear()  # type: ignore[attr-defined]
     rounds = list(replay(draft, window.ids.tolist(), greedy, states))
     sizes = [found.size for found in rounds]
     return GridSample(
@@ -57,7 +57,7 @@ def sample(known: Known, draft: Draft, tokens: int, costs: Costs) -> GridSample:
         rounds=len(rounds),
         accepted=sum(found.accepted for found in rounds),
         drafted=sum(sizes) - len(sizes),
-        seconds=price(costs, sizes, draft.drafter.levels),
+        seconds=price(costs, sizes, draft.drafter.levels),  # type: ignore[attr-defined]
         reference_seconds=price(costs, [1] * (len(greedy) - 1), []),
     )
 

@@ -32,7 +32,7 @@ def written_texts(model: Path, teacher: Path) -> list[str]:
     made = load_file(folder / TEACHER_FILE)
     rows = zip(*(made[name].long().tolist() for name in ("ids", "starts", "ends")), strict=True)
     return [
-        tokenizer.decode(ids[start:end], skip_special_tokens=True)
+        tokenizer.decode(ids[start:end], skip_special_tokens=True)  # type: ignore[misc]
         for ids, start, end in tqdm(rows, desc="decode", total=len(made["ids"]), mininterval=2)
     ]
 

@@ -81,5 +81,5 @@ def configure(compute: Compute, device: torch.device | None = None) -> torch.dev
     # Operators without a deterministic form only warn: they are no reason to end a measurement.
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Filling fresh memory would be timed together with the work that overwrites it.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return pick_device() if device is None else device

@@ -62,7 +62,7 @@ class Rates:
             low=None if found.low is None else math.exp(found.low),
             high=None if found.high is None else math.exp(found.high),
             prompts=found.n,
-            kinds=np.exp(differences.groupby(level="kind", sort=False).mean()).to_dict(),
+            kinds=differences.groupby(level="kind", sort=False).mean().map(math.exp).to_dict(),
         )
 
     def fastest(self, arms: Iterable[str], versus: str) -> str:
@@ -159,7 +159,7 @@ def _split(runs: Iterable[ArmRun]) -> TimeSplit:
         }
         for run in runs
     ).sum()
-    return TimeSplit(**(parts / parts.sum()).to_dict())
+    return TimeSplit.model_validate((parts / parts.sum()).to_dict())
 
 
 def _families(spec: BenchmarkSpec) -> dict[str, Family]:
@@ -167,7 +167,7 @@ def _families(spec: BenchmarkSpec) -> dict[str, Family]:
     own: dict[str, Family] = {
         name: "drafting" if arm.drafter else "autoregressive" for name, arm in spec.arms.items()
     }
-    ran: Mapping[str, Family] = {
+    ran: dict[str, Family] = {
         name: "transformers"
         for name, setting in spec.transformers.items()
         if spec.assistant is not None or not isinstance(setting, TransformersAssisted)

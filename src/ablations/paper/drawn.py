@@ -1,6 +1,9 @@
 """Records that each figure is drawn from, for the comment that stands above it."""
 
 from ablations.paper.results.files import RecordFile
+from ablations.paper.results.grid import GridResult
+from ablations.paper.results.models import SaliencyMap
+from ablations.paper.results.sdtp import SweepResult
 from ablations.paper.summary import Row, Summary
 from ablations.paper.tables import backward_rows, decoding_rows, drafting_rows, pipeline_rows, sdtp_rows
 
@@ -9,7 +12,7 @@ _SECTIONS = {"keep_ratio": ("ratio",), "living": ("ratio", "layers"), "losses": 
 
 def drawn_from(summary: Summary, name: str) -> list[tuple[str, RecordFile]]:
     """Files of the figures that the float called `name` has, each with the experiment it belongs to."""
-    points = {
+    points: dict[str, tuple[SweepResult | GridResult | SaliencyMap, ...]] = {
         "sweep": summary.sweeps,
         "bound": summary.sweeps,
         "grid": summary.tree_grid,

@@ -101,9 +101,15 @@ def _prompts(arm: Arm) -> dict[str, Any]:
     samples = [sample for record in arm.records for sample in record.samples]
     if arm.experiment.method == "sdtp":
         columns = ["document", "NLL", "unpruned", "difference", "agreement", "prefill speed-up"]
-        return {"columns": columns, "rows": [_pruned(sample) for sample in samples]}
+        return {
+            "columns": columns,
+            "rows": [_pruned(sample) for sample in samples if isinstance(sample, SdtpSample)],
+        }
     columns = ["kind", "prompt", "tokens", "speed-up", "tokens per forward", "exact", "repeated 4-grams"]
-    return {"columns": columns, "rows": [_decoded(sample) for sample in samples]}
+    return {
+        "columns": columns,
+        "rows": [_decoded(sample) for sample in samples if isinstance(sample, DecodeSample)],
+    }
 
 
 def _pruned(sample: SdtpSample) -> list[str | float | None]:

@@ -152,8 +152,8 @@ class Summary(Contract):
             found |= {name: device for name, device in places if device != usual}
         return found
 
-    def row(self, name: str) -> Row | None:
-        """The experiment called `name`; None where the study does not have it."""
+    def row(self, name: str | None) -> Row | None:
+        """The experiment called `name`; None where the study does not have it, or for null."""
         return next((row for row in self.rows if row.id == name), None)
 
     def comparison(self, arm: str, versus: str | None, measure: Measure) -> Comparison | None:

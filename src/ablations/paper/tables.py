@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from ablations.paper.published import beside, read_published
 from ablations.paper.rendering import render
@@ -94,7 +95,7 @@ def write_tables(summary: Summary, templates: Path, folder: Path) -> None:
     further, drafting = further_rows(summary), drafting_rows(summary)
     deepest = max((len(row.decoding.depths) for row in drafting if row.decoding is not None), default=0)
     published = read_published(templates)
-    contexts = {
+    contexts: dict[str, dict[str, Any]] = {
         "sdtp_matrix.tex": {"rows": main_rows(summary), "further": further},
         "sdtp_matrix_column.tex": {"rows": main_rows(summary), "further": further},
         "sdtp_further.tex": {"rows": further},

@@ -29,8 +29,8 @@ def threats(summary: Summary) -> dict[str, Any]:
 
 def _detectable(comparisons: Iterable[Comparison], measure: str) -> dict[str, Any] | None:
     """Median and largest minimum detectable effect on a measure; None where none is defined."""
-    found = [item for item in comparisons if item.measure == measure and item.mde is not None]
+    found = [(item.mde, item) for item in comparisons if item.measure == measure and item.mde is not None]
     if not found:
         return None
-    worst = max(found, key=lambda item: item.mde)
-    return {"median": float(np.median([item.mde for item in found])), "worst": worst, "count": len(found)}
+    _, worst = max(found, key=lambda pair: pair[0])
+    return {"median": float(np.median([mde for mde, _ in found])), "worst": worst, "count": len(found)}

@@ -156,8 +156,8 @@ def _compare(arguments: argparse.Namespace) -> None:
         print(compare_studies(one, other))
         return
     plan = Plan(_configuration(arguments.configfile), Path())
-    experiments = [plan.row(name).experiment for name in (arguments.one, arguments.other)]
-    print(compare_experiments(*experiments, plan.config.paper))
+    first, second = (plan.row(name).experiment for name in (arguments.one, arguments.other))
+    print(compare_experiments(first, second, plan.config.paper))
 
 
 def _schema(_: argparse.Namespace) -> None:

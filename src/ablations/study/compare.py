@@ -38,7 +38,8 @@ def compare_experiments(one: Experiment, other: Experiment, settings: PaperSetti
     """
     if one.method != other.method:
         raise UserError(f"{one.id} is of {one.method}, {other.id} of {other.method}; compare like with like")
-    arms = [_measured(experiment) for experiment in (one, other)]
+    first, second = _measured(one), _measured(other)
+    arms = [first, second]
     names = [one.id, other.id]
     specs = [_flat(arm.record.spec.model_dump(mode="json")) for arm in arms]
     rows = {
@@ -47,7 +48,7 @@ def compare_experiments(one: Experiment, other: Experiment, settings: PaperSetti
         if specs[0].get(key) != specs[1].get(key)
     }
     for measure in MEASURES:
-        if cells := _cells(measure, *arms, settings):
+        if cells := _cells(measure, first, second, settings):
             rows[f"{measure} ({_unit(measure)})"] = cells
     for name in ("device", "git_commit", "measured_at"):
         rows[name] = [str(getattr(arm.record.environment, name)) for arm in arms] + [""]
@@ -65,9 +66,8 @@ def compare_studies(one: Path, other: Path) -> str:
     arms = [_arms(plan, folder) for plan, folder in zip(plans, (one, other), strict=True)]
     rows = {}
     for name in dict.fromkeys([*arms[0], *arms[1]]):
-        pair = [found.get(name) for found in arms]
         for measure in MEASURES:
-            if cells := _cells(measure, *pair, plans[0].settings):
+            if cells := _cells(measure, arms[0].get(name), arms[1].get(name), plans[0].settings):
                 rows[f"{name} {measure} ({_unit(measure)})"] = cells
     columns = [str(one), str(other), "first against second"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).to_string()
@@ -90,16 +90,17 @@ def _measured(experiment: Experiment) -> Arm:
 
 def _cells(measure: Measure, one: Arm | None, other: Arm | None, settings: PaperSettings) -> list[str] | None:
     """Both results and their paired difference; None where neither has any."""
-    values = [arm.values.get(measure) if arm else None for arm in (one, other)]
-    if values[0] is None and values[1] is None:
+    own, others = (arm.values.get(measure) if arm else None for arm in (one, other))
+    if own is None and others is None:
         return None
     chosen = resampling(settings)
-    cells = [NOTHING if series is None else _text(estimate(series, chosen), measure) for series in values]
-    if values[0] is None or values[1] is None:
+    shown = (own, others)
+    cells = [NOTHING if series is None else _text(estimate(series, chosen), measure) for series in shown]
+    if one is None or other is None or own is None or others is None:
         return [*cells, NOTHING]
     if measure == "speed" and not comparable(one, other):
         return [*cells, f"not compared: {one.device} and {other.device}"]
-    found = compare(*values, chosen, names=(one.experiment.id, other.experiment.id), measure=measure)
+    found = compare(own, others, chosen, names=(one.experiment.id, other.experiment.id), measure=measure)
     if found is None:
         return [*cells, "no document in common"]
     return [*cells, f"{_text(found.estimate, measure)} p={found.p:.2g} n={found.estimate.n}"]

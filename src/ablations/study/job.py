@@ -84,7 +84,7 @@ def read_job(path: Path, spec_type: type[Spec]) -> JobFile[Spec]:
         UserError: the file is missing or not a spec of this kind.
     """
     try:
-        return JobFile[spec_type].model_validate_json(path.read_bytes())
+        return JobFile[spec_type].model_validate_json(path.read_bytes())  # type: ignore[valid-type]
     except FileNotFoundError:
         raise UserError(f"{path}: no such spec; `snakemake -n` writes the specs of a study") from None
     except ValidationError as error:

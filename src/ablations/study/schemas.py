@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from ablations.study.config import StudyConfig
 from ablations.study.contracts.dynatree import DecodeSample, DecodeSpec, DecodeTotals
 from ablations.study.contracts.grid import Grid
@@ -10,7 +12,7 @@ from ablations.study.contracts.record import Record
 from ablations.study.contracts.sdtp import EvaluateSpec, SdtpSample, SdtpTotals, Sweep
 from ablations.study.files import write_text_if_changed
 
-SCHEMAS = {
+SCHEMAS: dict[str, type[BaseModel]] = {
     "config.schema.json": StudyConfig,
     "sdtp-record.schema.json": Record[EvaluateSpec, SdtpSample, SdtpTotals],
     "sdtp-sweep.schema.json": Sweep,

@@ -123,10 +123,10 @@ def estimate(values: pd.Series, resampling: Resampling) -> Estimate:
         return Estimate(value=mean, low=mean, high=mean, n=len(data), sd=0.0)
     if len(data) < T_BELOW:
         half = stats.t.ppf(1 - resampling.alpha / 2, len(data) - 1) * deviation / math.sqrt(len(data))
-        low, high = mean - float(half), mean + float(half)
+        ends: tuple[float | None, float | None] = mean - float(half), mean + float(half)
     else:
-        low, high = _bca((data,), _mean, resampling)
-    return Estimate(value=mean, low=low, high=high, n=len(data), sd=deviation)
+        ends = _bca((data,), _mean, resampling)
+    return Estimate(value=mean, low=ends[0], high=ends[1], n=len(data), sd=deviation)
 
 
 def mean_of_kinds(values: pd.Series, alpha: float) -> Estimate:

@@ -23,6 +23,7 @@ from ablations.study.contracts.lm import ModelSource, TextSource, WheelModel, Wh
 from ablations.study.errors import UserError
 
 Baseline = TypeVar("Baseline", bound=Contract)
+AnyAblation = TypeVar("AnyAblation", bound=Ablation)
 
 BASELINE = "baseline"
 
@@ -139,7 +140,7 @@ def _check_drafter(key: str, drafter: Drafter, config: StudyConfig) -> None:
                 _known(f"{key}.{kind}", [getattr(drafter, kind)], fitting, where)
 
 
-def selected(ablations: Mapping[str, Ablation], only: Iterable[str] | None) -> dict[str, Ablation]:
+def selected(ablations: Mapping[str, AnyAblation], only: Iterable[str] | None) -> dict[str, AnyAblation]:
     """The ablations to run, in the order of the configuration."""
     wanted = set(ablations if only is None else only)
     return {name: ablation for name, ablation in ablations.items() if name in wanted}

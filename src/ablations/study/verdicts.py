@@ -126,7 +126,7 @@ def judge_experiment(
             foreseen = level in ("crash", "unstable")
             verdict, reason = "supported" if foreseen else "not_tested", "crashed"
         elif aspect == "less_traffic":
-            verdict, reason = _judge_traffic(traffic.get(experiment.id), traffic.get(against))
+            verdict, reason = _judge_traffic(traffic.get(experiment.id), traffic.get(against or ""))
         elif aspect == "quality" and exact is not None:
             verdict, reason = _judge_exactness(level, exact)
         else:

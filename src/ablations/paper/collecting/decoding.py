@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import zip_longest
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from ablations.study.statistics import Estimate, estimate, log_speedup
 
 def decoding_result(arm: Arm, settings: PaperSettings) -> DecodingResult:
     """Result of a decoding configuration that ran to the end."""
-    record: DecodeRecord = arm.record
+    record = cast(DecodeRecord, arm.record)
     samples = list(record.samples)
     values = arm.values["speed"]
     autoregressive = record.spec.drafter is None

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
@@ -28,7 +29,7 @@ def model_facts(manifests: Mapping[str, str]) -> dict[str, ModelFacts]:
         if not Path(path).is_file():
             continue
         manifest = read_contract(Path(path), Manifest)
-        source = manifest.spec["model"]
+        source: Any = manifest.spec["model"]
         random, quantised = source["source"] == "random", str(source.get("file", "")).endswith(".gguf")
         found[role] = ModelFacts(
             parameters=manifest.facts["parameters"],
@@ -47,15 +48,16 @@ def saliency_map(path: str | None) -> SaliencyMap | None:
     if path is None or not Path(path).is_file():
         return None
     folder, manifest = open_artefact(Path(path))
+    spec: dict[str, Any] = manifest.spec
     table = load_file(folder / "saliency.safetensors")
     saliency = np.abs(table["saliency"][table["heldout"]].astype(np.float64))
-    prompt = saliency[:, :, : saliency.shape[2] - manifest.spec["continuation_tokens"]]
+    prompt = saliency[:, :, : saliency.shape[2] - spec["continuation_tokens"]]
     documents = np.array(manifest.facts["documents"])[table["heldout"]]
     shares = np.apply_along_axis(salient_share, 2, prompt)
     return SaliencyMap(
         file=RecordFile(path=path, sha256=sha256_file(Path(path)), digest=manifest.digests.job),
         document=str(documents[0]),
-        layers=tuple(manifest.spec["layers"]),
+        layers=tuple(spec["layers"]),
         tokens=tuple(tuple((stats.rankdata(row) / len(row)).tolist()) for row in prompt[0]),
         windows=len(prompt),
         salient=tuple(shares.mean(axis=0).tolist()),

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pydantic import ValidationError
+
 from ablations.study.cli import one_line
 from ablations.study.contracts.paper import Experiment
 from ablations.study.errors import UserError
@@ -19,7 +21,7 @@ def naming(*experiments: Experiment) -> Iterator[None]:
         yield
     except (ValueError, ArithmeticError) as error:
         paths = ", ".join(path for item in experiments for path in item.records)
-        why = one_line(error) if hasattr(error, "error_count") else str(error)
+        why = one_line(error) if isinstance(error, ValidationError) else str(error)
         raise UserError(
             f"{paths}: no result can be computed ({why}); delete it and run snakemake again"
         ) from None

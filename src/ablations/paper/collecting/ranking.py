@@ -54,10 +54,13 @@ def _training(arm: Arm) -> Training | None:
 def _ranking(users: list[Arm], baseline: Arm | None, settings: PaperSettings) -> ScorerRanking:
     arm, how = users[0], resampling(settings)
     name, training = arm.experiment.id, _training(arm)
+    assert training is not None
+    other = _training(baseline) if baseline is not None and baseline is not arm else None
     trained = {measure: _per_window(arm, "ranking", measure) for measure in MEASURES}
     untrained = {measure: _per_window(arm, "ranking_untrained", measure) for measure in MEASURES}
-    effect, removed = None, ()
-    if baseline is not None and baseline is not arm and _comparable(training, _training(baseline)):
+    effect: Comparison | None = None
+    removed: tuple[str, ...] = ()
+    if baseline is not None and other is not None and _comparable(training, other):
         effect = compare(
             trained["spearman"],
             _per_window(baseline, "ranking", "spearman"),
@@ -65,7 +68,7 @@ def _ranking(users: list[Arm], baseline: Arm | None, settings: PaperSettings) ->
             names=(name, baseline.experiment.id),
             measure="ranking",
         )
-        weights = (item.pruner.losses.model_dump() for item in (_training(baseline), training))
+        weights = (item.pruner.losses.model_dump() for item in (other, training))
         before, after = weights
         removed = tuple(loss for loss in before if before[loss] and not after[loss])
     gain = compare(

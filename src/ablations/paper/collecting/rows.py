@@ -44,7 +44,7 @@ def make_rows(
         parts = judge_experiment(
             experiment,
             arm.status,
-            lambda against, measure, name=name: comparisons.get((name, against, measure)),
+            lambda against, measure, name=name: comparisons.get((name, against, measure)),  # type: ignore[misc]
             settings.thresholds,
             exact=None if result is None else result.matched + result.tied == result.prompts,
             traffic=sent,

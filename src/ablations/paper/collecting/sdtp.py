@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from ablations.study.statistics import Estimate, estimate
 
 def sdtp_result(arm: Arm, settings: PaperSettings) -> SdtpResult:
     """Result of a pruning configuration all of whose seeds ran to the end."""
-    records: tuple[SdtpRecord, ...] = arm.records
+    records = cast(tuple[SdtpRecord, ...], arm.records)
     samples = [sample for record in records for sample in record.samples]
     totals = [record.totals for record in records]
     timed = timed_samples(records)
@@ -66,7 +67,7 @@ def sdtp_protocol(arms: Mapping[str, Arm]) -> SdtpProtocol | None:
     arm = first_arm(arms, "sdtp", "baseline")
     if arm is None:
         return None
-    record: SdtpRecord = arm.record
+    record = cast(SdtpRecord, arm.record)
     spec, totals, timing = record.spec, record.totals, record.spec.timing
     return SdtpProtocol(
         documents=spec.windows.documents,

@@ -82,6 +82,7 @@ def bound_figure(summary: Summary) -> Figure:
 
 
 def _over(speedup: Estimate, ideal: float) -> Estimate:
+    ends = {"value": speedup.value, "low": speedup.low, "high": speedup.high}
     return speedup.model_copy(
-        update={"value": speedup.value - ideal, "low": speedup.low - ideal, "high": speedup.high - ideal}
+        update={name: None if end is None else end - ideal for name, end in ends.items()}
     )

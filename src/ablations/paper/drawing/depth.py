@@ -59,7 +59,7 @@ def _draw(axes: Axes, lines: Sequence[Line]) -> None:
             label=name,
         )
     axes.set_xlabel("Depth")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     if lines:
         axes.legend(frameon=False, loc="lower right")
     else:

@@ -41,7 +41,7 @@ def grid_figure(summary: Summary) -> Figure:
         chosen = [
             (point.tau, point)
             for point in trees
-            if (point.shape.depth, point.shape.branching) == (depth, branching)
+            if point.tau is not None and (point.shape.depth, point.shape.branching) == (depth, branching)
         ]
         _curve(right, chosen, place, f"B = {branching}")
     right.set_xlabel(f"Threshold of trees (D = {depth})" if trees else "Threshold of trees")
@@ -51,7 +51,7 @@ def grid_figure(summary: Summary) -> Figure:
             say_missing(axes)
     if trees:
         right.set_xscale("log")
-        taus = sorted({point.tau for point in trees})
+        taus = sorted({point.tau for point in trees if point.tau is not None})
         right.set_xticks(taus, [f"{tau:g}" for tau in taus], rotation=90)
         right.minorticks_off()
         figure.legend(frameon=False, loc="outside upper center", ncols=3)
@@ -137,14 +137,13 @@ def _usual_depth(summary: Summary, depths: Iterable[int]) -> int | None:
 def _curve(axes: Axes, points: list[tuple[float, GridResult]], place: int, label: str | None) -> None:
     colour = style.PALETTE[place]
     places = [where for where, _ in points]
-    for end in ("low", "high"):
-        if any(getattr(point.speedup, end) is None for _, point in points):
-            break
-    else:
+    lows = [point.speedup.low for _, point in points]
+    highs = [point.speedup.high for _, point in points]
+    if None not in (*lows, *highs):
         axes.fill_between(
             places,
-            [math.exp(point.speedup.low) for _, point in points],
-            [math.exp(point.speedup.high) for _, point in points],
+            [math.exp(low) for low in lows if low is not None],
+            [math.exp(high) for high in highs if high is not None],
             color=colour,
             alpha=0.15,
             linewidth=0,

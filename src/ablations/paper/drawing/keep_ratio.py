@@ -47,6 +47,7 @@ def keep_ratio_figure(summary: Summary) -> Figure:
     sns.lineplot(data=table, x="speed", y="nll", ax=axes, color=style.BLUE, sort=False, zorder=1)
     for row in rows:
         speed, quality = row.sdtp.speedup, row.sdtp.quality
+        assert speed is not None
         axes.errorbar(
             math.exp(speed.value),
             quality.value,

@@ -53,7 +53,7 @@ def _draw(axes: Axes, lines: Sequence[tuple[Row, str]], title: str) -> None:
             color=style.PALETTE[place],
             label=name,
         )
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     if lines:
         axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=2, handlelength=1.6)
     else:

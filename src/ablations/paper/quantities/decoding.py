@@ -69,7 +69,10 @@ GRID = (
 def decoding_quantities(row: Row) -> Iterator[Quantity]:
     """Numbers of a decoding configuration that ran: over all prompts, then by kind (`F4.code.speedup`)."""
     result = row.decoding
-    for prefix, measures in [(row.id, result), *((f"{row.id}.{kind.kind}", kind) for kind in result.kinds)]:
+    assert result is not None
+    kinds = ((f"{row.id}.{kind.kind}", kind) for kind in result.kinds)
+    both: list[tuple[str, DecodingMeasures]] = [(row.id, result), *kinds]
+    for prefix, measures in both:
         yield from quantities(prefix, MEASURES, measures, row.files)
         if not result.autoregressive:
             yield from quantities(prefix, DRAFTING, measures, row.files)

@@ -65,8 +65,9 @@ def quantity(
 ) -> Quantity:
     """A quantity called `prefix` and its own name."""
     found = given if isinstance(given, Estimate) else None
-    value = found.value if found else float(given)
-    shown = found if measured.interval else None
+    value = given.value if isinstance(given, Estimate) else float(given)
+    interval = measured.interval
+    shown = found if interval else None
     return Quantity(
         name=f"{prefix}.{measured.name}",
         measure=measured.name,
@@ -77,7 +78,7 @@ def quantity(
         high=shown.high if shown else None,
         n=found.n if found else None,
         text=measured.form(value),
-        interval=measured.interval(shown) if shown and shown.low is not None else None,
+        interval=interval(shown) if interval and shown and shown.low is not None else None,
         files=tuple(files),
         versus=tuple(versus),
     )

@@ -67,8 +67,11 @@ def _start(work: Work, run: Run[EvaluateSpec], ranks: int) -> None:
         folder = Path(name)
         arguments = (work, ranks, claimed, folder, run.job.model_dump_json(), run.out, run.label)
         try:
-            multiprocessing.spawn(_rank, arguments, nprocs=ranks)
-        except (multiprocessing.ProcessExitedException, multiprocessing.ProcessRaisedException) as error:
+            multiprocessing.spawn(_rank, arguments, nprocs=ranks)  # type: ignore[attr-defined]
+        except (
+            multiprocessing.ProcessExitedException,  # type: ignore[attr-defined]
+            multiprocessing.ProcessRaisedException,  # type: ignore[attr-defined]
+        ) as error:
             if (folder / "error").is_file():
                 raise UserError((folder / "error").read_text(encoding="utf-8")) from None
             raise UserError(f"rank {error.error_index}: {str(error).splitlines()[0]}") from None

@@ -1,6 +1,7 @@
 """What the decoding jobs need; what drafts will bring is assumed."""
 
 from dataclasses import replace
+from typing import cast
 
 from ablations.study.contracts.benchmark import BenchmarkSpec
 from ablations.study.contracts.dynatree import (
@@ -40,7 +41,7 @@ def _(spec: TeacherSpec, shapes: Shapes, inputs: Inputs) -> Demand:
 
 @demand.register
 def _(spec: DistilSpec, shapes: Shapes, inputs: Inputs) -> Demand:
-    model, teacher = shapes["model"], inputs["teacher"]
+    model, teacher = shapes["model"], cast(TeacherSpec, inputs["teacher"])
     tokens = teacher.prompt_tokens + teacher.new_tokens
     draft = model.matrices / model.layers + spec.vocabulary * model.hidden
     sequences = (teacher.texts + teacher.questions) * spec.epochs

@@ -1,5 +1,7 @@
 """What the SDTP jobs need."""
 
+from typing import cast
+
 from ablations.study.contracts.sdtp import (
     CalibrationSpec,
     EvaluateSpec,
@@ -38,7 +40,8 @@ def _(spec: SaliencySpec, shapes: Shapes, inputs: Inputs) -> Demand:
 
 @demand.register
 def _(spec: PrunerSpec, shapes: Shapes, inputs: Inputs) -> Demand:
-    model, dtype, table = shapes["model"], spec.compute.dtype, inputs["saliency"]
+    model, dtype = shapes["model"], spec.compute.dtype
+    table = cast(SaliencySpec, inputs["saliency"])
     first, last = spec.layers[0], spec.layers[-1]
     tokens, continuation = table.tokens, table.continuation_tokens
     up_to_last = forward(model, [tokens] * last, 0)

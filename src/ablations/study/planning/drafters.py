@@ -8,6 +8,7 @@ from ablations.study.contracts.dynatree import (
     DistilledDraftSpec,
     Drafter,
     DraftSpec,
+    HybridDrafter,
     HybridDraftSpec,
     NeuralDrafter,
     NeuralDraftSpec,
@@ -71,8 +72,9 @@ class DrafterPlanner:
                 return NgramDraftSpec(context_weight=settings.context_weight), self._ngram(settings)
             case DistilledDrafter():
                 return DistilledDraftSpec(), self._distilled(name)
-            case _:
+            case HybridDrafter():
                 ngram = self._drafters[settings.ngram]
+                assert isinstance(ngram, NgramDrafter)
                 spec = HybridDraftSpec(
                     share=settings.share, sure=settings.sure, context_weight=ngram.context_weight
                 )

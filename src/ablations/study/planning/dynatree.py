@@ -80,9 +80,9 @@ class DynatreePlanner:
     def _decode(self, components: DynatreeBaseline, budget: DecodingBudget | None, key: str) -> Job:
         config = self._config
         inputs = {"model": self._target}
-        drafts = components.drafter is not None
         drafter = None
-        if drafts:
+        drafts = components.drafter is not None
+        if components.drafter is not None:
             drafter, extra = self._drafters.drafter(components.drafter, key)
             inputs |= extra
             if isinstance(components.adaptation, CostAwareTree):

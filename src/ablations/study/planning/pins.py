@@ -27,7 +27,7 @@ class Pins:
             lines = path.read_text(encoding="utf-8").splitlines()
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}; it pins the versions a study computes with") from None
-        versions = {}
+        versions: dict[str, str] = {}
         for number, line in enumerate(lines, start=1):
             text = line.split("#")[0].strip()
             if not text:
