@@ -49,6 +49,8 @@ rule records:
         plan.records,
 
 
+refuse_taken_names(rules)
+
 for row in plan.rows:
 
     rule:

@@ -18,7 +18,7 @@ PAGES = [
 NOT_RUN = {
     "make": "installs from a package index; the recipes are printed, and continuous integration runs them",
     "pip": "installs from a package index",
-    "pre-commit": "writes into .git of the developer's clone",
+    "-m tests.workflow": "tests of their own, which run for many minutes",
     "srun": "needs Slurm",
     "--tasks copa": "fetches the tasks from a hub",
 }
@@ -59,8 +59,8 @@ def runnable(command: str, study: Checkout) -> list[str]:
     words = shlex.split(_with_digests(command, study))
     program, words = words[0].removeprefix(".venv/bin/"), words[1:]
     if program == "snakemake":
-        if LONG.search(command) and "--dry-run" not in words:
-            words.append("--dry-run")
+        if LONG.search(command) and not {"--dry-run", "--unlock"} & {*words}:
+            words.insert(0, "--dry-run")
         return [sys.executable, "-m", "snakemake", *_laid_over(words, LONG.search(command) is None)]
     if program == "torchrun":
         return [sys.executable, "-m", "torch.distributed.run", *words]

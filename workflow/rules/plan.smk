@@ -150,6 +150,16 @@ def shown(path):
     )
 
 
+def refuse_taken_names(rules):
+    """Experiments are targets by their ids; one that is called like a rule would be two things."""
+    for row in plan.rows:
+        if row.experiment.id in vars(rules):
+            place = f"{row.experiment.method}.ablations.{row.experiment.id}"
+            sys.exit(
+                f"error: {place}: this id is the name of a rule of the workflow; choose another"
+            )
+
+
 def say_where():
     """After a run: where the results are, and which hypotheses held if the summary is of these records."""
     needed = [Path(stages.COLLECT_STAMP), *plan.records]

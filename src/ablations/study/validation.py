@@ -74,8 +74,9 @@ def load_study(raw: Mapping[str, Any]) -> StudyConfig:
         _known(f"dynatree.calibration.prompts.{name}.text", [prompts.text], config.texts, "texts")
     for name, drafter in config.dynatree.drafters.items():
         _check_drafter(f"dynatree.drafters.{name}", drafter, config)
-    if BASELINE in config.sdtp.ablations:
-        raise UserError(f"sdtp.ablations.{BASELINE}: this id is the baseline's own; choose another")
+    for method, ablations in (("sdtp", config.sdtp.ablations), ("dynatree", config.dynatree.ablations)):
+        if BASELINE in ablations:
+            raise UserError(f"{method}.ablations.{BASELINE}: this id is the baseline's own; choose another")
     _check_references("sdtp", config.sdtp.ablations, config.sdtp.only, [BASELINE])
     _check_references("dynatree", config.dynatree.ablations, config.dynatree.only, [])
     shared = set(config.sdtp.ablations) & set(config.dynatree.ablations)

@@ -4,7 +4,7 @@ import json
 from functools import cached_property
 from pathlib import Path
 
-from ablations.study.contracts.benchmark import BenchmarkPlan, BenchmarkSpec
+from ablations.study.contracts.benchmark import BenchmarkPlan
 from ablations.study.contracts.paper import PaperPlan
 from ablations.study.errors import UserError
 from ablations.study.files import sha256_text, write_text, write_text_if_changed
