@@ -28,11 +28,12 @@ class Checkout:
     path: Path
 
     def snakemake(self, *arguments: str, study: str = TINY) -> Finished:
-        """Run snakemake with one core on the tiny study."""
-        command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", study, "--", *arguments]
+        """Run snakemake on the tiny study, whose times nobody reads: timed jobs start side by side."""
         flags = [argument for argument in arguments if argument.startswith("-")]
         targets = [argument for argument in arguments if not argument.startswith("-")]
-        command[-len(arguments) - 1 :] = [*flags, "--", *targets]
+        side_by_side = ["--cores", "2", "--resources", "timer=2"]
+        command = [sys.executable, "-m", "snakemake", *side_by_side]
+        command += ["--configfile", study, *flags, "--", *targets]
         done = subprocess.run(
             command, cwd=self.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
         )
@@ -45,13 +46,16 @@ class Checkout:
         lines = done.output.splitlines()
         return sorted(line.split(": ", 1)[1] for line in lines if line.startswith("Job ") and ": " in line)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment in which the code of this copy runs, not that which is installed."""
+        return {**os.environ, "PYTHONPATH": str(self.path / "src")}
+
     def ask(self, *arguments: str) -> str:
         """What `python -m ablations.study` says of the tiny study."""
         command = [sys.executable, "-m", "ablations.study", *arguments, "--configfile", TINY]
-        # The code of this copy answers, not that which is installed.
-        environment = {**os.environ, "PYTHONPATH": str(self.path / "src")}
         done = subprocess.run(
-            command, cwd=self.path, env=environment, capture_output=True, text=True, check=False
+            command, cwd=self.path, env=self.environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -84,6 +88,8 @@ def clone(path: Path) -> Checkout:
             continue
         target = path / name
         target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_symlink():
+            target.unlink()
         shutil.copy2(source, target, follow_symlinks=False)
     return Checkout(path)
 
@@ -101,3 +107,11 @@ def finished(tmp_path_factory) -> Checkout:
 def study(finished, tmp_path) -> Checkout:
     """A copy of the finished tiny study, free to edit."""
     return finished.copy(tmp_path / "study")
+
+
+def spoil(file: Path) -> None:
+    """Change a file's last byte behind the back of the planner, which knows it by size and time."""
+    state = file.stat()
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))

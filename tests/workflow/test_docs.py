@@ -1,7 +1,6 @@
 """Every command that the documentation shows is run, every edit made, every link and message looked up."""
 
 import ast
-import os
 import re
 import subprocess
 
@@ -15,9 +14,8 @@ MADE_BEFORE = {"docs/paper.md": ["results/archive.tar.gz", "paper/ablation.pdf"]
 
 
 def run(command: list[str], study: Checkout) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(study.path / "src")}
     return subprocess.run(
-        command, cwd=study.path, env=environment, capture_output=True, text=True, check=False
+        command, cwd=study.path, env=study.environment, capture_output=True, text=True, check=False
     )
 
 

@@ -8,7 +8,9 @@ from tests.workflow.conftest import TINY, Checkout
 
 def ask(study: Checkout, *arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "ablations.study", *arguments, "--configfile", TINY]
-    return subprocess.run(command, cwd=study.path, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=study.path, env=study.environment, capture_output=True, text=True, check=False
+    )
 
 
 def states(study: Checkout) -> dict[str, str]:

@@ -25,6 +25,7 @@ from ablations.study.planning.damage import find_damage, note_damage
 from ablations.study.planning.plan import Plan
 from ablations.study.planning.stamps import write_stamps
 from ablations.study.planning.submitted import require_planned
+from ablations.study.planning.writable import require_writable
 
 # A job that a scheduler runs reads this file again: it is told the configuration that it was planned with, and
 # leaves specs, stamps and artefacts to the process that planned it.
@@ -38,6 +39,7 @@ try:
     models = Path(workflow.basedir, "workflow/plan/models.yaml")
     requests = Requests(plan.config.resources, models)
     if workflow.is_main_process:
+        require_writable(plan.jobs.values())
         os.environ[PLANNED_WITH] = str(plan.write_config().absolute())
         plan.write_specs()
         write_stamps(plan, Path(workflow.basedir))

@@ -140,7 +140,7 @@ class Summary(Contract):
     @property
     def elsewhere(self) -> dict[str, str]:
         """Devices of the experiments that ran on another one than most of their method, by id."""
-        found = {}
+        found: dict[str, str] = {}
         for method in dict.fromkeys(machine.method for machine in self.machines):
             places = [
                 (name, machine.device)

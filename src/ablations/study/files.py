@@ -15,19 +15,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends well.
 
     A kill at any moment leaves the old file or the new one, never a half-written one.
+
+    Raises:
+        OSError: the disk is full or read-only, say; it names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(descriptor)
-    temporary = Path(name)
+    prefix = f".{path.name}."
+    temporary = None
     try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
+        os.close(descriptor)
+        temporary = Path(name)
         yield temporary
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         make_readable(temporary)
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is None or Path(error.filename).name.startswith(prefix):
+            error.filename = str(path)
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def make_readable(path: Path) -> None:

@@ -14,7 +14,7 @@ from ablations.study.cli import one_line
 from ablations.study.contracts.base import Contract
 from ablations.study.contracts.record import Digests, Environment, Record, SideFile
 from ablations.study.errors import UserError
-from ablations.study.files import canonical_json, sha256_file, sha256_text, write_text
+from ablations.study.files import atomic_path, canonical_json, sha256_file, sha256_text, write_text
 from ablations.study.job import Run
 
 Checked = TypeVar("Checked", bound=Contract)
@@ -60,14 +60,18 @@ def write_record(path: Path, record: Record, side_rows: list[dict] | None = None
     Raises:
         pydantic.ValidationError: the record breaks its contract (a NaN, say); nothing is written.
     """
+    side, rows = path.with_suffix(".rows.jsonl"), ""
     if side_rows is not None:
-        side = path.with_suffix(".rows.jsonl")
-        write_text(side, "".join(canonical_json(row) + "\n" for row in side_rows))
-        record = record.model_copy(update={"side": SideFile(file=side.name, sha256=sha256_file(side))})
+        rows = "".join(canonical_json(row) + "\n" for row in side_rows)
+        record = record.model_copy(update={"side": SideFile(file=side.name, sha256=sha256_text(rows))})
     checked = type(record).model_validate(record.model_dump() | {"checksum": ""})
     text = checked.model_dump_json(indent=1) + "\n"
     before, empty, after = text.rpartition(CHECKSUM)
-    write_text(path, f'{before}{empty[:-1]}{sha256_text(text)}"{after}')
+    # The rows appear when the record's own text is safe, and before the record does.
+    with atomic_path(path) as temporary:
+        temporary.write_text(f'{before}{empty[:-1]}{sha256_text(text)}"{after}', encoding="utf-8")
+        if side_rows is not None:
+            write_text(side, rows)
 
 
 def read_record(path: Path, record_type: type[AnyRecord]) -> AnyRecord:

@@ -52,7 +52,8 @@ def rendered_with(folder: Path, roots: Iterable[str]) -> set[str] | None:
             needed = list(find_referenced_templates(parser.parse((folder / name).read_text("utf-8"))))
         except TemplateSyntaxError:
             return None
-        if None in needed:
+        named = [name for name in needed if name is not None]
+        if len(named) < len(needed):
             return None
-        waiting += needed
+        waiting += named
     return found

@@ -311,7 +311,7 @@ RULES = [
         "workflow/rules/dynatree.smk", '"benchmarks/decode/{digest}.tsv"', '"benchmarks/other/{digest}.tsv"'
     ),
     _rule("workflow/rules/dynatree.smk", "threads: job_threads", "threads: 1"),
-    _rule("workflow/rules/sdtp.smk", "timer=1", "timer=1, disk_mb=10"),
+    _rule("workflow/rules/sdtp.smk", "**timer_resources,", "**timer_resources,\n        disk_mb=10,"),
     _rule("workflow/rules/sdtp.smk", '"../../envs/measure.yaml"', '"../../envs/paper.yaml"'),
     Mutation("comments in a rule file", lambda study: study.append("workflow/rules/sdtp.smk", "\n# why\n")),
     Mutation("envs/measure.yaml edited", lambda study: study.append("envs/measure.yaml", "# a comment\n")),

@@ -1,7 +1,7 @@
 """Records read one experiment at a time: what they come to is kept, their samples are not."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -50,7 +50,7 @@ def read_all(experiments: Iterable[Experiment], settings: PaperSettings) -> Meas
 def _light(record: SdtpRecord | DecodeRecord, rankings: bool) -> SdtpRecord | DecodeRecord:
     """A record with one sample, timed if there is one, and, unless `rankings`, the ranking of one window."""
     timed = tuple(sample for sample in record.samples if sample.pairs)
-    light = {"samples": (timed or record.samples)[:1]}
+    light: dict[str, Any] = {"samples": (timed or record.samples)[:1]}
     training = getattr(record.totals, "training", None)
     if training is not None and not rankings:
         one = {name: getattr(training, name)[:1] for name in ("ranking", "ranking_untrained")}

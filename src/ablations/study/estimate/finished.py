@@ -123,6 +123,6 @@ def _job_file(stage: stages.Stage, digest: str) -> JobFile | None:
     """The job's file; None where it is gone or of another version of this project."""
     try:
         content = Path(stages.SPEC.format(digest=digest)).read_bytes()
-        return JobFile[SPECS[stage]].model_validate_json(content)  # type: ignore[valid-type, misc]
+        return JobFile[SPECS[stage]].model_validate_json(content)  # type: ignore[valid-type]
     except (OSError, ValidationError):
         return None

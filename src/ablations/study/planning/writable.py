@@ -1,0 +1,29 @@
+"""Folders that a run will write to, tried before it starts."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from ablations.study.errors import UserError
+from ablations.study.planning.jobs import Job
+
+
+def require_writable(jobs: Iterable[Job]) -> None:
+    """Check that the folders of results that are missing can be written to.
+
+    Snakemake removes old outputs before a job starts, and ends with a traceback where it cannot.
+
+    Raises:
+        UserError: a folder is on a read-only disk, or belongs to somebody else.
+    """
+    for folder in dict.fromkeys(_existing(job.path.parent) for job in jobs if not job.path.exists()):
+        if not os.access(folder, os.W_OK):
+            raise UserError(
+                f"{folder}: cannot be written to (a read-only disk, or no permission); make it writable,"
+                " then run the same command again"
+            )
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return folder if folder.exists() else _existing(folder.parent)
