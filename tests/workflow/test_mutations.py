@@ -19,6 +19,8 @@ QUICK = (
     "template floats/bound.tex.j2",
     "texts/chat.jsonl with one document more",
     "a byte changed in the artefact of 'pruner 1/1/1'",
+    "a damaged model and a lost record, with whole artefacts between them",
+    "a damaged artefact and a new title",
     "everything touched",
     ".snakemake deleted",
     "imports of every module in reverse order",

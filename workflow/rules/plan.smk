@@ -55,22 +55,24 @@ except OSError as error:
 def job_inputs(wildcards):
     """Spec and input artefacts of a job; their names say what they hold, so their times are ignored.
 
-    A finished result needs its inputs no more: a lost checkpoint is rebuilt only for new experiments, a damaged one
-    at once, and what was made of it before stays.
+    A finished result needs its inputs no more: a lost checkpoint is rebuilt only for new experiments, and what was
+    made of a damaged one before stays.
     """
     job = plan.jobs[wildcards.digest]
-    finished = job.path.exists() and job.digest not in damage
-    paths = {
-        name: str(artefact.path)
-        for name, artefact in job.inputs.items()
-        if not finished or (damage and damage.keys() & artefact.with_inputs().keys())
-    }
-    found = {
-        name: ancient(path)
-        for name, path in {"spec": str(job.spec_path), **paths}.items()
-    }
+    found = {"spec": ancient(str(job.spec_path))}
     if job.digest in damage:
         found["damage"] = str(note_damage(job, damage[job.digest]))
+    elif job.path.exists():
+        return found
+    for name, artefact in job.inputs.items():
+        if artefact.digest not in damage:
+            found[name] = ancient(str(artefact.path))
+    # Behind a job that runs, Snakemake looks for no other reason to run, and follows no ancient file: what is
+    # built again must be an input of everything that is missing, by whatever way it goes in.
+    names = {artefact.digest: name for name, artefact in job.inputs.items()}
+    for digest, artefact in job.with_inputs().items():
+        if digest in damage and digest != job.digest:
+            found[names.get(digest, f"rebuilt_{digest}")] = str(artefact.path)
     return found
 
 

@@ -159,22 +159,36 @@ def _flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def _damaged(job: str) -> Mutation:
+def _damage(job: str) -> Mutation:
     return Mutation(
         f"a byte changed in the artefact of '{job}'",
-        lambda study: _flip(_largest(_made_by(study, job))),
-        frozenset({job}),
+        lambda study: _damaged(study, job),
+        RENDERING | {job},
     )
 
 
+def _damaged(study: Study, job: str) -> None:
+    _flip(_largest(_made_by(study, job)))
+
+
 def _damaged_and_needed(study: Study) -> None:
-    _flip(_largest(_made_by(study, PRUNER)))
+    _damaged(study, PRUNER)
     study.set("sdtp.ablations.A7.change.schedule.keep_ratio", 0.55)
+
+
+def _damaged_and_forgotten(study: Study) -> None:
+    _damaged(study, TARGET)
+    _forget(study, "A7")
+
+
+def _damaged_and_renamed(study: Study) -> None:
+    _damaged(study, PRUNER)
+    study.set("sdtp.ablations.A7.title", "Another title")
 
 
 ARTEFACTS = [
     *(
-        _damaged(job)
+        _damage(job)
         for job in (
             *(TARGET, PYTHON, SALIENCY, PRUNER, REFERENCE, CALIBRATION),
             *(NGRAM, TEACHER, DISTILLED, COSTS),
@@ -183,18 +197,24 @@ ARTEFACTS = [
     Mutation(
         "a file of an artefact deleted",
         lambda study: _largest(_made_by(study, NGRAM)).unlink(),
-        frozenset({NGRAM}),
+        RENDERING | {NGRAM},
     ),
     Mutation(
         "a manifest cut in the middle",
         lambda study: os.truncate(_made_by(study, NGRAM), 100),
-        frozenset({NGRAM}),
+        RENDERING | {NGRAM},
     ),
     Mutation(
         "a damaged artefact and a new experiment that reads it",
         _damaged_and_needed,
         stale({*evaluate("A7")}) | {PRUNER},
     ),
+    Mutation(
+        "a damaged model and a lost record, with whole artefacts between them",
+        _damaged_and_forgotten,
+        stale({*evaluate("A7")}) | {TARGET},
+    ),
+    Mutation("a damaged artefact and a new title", _damaged_and_renamed, RENDERING | {PRUNER}),
     Mutation("an artefact deleted", lambda study: shutil.rmtree(_made_by(study, PRUNER).parent)),
     Mutation(
         "all artefacts deleted",
