@@ -6,7 +6,7 @@ import pytest
 
 from ablations.paper import formatting, wording
 from ablations.study.contracts.paper import Expectation
-from ablations.study.statistics import Estimate
+from ablations.study.contracts.statistics import Estimate
 
 
 def test_every_special_character_is_escaped():

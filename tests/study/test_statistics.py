@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from ablations.study.bootstrap import bootstrap_level
+from ablations.study.contracts.statistics import Resampling
 from ablations.study.statistics import (
-    Resampling,
-    bootstrap_level,
     compare,
     estimate,
     holm,

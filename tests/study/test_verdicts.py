@@ -5,7 +5,7 @@ import math
 import pytest
 
 from ablations.study.contracts.paper import Expectation, Experiment, Thresholds
-from ablations.study.statistics import Comparison, Estimate
+from ablations.study.contracts.statistics import Comparison, Estimate
 from ablations.study.verdicts import combine, judge, judge_experiment, judge_ranking
 
 THRESHOLDS = Thresholds()

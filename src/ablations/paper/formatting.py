@@ -9,7 +9,8 @@ from typing import Any
 
 from ablations.paper.wording import code, listing, one_line, settings, step, tex, value, words
 from ablations.study.contracts.paper import Expectation
-from ablations.study.statistics import POWER, T_BELOW, Comparison, Estimate
+from ablations.study.contracts.statistics import Comparison, Estimate
+from ablations.study.statistics import POWER, T_BELOW
 
 NATS_DECIMALS = 3
 FACTOR_DECIMALS = 2

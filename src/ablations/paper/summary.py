@@ -11,7 +11,7 @@ from ablations.paper.results.sdtp import ScorerRanking, SdtpProtocol, SdtpResult
 from ablations.study.contracts.base import Contract
 from ablations.study.contracts.paper import Expectation, Identifier, Method, PaperSettings
 from ablations.study.contracts.record import Outcome
-from ablations.study.statistics import Comparison, Measure
+from ablations.study.contracts.statistics import Comparison, Measure
 from ablations.study.verdicts import OutcomeStatus, Part, Verdict
 
 

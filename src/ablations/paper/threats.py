@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ablations.paper.summary import Summary
-from ablations.study.statistics import Comparison
+from ablations.study.contracts.statistics import Comparison
 
 
 def threats(summary: Summary) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from ablations.study.contracts.dynatree import DecodeSample, DecodeSpec, DecodeT
 from ablations.study.contracts.paper import Experiment, Method, PaperSettings
 from ablations.study.contracts.record import Record
 from ablations.study.contracts.sdtp import EvaluateSpec, SdtpSample, SdtpTotals
+from ablations.study.contracts.statistics import Measure, Resampling
 from ablations.study.errors import UserError
 from ablations.study.record_io import read_record
-from ablations.study.statistics import Measure, Resampling, log_speedup
+from ablations.study.statistics import log_speedup
 from ablations.study.verdicts import OutcomeStatus
 
 SdtpRecord = Record[EvaluateSpec, SdtpSample, SdtpTotals]

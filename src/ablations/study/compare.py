@@ -9,10 +9,11 @@ import pandas as pd
 
 from ablations.study.arms import Arm, comparable, read_arm, resampling
 from ablations.study.contracts.paper import Experiment, PaperPlan, PaperSettings
+from ablations.study.contracts.statistics import Estimate, Measure
 from ablations.study.errors import UserError
 from ablations.study.planning.stages import COLLECT_STAMP
 from ablations.study.record_io import read_contract
-from ablations.study.statistics import Estimate, Measure, compare, estimate
+from ablations.study.statistics import compare, estimate
 
 MEASURES: tuple[Measure, ...] = ("quality", "speed")
 NOTHING = "-"

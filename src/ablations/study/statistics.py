@@ -5,19 +5,15 @@ arm seconds, so that effects are differences and their exponentials are ratios o
 """
 
 import math
-import warnings
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from functools import lru_cache
-from types import SimpleNamespace
-from typing import Literal, Protocol, TypeVar
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
-from pydantic import NonNegativeFloat, NonNegativeInt
 from scipy import stats
 
-from ablations.study.contracts.base import Contract
-from ablations.study.contracts.paper import Identifier
+from ablations.study.bootstrap import bca_interval
+from ablations.study.contracts.statistics import Comparison, Estimate, Measure, Resampling
 
 POWER = 0.8
 """Power of the minimum detectable effect."""
@@ -29,8 +25,6 @@ SPREAD_FROM = 8
 """Fewest documents for an interval of a ratio of standard deviations."""
 
 Name = TypeVar("Name", bound=Hashable)
-
-Measure = Literal["quality", "speed", "ranking"]
 
 
 class Pair(Protocol):
@@ -45,56 +39,6 @@ class Pair(Protocol):
     def reference(self) -> float:
         """Seconds of the reference."""
         ...
-
-
-class Resampling(Contract):
-    """How intervals and p-values are resampled."""
-
-    alpha: float
-    """Intervals cover 1 - alpha."""
-    resamples: int
-    """Bootstrap resamples."""
-    seed: int
-    """Seed; the same for every quantity, so that no result depends on the order of computation."""
-
-
-class Estimate(Contract):
-    """A mean over documents with its interval."""
-
-    value: float
-    """Mean over documents: nats per token (quality) or log ratio (speed)."""
-    low: float | None
-    """Lower end of the interval; null where the data define none."""
-    high: float | None
-    """Upper end of the interval; null where the data define none."""
-    n: NonNegativeInt
-    """Documents."""
-    sd: NonNegativeFloat | None
-    """Standard deviation over documents; null for a single one."""
-
-
-class Comparison(Contract):
-    """An arm's paired results minus those of another arm, on the documents that both have."""
-
-    arm: Identifier
-    """Experiment."""
-    versus: Identifier | None
-    """Experiment it is compared with; null is the reference measured beside the arm."""
-    measure: Measure
-    """`quality`: difference of NLL, nats per token; `speed`: difference of log speed-ups; `ranking`:
-    difference of rank correlations (`versus` null: the same scorer before training)."""
-    estimate: Estimate
-    """The effect."""
-    unpaired: NonNegativeInt
-    """Documents that only one of the two arms has; they are left out."""
-    p: float
-    """Two-sided p-value of the paired t test."""
-    p_adjusted: float
-    """The same after Holm's step-down over the family."""
-    mde: NonNegativeFloat | None
-    """Smallest true effect that this n and spread detect with 80 % power; null for a single document."""
-    log_spread: Estimate | None
-    """Log ratio of the arm's standard deviation over documents to the other arm's; null where undefined."""
 
 
 def log_speedup(pairs: Iterable[Pair]) -> float:
@@ -125,7 +69,7 @@ def estimate(values: pd.Series, resampling: Resampling) -> Estimate:
         half = stats.t.ppf(1 - resampling.alpha / 2, len(data) - 1) * deviation / math.sqrt(len(data))
         ends: tuple[float | None, float | None] = mean - float(half), mean + float(half)
     else:
-        ends = _bca((data,), _mean, resampling)
+        ends = bca_interval((data,), np.mean, resampling)
     return Estimate(value=mean, low=ends[0], high=ends[1], n=len(data), sd=deviation)
 
 
@@ -229,51 +173,9 @@ def minimum_detectable_effect(deviation: float, n: int, alpha: float) -> float:
     return float(quantiles * deviation / math.sqrt(n))
 
 
-def bootstrap_level(alpha: float, n: int) -> float:
-    """Confidence level to ask of a bootstrap of n values so that its interval covers 1 - alpha.
-
-    Resamples of n values spread by a factor sqrt((n - 1) / n) too little and know nothing of Student's t;
-    the level that makes up for both is that of the expanded percentile interval of Hesterberg (2015).
-    """
-    tail = stats.norm.cdf(math.sqrt(n / (n - 1)) * stats.t.ppf(alpha / 2, n - 1))
-    return float(1 - 2 * tail)
-
-
-def _mean(data: np.ndarray, axis: int = -1) -> np.ndarray:
-    return np.mean(data, axis=axis)
-
-
 def _constant(data: np.ndarray) -> bool:
     """Whether all values are equal but for rounding."""
     return bool(np.ptp(data) <= 1e-12 * max(1.0, float(np.abs(data).max())))
-
-
-@lru_cache(maxsize=8)
-def _drawn(n: int, resamples: int, seed: int) -> np.ndarray:
-    """Indices of bootstrap resamples of n values, shape (resamples, n), the same in every interval."""
-    return np.random.default_rng(seed).integers(0, n, (resamples, n))
-
-
-def _bca(
-    data: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray], resampling: Resampling
-) -> tuple[float | None, float | None]:
-    drawn = _drawn(len(data[0]), resampling.resamples, resampling.seed)
-    distribution = statistic(*(values[drawn] for values in data), axis=-1)
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        # Where BCa is undefined scipy warns and returns NaN; that is reported as no interval.
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        interval = stats.bootstrap(
-            data,
-            statistic,
-            paired=len(data) > 1,
-            vectorized=True,
-            confidence_level=bootstrap_level(resampling.alpha, len(data[0])),
-            n_resamples=0,
-            method="BCa",
-            bootstrap_result=SimpleNamespace(bootstrap_distribution=distribution),
-        ).confidence_interval
-    low, high = float(interval.low), float(interval.high)
-    return (low, high) if math.isfinite(low) and math.isfinite(high) else (None, None)
 
 
 def _log_spread(paired: pd.DataFrame, resampling: Resampling) -> Estimate | None:
@@ -285,5 +187,5 @@ def _log_spread(paired: pd.DataFrame, resampling: Resampling) -> Estimate | None
     def statistic(first: np.ndarray, second: np.ndarray, axis: int = -1) -> np.ndarray:
         return np.log(np.std(first, axis=axis, ddof=1)) - np.log(np.std(second, axis=axis, ddof=1))
 
-    low, high = _bca((arm, versus), statistic, resampling)
+    low, high = bca_interval((arm, versus), statistic, resampling)
     return Estimate(value=float(statistic(arm, versus)), low=low, high=high, n=len(paired), sd=None)

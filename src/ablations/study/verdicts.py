@@ -7,7 +7,7 @@ import numpy as np
 
 from ablations.study.contracts.base import Contract
 from ablations.study.contracts.paper import Expectation, Experiment, Identifier, Level, Thresholds
-from ablations.study.statistics import Comparison, Measure
+from ablations.study.contracts.statistics import Comparison, Measure
 
 OutcomeStatus = Literal["ok", "crashed", "not_run"]
 Verdict = Literal["supported", "contradicted", "inconclusive", "not_tested"]

@@ -7,7 +7,8 @@ from tqdm import tqdm
 from ablations.paper.collecting.naming import naming
 from ablations.study.arms import Arm, comparable, resampling
 from ablations.study.contracts.paper import Experiment, Method, PaperSettings
-from ablations.study.statistics import Comparison, Measure, compare, holm
+from ablations.study.contracts.statistics import Comparison, Measure
+from ablations.study.statistics import compare, holm
 from ablations.study.verdicts import predictions
 
 Key = tuple[str, str | None, Measure]

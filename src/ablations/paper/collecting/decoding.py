@@ -17,7 +17,8 @@ from ablations.paper.results.decoding import (
 from ablations.study.arms import Arm, DecodeRecord, first_arm, mean_seconds, resampling
 from ablations.study.contracts.dynatree import DecodeSample
 from ablations.study.contracts.paper import PaperSettings
-from ablations.study.statistics import Estimate, estimate, log_speedup
+from ablations.study.contracts.statistics import Estimate
+from ablations.study.statistics import estimate, log_speedup
 
 
 def decoding_result(arm: Arm, settings: PaperSettings) -> DecodingResult:

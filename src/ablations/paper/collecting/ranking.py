@@ -10,8 +10,13 @@ from ablations.paper.results.sdtp import ScorerRanking
 from ablations.study.arms import Arm, resampling
 from ablations.study.contracts.paper import PaperSettings
 from ablations.study.contracts.sdtp import Ranking, Training
+from ablations.study.contracts.statistics import Comparison
 from ablations.study.files import canonical_json
-from ablations.study.statistics import Comparison, compare, estimate, holm
+from ablations.study.statistics import (
+    compare,
+    estimate,
+    holm,
+)
 from ablations.study.verdicts import judge_ranking
 
 MEASURES = ("spearman", "ndcg", "overlap")

@@ -12,7 +12,7 @@ from ablations.paper.summary import Difference, Row
 from ablations.study.arms import Arm
 from ablations.study.contracts.paper import Experiment, PaperSettings
 from ablations.study.contracts.record import Outcome
-from ablations.study.statistics import Comparison
+from ablations.study.contracts.statistics import Comparison
 from ablations.study.verdicts import combine, judge_experiment
 
 # What a comparison's control sentence is about; budgets and references are reported elsewhere.

@@ -19,7 +19,8 @@ from ablations.study.arms import (
 )
 from ablations.study.contracts.paper import PaperSettings
 from ablations.study.contracts.sdtp import RetrievalProbe
-from ablations.study.statistics import Estimate, estimate
+from ablations.study.contracts.statistics import Estimate
+from ablations.study.statistics import estimate
 
 
 def sdtp_result(arm: Arm, settings: PaperSettings) -> SdtpResult:

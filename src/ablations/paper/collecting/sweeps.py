@@ -9,8 +9,9 @@ import numpy as np
 from ablations.paper.results.files import RecordFile, record_file
 from ablations.paper.results.sdtp import SweepResult
 from ablations.study.contracts.sdtp import Sweep, SweepPoint, TimedPair
+from ablations.study.contracts.statistics import Estimate
 from ablations.study.record_io import read_contract
-from ablations.study.statistics import Estimate, log_speedup
+from ablations.study.statistics import log_speedup
 
 
 def sweep_results(paths: Iterable[str]) -> tuple[SweepResult, ...]:

@@ -11,7 +11,7 @@ from ablations.paper import style
 from ablations.paper.drawing.keep_ratio import keep_ratio_rows
 from ablations.paper.drawing.parts import bars, factor_ticks, say_missing
 from ablations.paper.summary import Summary
-from ablations.study.statistics import Estimate
+from ablations.study.contracts.statistics import Estimate
 
 
 def bound_points(summary: Summary) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from ablations.paper.formatting import (
 )
 from ablations.paper.quantities.quantity import Measured, Quantity, quantity
 from ablations.paper.summary import Row, Summary
-from ablations.study.statistics import Measure
+from ablations.study.contracts.statistics import Measure
 
 _SPEED = "log(samples[].pairs[].reference / samples[].pairs[].arm), minus the same of versus"
 

@@ -7,7 +7,7 @@ from pydantic import NonNegativeInt
 
 from ablations.paper.results.files import RecordFile
 from ablations.study.contracts.base import Contract
-from ablations.study.statistics import Estimate
+from ablations.study.contracts.statistics import Estimate
 
 
 class Quantity(Contract):

@@ -3,7 +3,7 @@
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ablations.study.contracts.base import Contract
-from ablations.study.statistics import Estimate
+from ablations.study.contracts.statistics import Estimate
 
 
 class DepthCount(Contract):

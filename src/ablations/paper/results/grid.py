@@ -5,7 +5,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from ablations.paper.results.files import RecordFile
 from ablations.study.contracts.base import Contract
 from ablations.study.contracts.dynatree import Shape
-from ablations.study.statistics import Estimate
+from ablations.study.contracts.statistics import Estimate
 
 
 class GridResult(Contract):

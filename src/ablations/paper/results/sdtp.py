@@ -6,7 +6,7 @@ from ablations.paper.results.files import RecordFile
 from ablations.study.contracts.base import Contract
 from ablations.study.contracts.paper import Identifier
 from ablations.study.contracts.sdtp import Calibration, Losses, Retrieval, Training
-from ablations.study.statistics import Comparison, Estimate
+from ablations.study.contracts.statistics import Comparison, Estimate
 from ablations.study.verdicts import Reason, Verdict
 
 
