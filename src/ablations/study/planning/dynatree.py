@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from ablations.study.changes import changed, selected
 from ablations.study.config import CostCalibration, DecodingBudget, DynatreeBaseline, Prompts, StudyConfig
 from ablations.study.contracts.benchmark import BenchmarkSpec
 from ablations.study.contracts.dynatree import (
@@ -21,7 +22,6 @@ from ablations.study.planning.grids import largest_shape, swept
 from ablations.study.planning.jobs import Job, Sources
 from ablations.study.planning.rows import Row, ablation_row
 from ablations.study.planning.stages import BENCHMARK, CALIBRATE_COSTS, DECODE, GRID
-from ablations.study.validation import changed, selected
 
 
 class DynatreePlanner:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from functools import cached_property
 
+from ablations.study.changes import changed, selected
 from ablations.study.config import SdtpBaseline, StudyConfig
 from ablations.study.contracts.paper import Experiment
 from ablations.study.contracts.sdtp import (
@@ -20,7 +21,7 @@ from ablations.study.planning.pruners import PrunerPlanner
 from ablations.study.planning.rows import Row, ablation_row
 from ablations.study.planning.schedule import pruning_layers, stage_ratios
 from ablations.study.planning.stages import EVALUATE_PIPELINE, EVALUATE_SDTP, REFERENCE, SWEEP
-from ablations.study.validation import BASELINE, changed, selected
+from ablations.study.validation import BASELINE
 
 # Importances that differ from seed to seed: by training, or by their own draw.
 _SEEDED = ("learned", "random")
