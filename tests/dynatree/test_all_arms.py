@@ -12,7 +12,8 @@ from ablations.dynatree.drafter import Drafter
 from ablations.dynatree.fit_ngram import count_ngrams
 from ablations.dynatree.lookup import PromptLookupDrafter
 from ablations.dynatree.neural import NeuralDrafter
-from ablations.dynatree.ngram import NgramCounts, NgramDrafter
+from ablations.dynatree.ngram import NgramDrafter
+from ablations.dynatree.ngram_counts import NgramCounts
 from ablations.dynatree.replay import replay, states_of_text
 from ablations.dynatree.tree import TokenTree
 from ablations.lm.layered import LayeredLM

@@ -10,10 +10,12 @@ from ablations.dynatree.distil_fused import FusedDraft
 from ablations.dynatree.distil_hybrid import HybridDrafter
 from ablations.dynatree.distil_lessons import Lessons
 from ablations.dynatree.distil_model import DistilledDraft, frequent_tokens, joined_inputs, normalised
-from ablations.dynatree.distil_train import RIDGE, Trainer, unrolled_mask
+from ablations.dynatree.distil_train import RIDGE, Trainer
+from ablations.dynatree.distil_unroll import unrolled_mask
 from ablations.dynatree.fit_ngram import count_ngrams
 from ablations.dynatree.grow import FixedGrowth
-from ablations.dynatree.ngram import NgramCounts, NgramDrafter
+from ablations.dynatree.ngram import NgramDrafter
+from ablations.dynatree.ngram_counts import NgramCounts
 from ablations.dynatree.replay import replay, states_of_text
 from ablations.dynatree.states import last_states
 from ablations.dynatree.tree import TokenTree

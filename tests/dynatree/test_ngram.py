@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablations.dynatree.fit_ngram import count_ngrams
-from ablations.dynatree.ngram import NEVER, Followers, NgramCounts, NgramDrafter, suffix_hashes
+from ablations.dynatree.ngram import NgramDrafter
+from ablations.dynatree.ngram_counts import (
+    NEVER,
+    Followers,
+    NgramCounts,
+    suffix_hashes,
+)
 from ablations.dynatree.tree import TokenTree
 
 CPU = torch.device("cpu")

@@ -13,7 +13,8 @@ from ablations.dynatree.dynamic import DynamicGrowth
 from ablations.dynatree.grow import FixedGrowth, Growth
 from ablations.dynatree.lookup import PromptLookupDrafter
 from ablations.dynatree.neural import NeuralDrafter
-from ablations.dynatree.ngram import NgramCounts, NgramDrafter
+from ablations.dynatree.ngram import NgramDrafter
+from ablations.dynatree.ngram_counts import NgramCounts
 from ablations.dynatree.tree import TokenTree
 from ablations.lm.checkpoint import load_model, load_tokenizer
 from ablations.lm.fused import fastest

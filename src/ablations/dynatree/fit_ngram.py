@@ -8,7 +8,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from ablations.dynatree.ngram import COUNTS_FILE, HASH_BASE, HASH_MASK
+from ablations.dynatree.ngram_counts import (
+    COUNTS_FILE,
+    HASH_BASE,
+    HASH_MASK,
+)
 from ablations.lm.checkpoint import load_tokenizer
 from ablations.lm.corpus import read_corpus
 from ablations.study.artefact import new_artefact
