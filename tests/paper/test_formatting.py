@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ablations.paper import formatting, wording
+from ablations.paper import formatting, vocabulary, wording
 from ablations.study.contracts.paper import Expectation
 from ablations.study.contracts.statistics import Estimate
 
@@ -53,8 +53,8 @@ def test_small_p_values_are_bounds():
 
 def test_expectations_in_symbols():
     expect = Expectation(quality="down_strong", speed="same", above=("F_2",))
-    assert formatting.expected(expect) == r"Q~$\downarrow\downarrow$, S~$\approx$, S~$>$~F\_2"
-    assert formatting.expected(Expectation()) == formatting.ABSENT
+    assert vocabulary.expected(expect) == r"Q~$\downarrow\downarrow$, S~$\approx$, S~$>$~F\_2"
+    assert vocabulary.expected(Expectation()) == formatting.ABSENT
 
 
 def test_changes_name_nested_keys():
@@ -92,7 +92,7 @@ def test_ratios_as_per_cent():
 
 
 def test_fewer_bytes_are_an_expectation_of_their_own():
-    assert formatting.expected(Expectation(less_traffic=("G2",))) == "B~$<$~G2"
+    assert vocabulary.expected(Expectation(less_traffic=("G2",))) == "B~$<$~G2"
 
 
 @pytest.mark.parametrize(

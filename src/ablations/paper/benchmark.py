@@ -1,15 +1,15 @@
 """Rule `benchmark_table`: the record of the decoding benchmark, summed up and as a Markdown table."""
 
 import argparse
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from ablations.paper.benchmark_rates import Rates
 from ablations.paper.benchmark_table import markdown
-from ablations.paper.results.benchmark import ArmResult, DecodingBenchmark, Family, Speedup, TimeSplit
+from ablations.paper.results.benchmark import ArmResult, DecodingBenchmark, Family, TimeSplit
 from ablations.study.cli import one_line_errors
 from ablations.study.contracts.benchmark import (
     ArmRun,
@@ -25,49 +25,11 @@ from ablations.study.contracts.dynatree import DecodeTotals
 from ablations.study.contracts.record import Record
 from ablations.study.files import write_text
 from ablations.study.record_io import read_contract, read_record
-from ablations.study.statistics import mean_of_kinds
 
 BenchmarkRecord = Record[BenchmarkSpec, BenchmarkSample, DecodeTotals]
 
 NEURAL = ("neural", "distilled", "hybrid")
 """Kinds of drafters that a network drafts in, alone or with n-grams."""
-
-
-class Rates:
-    """Log tokens per second of every arm, by kind and document, a mean over repeats.
-
-    Args:
-        samples: Samples of the record.
-        alpha: Intervals cover 1 - alpha.
-    """
-
-    def __init__(self, samples: Iterable[BenchmarkSample], alpha: float) -> None:
-        rates = {
-            (sample.kind, sample.document): {name: _log_rate(run) for name, run in sample.runs.items()}
-            for sample in samples
-        }
-        # One row for each prompt, one column for each arm; NaN where an arm had fewer prompts.
-        self._frame = pd.DataFrame.from_dict(rates, orient="index")
-        self._frame.index = pd.MultiIndex.from_tuples(self._frame.index, names=["kind", "document"])
-        self._alpha = alpha
-
-    def speedup(self, arm: str, versus: str) -> Speedup:
-        """An arm over another, on the prompts that both decoded."""
-        differences = (self._frame[arm] - self._frame[versus]).dropna()
-        found = mean_of_kinds(differences, self._alpha)
-        return Speedup(
-            arm=arm,
-            versus=versus,
-            value=math.exp(found.value),
-            low=None if found.low is None else math.exp(found.low),
-            high=None if found.high is None else math.exp(found.high),
-            prompts=found.n,
-            kinds=differences.groupby(level="kind", sort=False).mean().map(math.exp).to_dict(),
-        )
-
-    def fastest(self, arms: Iterable[str], versus: str) -> str:
-        """The arm of the largest speed-up over another."""
-        return max(arms, key=lambda arm: self.speedup(arm, versus).value)
 
 
 def summarise(plan: BenchmarkPlan, record: BenchmarkRecord) -> DecodingBenchmark:
@@ -205,10 +167,6 @@ def _title(setting: TransformersArm) -> str:
                 f" ({setting.num_assistant_tokens_schedule}),"
                 f" confidence {setting.assistant_confidence_threshold:g}"
             )
-
-
-def _log_rate(run: ArmRun) -> float:
-    return float(np.mean([math.log(run.new_tokens / seconds) for seconds in run.seconds]))
 
 
 def main() -> None:

@@ -1,16 +1,12 @@
-"""The one place that turns values into LaTeX: decimals, units, signs and marks.
+"""The one place that turns numbers into LaTeX: decimals, units and signs.
 
 Every function returns LaTeX. Speed comes in as a log ratio and goes out as a factor or as a percentage.
 """
 
 import math
 from collections.abc import Callable
-from typing import Any
 
-from ablations.paper.wording import code, listing, one_line, settings, step, tex, value, words
-from ablations.study.contracts.paper import Expectation
-from ablations.study.contracts.statistics import Comparison, Estimate
-from ablations.study.statistics import POWER, T_BELOW
+from ablations.study.contracts.statistics import Estimate
 
 NATS_DECIMALS = 3
 FACTOR_DECIMALS = 2
@@ -24,16 +20,6 @@ FEWEST_ROUNDS = 10
 
 ABSENT = "---"
 """What a cell without a value shows."""
-
-_LEVELS = {
-    "same": r"$\approx$",
-    "up": r"$\uparrow$",
-    "up_strong": r"$\uparrow\uparrow$",
-    "down": r"$\downarrow$",
-    "down_strong": r"$\downarrow\downarrow$",
-    "unstable": "unstable",
-    "crash": "crash",
-}
 
 
 def nats(value: float) -> str:
@@ -151,46 +137,6 @@ def operations(flops: float) -> str:
 def p_value(p: float) -> str:
     """A p-value with its relation sign."""
     return "$p<0.001$" if p < 0.001 else f"$p={_fixed(p, 3)}$"
-
-
-def mark(comparison: Comparison, alpha: float) -> str:
-    """A star where the adjusted p-value passes the level."""
-    return r"\rlap{$^{*}$}" if comparison.p_adjusted <= alpha else ""
-
-
-def expected(expect: Expectation) -> str:
-    """What was predicted, in symbols: Q for quality, S for speed, B for bytes sent."""
-    parts = [
-        f"{name}~{_LEVELS[level]}"
-        for name, level in (("Q", expect.quality), ("S", expect.speed))
-        if level is not None
-    ]
-    orderings = (("$>$", expect.above), ("$<$", expect.below), (_LEVELS["same"], expect.about))
-    parts += [f"S~{sign}~{tex(other)}" for sign, others in orderings for other in others]
-    parts += [f"B~$<$~{tex(other)}" for other in expect.less_traffic]
-    return ", ".join(parts) if parts else ABSENT
-
-
-FILTERS: dict[str, Callable[..., str]] = {
-    function.__name__: function
-    for function in (
-        average, average_interval, bare_factor, code, count, expected, factor, factor_interval, listing,
-        millions, nats, nats_interval, one_line, operations, p_value, percent, percent_change,
-        percent_change_interval,
-        percent_interval, rate, ratio_percent, ratio_percent_interval, seconds, settings, signed_average,
-        signed_nats, size, step, tex, value, whole_percent, words,
-    )
-}  # fmt: skip
-"""What templates may use to print a value."""
-
-CONSTANTS: dict[str, Any] = {
-    "ABSENT": ABSENT,
-    "FEWEST_ROUNDS": FEWEST_ROUNDS,
-    "POWER": POWER,
-    "T_BELOW": T_BELOW,
-    "mark": mark,
-}
-"""What else templates may use."""
 
 
 def _ratio(log_ratio: float, form: Callable[[float], str]) -> str:
