@@ -170,6 +170,14 @@ VERSUS: dict[str, Callable[[Sources, Sources], np.ndarray]] = {
 }
 
 
+def detectable(item: Sources, other: Sources, measure: str, alpha: float) -> float:
+    """Smallest mean that a two-sided t test at `alpha` finds with a power of 80 %."""
+    arm, versus = (getattr(source, measure)() if source.records else None for source in (item, other))
+    data = values(arm) if versus is None else minus(arm, versus)
+    quantiles = student.ppf((1 - alpha / 2, 0.8), len(data) - 1)
+    return float(quantiles.sum() * data.std(ddof=1) / np.sqrt(len(data)))
+
+
 def of_depth(item: Sources, name: str) -> float:
     depth = int(re.search(r"\.depth(\d+)\.", name)[1]) - 1
     accepted, tested = (
@@ -277,7 +285,7 @@ def check(provenance: Path, pdf: str | None) -> tuple[int, int, list[str]]:
             ]
             problems += [f"{name}: the PDF does not have {text}" for text in missing]
             found += not missing
-    problems += check_p_values(content["numbers"])
+    problems += check_p_values(content["numbers"], content["alpha"])
     return len(content["numbers"]), found, problems
 
 
@@ -306,7 +314,7 @@ def check_file(path: str, facts: dict) -> list[str]:
     ]
 
 
-def recomputed(number: dict) -> tuple[np.ndarray | float, tuple[float, float] | None]:
+def recomputed(number: dict, alpha: float) -> tuple[np.ndarray | float, tuple[float, float] | None]:
     """The number (or its value per document), and its interval where that is not one of documents."""
     name, measure = number["name"], number["measure"].removesuffix(".p")
     item = Sources(number["records"], name)
@@ -318,6 +326,8 @@ def recomputed(number: dict) -> tuple[np.ndarray | float, tuple[float, float] | 
         return of_depth(item, name), None
     if measure.endswith("boundary_bytes"):
         return of_boundary(item, name), None
+    if measure.startswith("detectable."):
+        return detectable(item, Sources(number["versus"]), measure.split(".")[1], alpha), None
     if measure in VERSUS:
         return VERSUS[measure](item, Sources(number["versus"])), None
     return EXPERIMENT[measure](item), None
@@ -325,7 +335,7 @@ def recomputed(number: dict) -> tuple[np.ndarray | float, tuple[float, float] | 
 
 def check_number(number: dict, alpha: float) -> list[str]:
     name = number["name"]
-    data, ends = recomputed(number)
+    data, ends = recomputed(number, alpha)
     mean = float(np.mean(data))
     if abs(mean - number["value"]) > 1e-9 * max(1.0, abs(mean)):
         return [f"{name}: {number['value']}, recomputed {mean}"]
@@ -346,12 +356,12 @@ def check_number(number: dict, alpha: float) -> list[str]:
     ]
 
 
-def check_p_values(numbers: list[dict]) -> list[str]:
+def check_p_values(numbers: list[dict], alpha: float) -> list[str]:
     """An adjusted p-value lies between the test's own and that times the number of comparisons."""
     problems = []
     for number in numbers:
         if number["measure"].endswith(".p"):
-            p = raw_p(np.atleast_1d(recomputed(number)[0]))
+            p = raw_p(np.atleast_1d(recomputed(number, alpha)[0]))
             if not p * (1 - 1e-6) <= number["value"] <= min(1.0, 1e-9 + p * 4 * len(numbers)):
                 problems.append(f"{number['name']}: {number['value']}, unadjusted {p}")
     return problems

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations.paper.quantities.decoding import decoding_quantities, grid_quantities
-from ablations.paper.quantities.effects import effect_quantities
+from ablations.paper.quantities.effects import detectable_quantities, effect_quantities
 from ablations.paper.quantities.quantity import Quantity
 from ablations.paper.quantities.sdtp import ranking_quantities, sdtp_quantities, sweep_quantities
 from ablations.paper.rendering import render
@@ -25,6 +25,7 @@ def all_quantities(summary: Summary) -> Iterator[Quantity]:
         if row.decoding is not None:
             yield from decoding_quantities(row)
         yield from effect_quantities(summary, row)
+        yield from detectable_quantities(summary, row)
     yield from ranking_quantities(summary)
     yield from sweep_quantities(summary)
     yield from grid_quantities(summary)
