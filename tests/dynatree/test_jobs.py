@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ablations.dynatree import calibrate_costs, decode, fit_ngram
+from ablations.dynatree import calibrate_costs, cost_fits, decode, fit_ngram
 from ablations.dynatree.arm import read_costs
 from ablations.dynatree.ngram_counts import NgramCounts
 from ablations.dynatree.repetition import repeated_share
@@ -216,7 +216,7 @@ def test_acceptance_curve_follows_what_was_accepted():
     generator = np.random.default_rng(0)
     stated = generator.uniform(0, 1, 4000)
     right = generator.uniform(0, 1, 4000) < stated**2
-    found, accepted = calibrate_costs.acceptance_curve(stated, right)
+    found, accepted = cost_fits.acceptance_curve(stated, right)
     assert found == sorted(set(found))
     assert accepted == sorted(accepted)
     for probability in (0.2, 0.5, 0.8):
@@ -224,8 +224,8 @@ def test_acceptance_curve_follows_what_was_accepted():
 
 
 def test_draft_costs_are_fitted_and_never_negative():
-    assert calibrate_costs.draft_costs([(1, 3.0), (2, 5.0), (4, 9.0)]) == pytest.approx((1.0, 2.0))
-    level, row = calibrate_costs.draft_costs([(1, 5.0), (4, 4.0), (8, 3.0)])
+    assert cost_fits.draft_costs([(1, 3.0), (2, 5.0), (4, 9.0)]) == pytest.approx((1.0, 2.0))
+    level, row = cost_fits.draft_costs([(1, 5.0), (4, 4.0), (8, 3.0)])
     assert level > 0
     assert row == 0
 

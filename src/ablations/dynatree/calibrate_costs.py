@@ -1,14 +1,13 @@
 """Job: what drafting and verifying cost here, and how stated probabilities turn out, for cost-aware trees."""
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression, nnls
+from scipy.optimize import isotonic_regression
 from torch import Tensor
 from tqdm import tqdm
 
 from ablations.dynatree.arm import COSTS_FILE, build_drafter, most_nodes
 from ablations.dynatree.cost_aware import CostAwareGrowth, CostModel
+from ablations.dynatree.cost_fits import acceptance_curve, draft_costs
 from ablations.dynatree.decoding import Draft, decode_autoregressive
 from ablations.dynatree.grow import FixedGrowth
 from ablations.dynatree.pricing import MeteredDrafter, price
@@ -31,7 +30,6 @@ from ablations.study.job import Run, main
 
 # Nodes of a smaller path probability would not be drafted at any cost seen so far.
 LEAST_STATED = 1e-3
-BINS = 24
 RATE_ROUNDS = 12
 RATE_TOLERANCE = 1e-3
 
@@ -80,43 +78,6 @@ def measure_verify(target: LayeredLM, ids: Tensor, counts: list[int], repeats: i
     return isotonic_regression([min(seconds[rows]) for rows in counts]).x.tolist()
 
 
-def acceptance_curve(stated: NDArray, right: NDArray) -> tuple[list[float], list[float]]:
-    """Share of accepted nodes by stated path probability, as a rising piecewise linear curve.
-
-    Nodes are put into `BINS` bins of about equal sums of stated probability, which are as many
-    acceptances as the draft promises: improbable nodes are many, and probable ones decide. The bins'
-    shares are made non-decreasing (isotonic regression, weighted by count; Zadrozny and Elkan, 2002). A
-    path of probability 0 is never accepted; above the last bin its share holds.
-
-    Args:
-        stated: ``[nodes]`` path probabilities.
-        right: ``[nodes]`` bool, which were accepted.
-
-    Returns:
-        Stated probabilities, rising from 0 to 1, and accepted shares.
-    """
-    order = np.argsort(stated, kind="stable")
-    promised = stated[order].cumsum()
-    edges = np.searchsorted(promised, promised[-1] * np.arange(1, BINS) / BINS)
-    bins = [part for part in np.split(order, edges) if len(part)]
-    centres = np.array([stated[part].mean() for part in bins])
-    shares = isotonic_regression(
-        [right[part].mean() for part in bins], weights=[len(part) for part in bins]
-    ).x
-    rises = np.flatnonzero(np.diff(centres, prepend=0.0) > 0)
-    centres, shares = centres[rises], shares[rises]
-    if centres[-1] < 1.0:
-        centres, shares = np.append(centres, 1.0), np.append(shares, shares[-1])
-    return [0.0, *centres.tolist()], [0.0, *shares.tolist()]
-
-
-def draft_costs(levels: list[tuple[int, float]]) -> tuple[float, float]:
-    """Seconds of a level and of a row, fitted to metered levels by non-negative least squares."""
-    rows, seconds = np.array(levels).T
-    (level, row), _ = nnls(np.stack([np.ones_like(rows), rows], axis=1), seconds)
-    return float(level), float(row)
-
-
 def best_rate(costs: Costs, drafter: MeteredDrafter, branching: int, depth: int, known: Known) -> float:
     """Tokens per second of cost-aware trees on known continuations, by replay with calibrated costs.
 
@@ -152,8 +113,7 @@ def run(run: Run[CostSpec]) -> None:
     """
     spec = run.spec
     device = configure(spec.compute)
-    target = load_model(run.job.path("model"), spec.compute, device)
-    target, layout = fastest(target)
+    target, layout = fastest(load_model(run.job.path("model"), spec.compute, device))
     prompts = read_prompts(run.job, target)
     capacity = max(len(window.ids) for window in prompts) + spec.new_tokens
     nodes = most_nodes(spec.shape, None, spec.max_nodes)

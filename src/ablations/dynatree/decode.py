@@ -117,8 +117,7 @@ def run(run: Run[DecodeSpec]) -> None:
     """
     spec = run.spec
     device = configure(spec.compute)
-    target = load_model(run.job.path("model"), spec.compute, device)
-    target, layout = fastest(target)
+    target, layout = fastest(load_model(run.job.path("model"), spec.compute, device))
     prompts = read_prompts(run.job, target)
     capacity = max(len(window.ids) for window in prompts) + spec.new_tokens
     arm = build_arm(spec, run.job.path, spec.compute, target, capacity)

@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor
 
+from ablations.dynatree.tails import Tail, Tails
 from ablations.dynatree.tree import TokenTree
 from ablations.study.contracts.dynatree import PromptLookup
-
-Suffix = tuple[int, ...]
 
 
 class PromptLookupDrafter:
@@ -30,25 +29,17 @@ class PromptLookupDrafter:
     def prefill(self, prompt: list[int], states: Tensor | None = None) -> None:
         """Read a prompt; see `Drafter.prefill`."""
         self.forwards = 0
-        self._tail: Suffix = ()
+        self._tails = Tails(self._settings.longest)
         # Followers of each suffix; a dictionary keeps them in the order of their latest occurrence.
-        self._followers: dict[Suffix, dict[int, None]] = {}
+        self._followers: dict[Tail, dict[int, None]] = {}
         self._read(prompt)
 
     def propose(self, tree: TokenTree, level: slice, branching: int) -> tuple[Tensor, Tensor]:
         """Followers of the longest matched suffixes; see `Drafter.propose`."""
         self.forwards += 1
-        tokens = tree.tokens[level].tolist()
         if level.start == 0:
-            self._read(tokens)
-            self._tails = [self._tail]
-        else:
-            parents = tree.parents[level].tolist()
-            self._tails += [
-                self._shifted(self._tails[parent], token)
-                for token, parent in zip(tokens, parents, strict=True)
-            ]
-        found = [self._found(tail, branching) for tail in self._tails[level]]
+            self._read(tree.tokens[level].tolist())
+        found = [self._found(tail, branching) for tail in self._tails.of_level(tree, level)]
         proposed = torch.tensor([row + [0] * (branching - len(row)) for row in found], device=self._device)
         p = self._settings.probability
         stated = [
@@ -62,16 +53,14 @@ class PromptLookupDrafter:
 
     def _read(self, tokens: list[int]) -> None:
         for token in tokens:
-            for length in range(self._settings.shortest, len(self._tail) + 1):
-                followers = self._followers.setdefault(self._tail[-length:], {})
+            text = self._tails.text
+            for length in range(self._settings.shortest, len(text) + 1):
+                followers = self._followers.setdefault(text[-length:], {})
                 followers.pop(token, None)
                 followers[token] = None
-            self._tail = self._shifted(self._tail, token)
+            self._tails.append(token)
 
-    def _shifted(self, tail: Suffix, token: int) -> Suffix:
-        return (*tail, token)[-self._settings.longest :]
-
-    def _found(self, tail: Suffix, branching: int) -> list[int]:
+    def _found(self, tail: Tail, branching: int) -> list[int]:
         found: dict[int, None] = {}
         for length in range(len(tail), self._settings.shortest - 1, -1):
             for token in reversed(self._followers.get(tail[-length:], {})):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ablations.dynatree.ngram_counts import Followers, NgramCounts, suffix_hashes
+from ablations.dynatree.tails import Tail, Tails
 from ablations.dynatree.tree import TokenTree
 
 
@@ -36,12 +37,11 @@ class NgramDrafter:
         self._counts = counts
         self._weight = context_weight
         self._device = device
-        self._span = counts.order - 1
 
     def prefill(self, prompt: list[int], states: Tensor | None = None) -> None:
         """Read a prompt; see `Drafter.prefill`."""
         self.forwards = 0
-        self._tail: tuple[int, ...] = ()
+        self._tails = Tails(self._counts.order - 1)
         self._live: defaultdict[int, dict[int, int]] = defaultdict(dict)
         self._live_unigrams: dict[int, int] = {}
         self._live_total = 0
@@ -51,16 +51,10 @@ class NgramDrafter:
     def propose(self, tree: TokenTree, level: slice, branching: int) -> tuple[Tensor, Tensor]:
         """The most probable followers of every node of the level; see `Drafter.propose`."""
         self.forwards += 1
-        tokens = tree.tokens[level].tolist()
         if level.start == 0:
-            self._read(tokens)
-            self._contexts = [self._tail]
+            self._read(tree.tokens[level].tolist())
             self._common = self._most_common(branching)
-        else:
-            parents = tree.parents[level].tolist()
-            for token, parent in zip(tokens, parents, strict=True):
-                self._contexts.append(self._shifted(self._contexts[parent], token))
-        best = [self._best(context, branching) for context in self._contexts[level]]
+        best = [self._best(context, branching) for context in self._tails.of_level(tree, level)]
         proposed = torch.tensor([[token for token, _ in row] for row in best], device=self._device)
         probabilities = torch.tensor(
             [[probability for _, probability in row] for row in best],
@@ -76,16 +70,13 @@ class NgramDrafter:
     def _read(self, tokens: list[int]) -> None:
         for token in tokens:
             self._live_unigrams[token] = self._live_unigrams.get(token, 0) + 1
-            for context in suffix_hashes(self._tail):
+            for context in suffix_hashes(self._tails.text):
                 seen = self._live[context]
                 seen[token] = seen.get(token, 0) + 1
-            self._tail = self._shifted(self._tail, token)
+            self._tails.append(token)
         self._live_total += len(tokens)
 
-    def _shifted(self, context: tuple[int, ...], token: int) -> tuple[int, ...]:
-        return (*context, token)[-self._span :] if self._span else ()
-
-    def _best(self, context: tuple[int, ...], branching: int) -> list[tuple[int, float]]:
+    def _best(self, context: Tail, branching: int) -> list[tuple[int, float]]:
         """Most probable tokens after `context`, exactly: any token that no context lists has the
         probability of its unigram times a constant, so the most common unigrams stand for them all.
         """
