@@ -83,7 +83,6 @@ def rotated(names: list[str], turn: int) -> list[str]:
 def arm_run(timed: list[Timed[Generation]], greedy: list[int], ties: int) -> ArmRun:
     """What one arm did with one prompt, all repeats."""
     generation = timed[-1][0]
-    parts = generation.draft_seconds + generation.verify_seconds
     return ArmRun(
         seconds=tuple(seconds for _, seconds in timed),
         first_seconds=generation.first_seconds,
@@ -95,7 +94,7 @@ def arm_run(timed: list[Timed[Generation]], greedy: list[int], ties: int) -> Arm
         drafted=sum(generation.drafted),
         draft_seconds=generation.draft_seconds,
         verify_seconds=generation.verify_seconds,
-        bookkeeping_seconds=max(0.0, generation.round_seconds - parts),
+        bookkeeping_seconds=generation.bookkeeping_seconds,
     )
 
 

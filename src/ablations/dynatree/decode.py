@@ -87,9 +87,7 @@ def sample(
         accepted_per_depth=rounds_by_depth(generation.accepted, max(generation.tested, default=0)),
         draft_seconds=generation.draft_seconds,
         verify_seconds=generation.verify_seconds,
-        bookkeeping_seconds=max(
-            0.0, generation.round_seconds - generation.draft_seconds - generation.verify_seconds
-        ),
+        bookkeeping_seconds=generation.bookkeeping_seconds,
         pairs=tuple(
             DecodePair(
                 arm=arm_seconds,

@@ -48,6 +48,11 @@ class Generation:
     verify_seconds: float = 0.0
     round_seconds: float = 0.0
 
+    @property
+    def bookkeeping_seconds(self) -> float:
+        """Rest of the rounds, beside drafter and target; 0 where the clocks make it less."""
+        return max(0.0, self.round_seconds - self.draft_seconds - self.verify_seconds)
+
 
 @dataclass(frozen=True)
 class Draft:

@@ -6,11 +6,12 @@ from functools import partial
 from torch import Tensor
 
 from ablations.lm.corpus import Window
-from ablations.lm.timing import device_lock, timed_pairs
+from ablations.lm.timing import device_lock
 from ablations.sdtp.evaluation.arm import Arm
 from ablations.sdtp.evaluation.crash import own
 from ablations.sdtp.evaluation.heldout import UnprunedReference
 from ablations.sdtp.evaluation.retrieval import Passkey, probe
+from ablations.sdtp.evaluation.timed import timed_prefills
 from ablations.sdtp.pruned.continuation import continuation_states, quality
 from ablations.sdtp.pruned.prefill import Prefilled, prefill
 from ablations.study.contracts.sdtp import EvaluateSpec, RetrievalProbe, SdtpSample, TimedPair
@@ -101,14 +102,6 @@ class Evaluation:
             return arm(), ()
         warmup = 0 if self.kept else timing.warmup
         with device_lock(self.arm.lm.device):
-            measured = list(
-                timed_pairs(
-                    self.arm.lm.device,
-                    arm,
-                    partial(self.dense_prefill, ids),
-                    warmup + timing.repeats,
-                    arm_first=(number + warmup) % 2 == 0,
-                )
-            )
-        pairs = [TimedPair(arm=pruned, reference=dense) for (_, pruned), (_, dense) in measured[warmup:]]
-        return measured[-1][0][0], tuple(pairs)
+            dense = partial(self.dense_prefill, ids)
+            last, pairs = timed_prefills(self.arm.lm.device, arm, dense, warmup, timing.repeats, number)
+        return last[0], pairs

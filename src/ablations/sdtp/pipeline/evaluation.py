@@ -7,9 +7,9 @@ from functools import partial
 from torch import Tensor
 
 from ablations.lm.corpus import Window
-from ablations.lm.timing import timed_pairs
 from ablations.sdtp.evaluation.arm import Arm
 from ablations.sdtp.evaluation.heldout import UnprunedReference
+from ablations.sdtp.evaluation.timed import timed_prefills
 from ablations.sdtp.pipeline.group import Member, all_locks, barrier
 from ablations.sdtp.pipeline.partition import partition
 from ablations.sdtp.pipeline.rank import Passed, Rank
@@ -111,15 +111,7 @@ class PipelineEvaluation:
         warmup = timing.warmup if number == 0 else 0
         with all_locks(self.member):
             # Each prefill ends at a barrier, so the next one finds all ranks at its beginning.
-            measured = list(
-                timed_pairs(
-                    self.arm.lm.device,
-                    arm,
-                    partial(self.dense_prefill, ids),
-                    warmup + timing.repeats,
-                    arm_first=(number + warmup) % 2 == 0,
-                )
-            )
-        passed, seconds = measured[-1][0]
-        pairs = tuple(TimedPair(arm=pruned, reference=dense) for (_, pruned), (_, dense) in measured[warmup:])
+            dense = partial(self.dense_prefill, ids)
+            last, pairs = timed_prefills(self.arm.lm.device, arm, dense, warmup, timing.repeats, number)
+        passed, seconds = last
         return passed, pairs, RankTime(busy=passed.busy, idle=max(0.0, seconds - passed.busy))
