@@ -29,4 +29,4 @@ def test_each_has_help_with_an_example(name, monkeypatch, capsys):
     assert not ended.value.code
     shown = " ".join(capsys.readouterr().out.split())
     # The one command with two modules gives the example of the other.
-    assert re.search(rf"example: python -m ({re.escape(name)}|ablations.dynatree.decode) --", shown)
+    assert re.search(rf"example: python -m ({re.escape(name)}|ablations.dynatree.decode) \S", shown)
