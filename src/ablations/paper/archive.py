@@ -135,7 +135,7 @@ def unpack(archive: Path, folder: Path) -> None:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
             raise UserError(f"{archive}: {name} points out of the archive")
-        if sha256_bytes(content) != promised[name]:
+        if hashlib.sha256(content).hexdigest() != promised[name]:
             raise UserError(f"{archive}: {name} is not the file that was packed (its SHA-256 differs)")
         check_digest(name, content)
     for name, content in found.items():
@@ -167,11 +167,6 @@ def build(archive: Path, paper: Path, folder: Path) -> None:
         write_figures(summary, out / "figures")
         write_numbers(summary, templates, out / "numbers.tex", out / "provenance.json")
         write_text(out / "ablation.tex", render_section(summary, templates))
-
-
-def sha256_bytes(content: bytes) -> str:
-    """SHA-256 of bytes, hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

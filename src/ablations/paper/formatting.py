@@ -11,6 +11,7 @@ from ablations.study.contracts.statistics import Estimate
 NATS_DECIMALS = 3
 FACTOR_DECIMALS = 2
 PERCENT_DECIMALS = 1
+SIGNIFICANT_DIGITS = 3
 
 LARGEST_FACTOR = 1000.0
 """Beyond it a factor is only said to be larger: two noisy documents tell no more."""
@@ -163,11 +164,11 @@ def _fixed(number: float, decimals: int, sign: str = "") -> str:
     return f"{0:.{decimals}f}" if float(text) == 0 else text
 
 
-def _significant(number: float, digits: int = 3) -> str:
-    """So many significant digits, never in exponent notation."""
+def _significant(number: float) -> str:
+    """`SIGNIFICANT_DIGITS`, never in exponent notation."""
     if number <= 0:
         return "0"
-    decimals = max(0, digits - 1 - math.floor(math.log10(number)))
+    decimals = max(0, SIGNIFICANT_DIGITS - 1 - math.floor(math.log10(number)))
     return f"{number:.{decimals}f}"
 
 
