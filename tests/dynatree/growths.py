@@ -3,9 +3,9 @@
 import torch
 from hypothesis import strategies as st
 
-from ablations.dynatree.cost_aware import CostAwareGrowth, CostModel
-from ablations.dynatree.dynamic import DynamicGrowth
-from ablations.dynatree.grow import FixedGrowth, Growth
+from ablations.dynatree.growth.cost_aware import CostAwareGrowth, CostModel
+from ablations.dynatree.growth.dynamic import DynamicGrowth
+from ablations.dynatree.growth.fixed import FixedGrowth, Growth
 from ablations.study.contracts.dynatree import Costs, DynamicTree, History
 
 CPU = torch.device("cpu")

@@ -8,12 +8,12 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from ablations.dynatree.decoding import Draft, Generation, decode_autoregressive, decode_speculative
-from ablations.dynatree.drafter import Drafter
+from ablations.dynatree.drafters.interface import Drafter
+from ablations.dynatree.drafters.lookup import PromptLookupDrafter
+from ablations.dynatree.drafters.neural import NeuralDrafter
+from ablations.dynatree.drafters.ngram import NgramDrafter
+from ablations.dynatree.drafters.ngram_counts import NgramCounts
 from ablations.dynatree.fit_ngram import count_ngrams
-from ablations.dynatree.lookup import PromptLookupDrafter
-from ablations.dynatree.neural import NeuralDrafter
-from ablations.dynatree.ngram import NgramDrafter
-from ablations.dynatree.ngram_counts import NgramCounts
 from ablations.dynatree.replay import replay, states_of_text
 from ablations.dynatree.tree import TokenTree
 from ablations.lm.layered import LayeredLM

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from ablations.dynatree.decoding import Draft, Generation, decode_autoregressive, decode_speculative
-from ablations.dynatree.drafter import Drafter
+from ablations.dynatree.drafters.interface import Drafter
+from ablations.dynatree.drafters.neural import NeuralDrafter
 from ablations.dynatree.generate import decode_with_transformers
-from ablations.dynatree.grow import FixedGrowth
-from ablations.dynatree.neural import NeuralDrafter
+from ablations.dynatree.growth.fixed import FixedGrowth
 from ablations.dynatree.tree import TokenTree
 from ablations.lm.layered import LayeredLM
 from tests.dynatree.noisy_models import VOCABULARY, noisy_copy, tiny_model

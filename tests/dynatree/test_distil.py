@@ -5,17 +5,17 @@ import torch
 from torch import Tensor
 
 from ablations.dynatree.decoding import Draft, decode_autoregressive, decode_speculative
-from ablations.dynatree.distil_drafter import DistilledDrafter
-from ablations.dynatree.distil_fused import FusedDraft
-from ablations.dynatree.distil_hybrid import HybridDrafter
-from ablations.dynatree.distil_lessons import Lessons
-from ablations.dynatree.distil_model import DistilledDraft, frequent_tokens, joined_inputs, normalised
-from ablations.dynatree.distil_train import RIDGE, Trainer
-from ablations.dynatree.distil_unroll import unrolled_mask
+from ablations.dynatree.distilling.fused import FusedDraft
+from ablations.dynatree.distilling.lessons import Lessons
+from ablations.dynatree.distilling.model import DistilledDraft, frequent_tokens, joined_inputs, normalised
+from ablations.dynatree.distilling.training import RIDGE, Trainer
+from ablations.dynatree.distilling.unroll import unrolled_mask
+from ablations.dynatree.drafters.distilled import DistilledDrafter
+from ablations.dynatree.drafters.hybrid import HybridDrafter
+from ablations.dynatree.drafters.ngram import NgramDrafter
+from ablations.dynatree.drafters.ngram_counts import NgramCounts
 from ablations.dynatree.fit_ngram import count_ngrams
-from ablations.dynatree.grow import FixedGrowth
-from ablations.dynatree.ngram import NgramDrafter
-from ablations.dynatree.ngram_counts import NgramCounts
+from ablations.dynatree.growth.fixed import FixedGrowth
 from ablations.dynatree.replay import replay, states_of_text
 from ablations.dynatree.states import last_states
 from ablations.dynatree.tree import TokenTree

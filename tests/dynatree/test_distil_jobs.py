@@ -10,13 +10,13 @@ from transformers import PreTrainedTokenizerFast
 
 from ablations.dynatree import decode, distil, distil_teacher, fit_ngram
 from ablations.dynatree.decoding import decode_autoregressive
-from ablations.dynatree.distil_model import DRAFT_FILE, normalised
-from ablations.dynatree.distil_questions import chat_frame
 from ablations.dynatree.distil_teacher import (
     TEACHER_FILE,
     Teacher,
     draw_windows,
 )
+from ablations.dynatree.distilling.model import DRAFT_FILE, normalised
+from ablations.dynatree.distilling.questions import chat_frame
 from ablations.dynatree.replay import states_of_text
 from ablations.dynatree.written import written_texts
 from ablations.lm.checkpoint import load_tokenizer

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from ablations.dynatree.decoding import Draft, decode_autoregressive, decode_speculative
-from ablations.dynatree.grow import FixedGrowth
-from ablations.dynatree.neural import NeuralDrafter
+from ablations.dynatree.drafters.neural import NeuralDrafter
+from ablations.dynatree.growth.fixed import FixedGrowth
 from ablations.dynatree.tree import TokenTree
 from ablations.lm.graphs import GraphedCache
 from tests.dynatree.noisy_models import VOCABULARY, noisy_copy, tiny_model

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from ablations.dynatree.cost_aware import CostModel
-from ablations.dynatree.dynamic import DynamicGrowth
-from ablations.dynatree.grow import FixedGrowth, Growth
+from ablations.dynatree.growth.cost_aware import CostModel
+from ablations.dynatree.growth.dynamic import DynamicGrowth
+from ablations.dynatree.growth.fixed import FixedGrowth, Growth
 from ablations.dynatree.tree import TokenTree
 from ablations.study.contracts.dynatree import DynamicTree, History
 from tests.dynatree.growths import CPU, MAX_NODES, cost_aware, costs

@@ -9,7 +9,7 @@ import pytest
 
 from ablations.dynatree import calibrate_costs, cost_fits, decode, fit_ngram
 from ablations.dynatree.arm import read_costs
-from ablations.dynatree.ngram_counts import NgramCounts
+from ablations.dynatree.drafters.ngram_counts import NgramCounts
 from ablations.dynatree.repetition import repeated_share
 from ablations.study.artefact import Manifest
 from ablations.study.contracts.dynatree import CostSpec, DecodeSample, DecodeSpec, DecodeTotals, NgramSpec

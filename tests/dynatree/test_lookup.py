@@ -2,7 +2,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from ablations.dynatree.lookup import PromptLookupDrafter
+from ablations.dynatree.drafters.lookup import PromptLookupDrafter
 from ablations.dynatree.tree import TokenTree
 from ablations.study.contracts.dynatree import PromptLookup
 

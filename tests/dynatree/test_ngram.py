@@ -5,14 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablations.dynatree.fit_ngram import count_ngrams
-from ablations.dynatree.ngram import NgramDrafter
-from ablations.dynatree.ngram_counts import (
+from ablations.dynatree.drafters.ngram import NgramDrafter
+from ablations.dynatree.drafters.ngram_counts import (
     NEVER,
     Followers,
     NgramCounts,
     suffix_hashes,
 )
+from ablations.dynatree.fit_ngram import count_ngrams
 from ablations.dynatree.tree import TokenTree
 
 CPU = torch.device("cpu")

@@ -3,18 +3,18 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ablations.dynatree.cost_aware import CostAwareGrowth, CostModel
 from ablations.dynatree.decoding import Draft
-from ablations.dynatree.distil_drafter import DistilledDrafter
-from ablations.dynatree.distil_hybrid import HybridDrafter
-from ablations.dynatree.distil_model import DRAFT_FILE, DistilledDraft
-from ablations.dynatree.drafter import Drafter
-from ablations.dynatree.dynamic import DynamicGrowth
-from ablations.dynatree.grow import FixedGrowth, Growth
-from ablations.dynatree.lookup import PromptLookupDrafter
-from ablations.dynatree.neural import NeuralDrafter
-from ablations.dynatree.ngram import NgramDrafter
-from ablations.dynatree.ngram_counts import NgramCounts
+from ablations.dynatree.distilling.model import DRAFT_FILE, DistilledDraft
+from ablations.dynatree.drafters.distilled import DistilledDrafter
+from ablations.dynatree.drafters.hybrid import HybridDrafter
+from ablations.dynatree.drafters.interface import Drafter
+from ablations.dynatree.drafters.lookup import PromptLookupDrafter
+from ablations.dynatree.drafters.neural import NeuralDrafter
+from ablations.dynatree.drafters.ngram import NgramDrafter
+from ablations.dynatree.drafters.ngram_counts import NgramCounts
+from ablations.dynatree.growth.cost_aware import CostAwareGrowth, CostModel
+from ablations.dynatree.growth.dynamic import DynamicGrowth
+from ablations.dynatree.growth.fixed import FixedGrowth, Growth
 from ablations.dynatree.tree import TokenTree
 from ablations.lm.checkpoint import load_model, load_tokenizer
 from ablations.lm.fused import fastest

@@ -6,10 +6,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ablations.dynatree.arm import COSTS_FILE, build_drafter, most_nodes
-from ablations.dynatree.cost_aware import CostAwareGrowth, CostModel
 from ablations.dynatree.cost_fits import acceptance_curve, draft_costs
 from ablations.dynatree.decoding import Draft, decode_autoregressive
-from ablations.dynatree.grow import FixedGrowth
+from ablations.dynatree.growth.cost_aware import CostAwareGrowth, CostModel
+from ablations.dynatree.growth.fixed import FixedGrowth
 from ablations.dynatree.pricing import MeteredDrafter, price
 from ablations.dynatree.prompts import read_prompts
 from ablations.dynatree.replay import Round, replay, states_of_text

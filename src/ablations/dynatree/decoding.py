@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ablations.dynatree.clock import PhaseClock
-from ablations.dynatree.drafter import Drafter, TimedDrafter
-from ablations.dynatree.grow import Growth
+from ablations.dynatree.drafters.interface import Drafter, TimedDrafter
+from ablations.dynatree.growth.fixed import Growth
 from ablations.dynatree.states import last_states
 from ablations.dynatree.tree import TokenTree
 from ablations.dynatree.verify import verify

@@ -2,9 +2,9 @@
 
 import torch
 
-from ablations.dynatree.distil_lessons import read_lessons
-from ablations.dynatree.distil_model import DRAFT_FILE
-from ablations.dynatree.distil_train import Trainer
+from ablations.dynatree.distilling.lessons import read_lessons
+from ablations.dynatree.distilling.model import DRAFT_FILE
+from ablations.dynatree.distilling.training import Trainer
 from ablations.lm.checkpoint import load_model
 from ablations.lm.device import configure
 from ablations.study.artefact import new_artefact

@@ -15,8 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from ablations.dynatree.distil_model import normalised
-from ablations.dynatree.distil_questions import LONGEST_QUESTION, Question, chat_frame
+from ablations.dynatree.distilling.model import normalised
+from ablations.dynatree.distilling.questions import LONGEST_QUESTION, Question, chat_frame
 from ablations.lm.checkpoint import load_model, load_tokenizer
 from ablations.lm.corpus import read_corpus
 from ablations.lm.device import configure

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from ablations.dynatree.ngram_counts import (
+from ablations.dynatree.drafters.ngram_counts import (
     COUNTS_FILE,
     HASH_BASE,
     HASH_MASK,

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from ablations.dynatree.arm import build_drafter, most_nodes, read_costs
 from ablations.dynatree.decoding import Draft, decode_autoregressive
-from ablations.dynatree.grow import FixedGrowth
+from ablations.dynatree.growth.fixed import FixedGrowth
 from ablations.dynatree.pricing import MeteredDrafter, price
 from ablations.dynatree.prompts import read_prompts
 from ablations.dynatree.repetition import repeated_share

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablations.dynatree.drafter import Drafter
+from ablations.dynatree.drafters.interface import Drafter
 from ablations.dynatree.tree import TokenTree
 from ablations.lm.timing import stopwatch
 from ablations.study.contracts.dynatree import Costs

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ablations.dynatree.tails import Tail, Tails
+from ablations.dynatree.drafters.tails import Tail, Tails
 from ablations.dynatree.tree import TokenTree
 from ablations.study.contracts.dynatree import PromptLookup
 

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ablations.dynatree.drafter import Drafter
+from ablations.dynatree.drafters.interface import Drafter
 from ablations.dynatree.tree import TokenTree
 
 # The least threshold that a path probability can meet: a probability of 0 is no proposal.

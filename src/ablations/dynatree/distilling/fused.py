@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ablations.dynatree.distil_model import EPSILON, DistilledDraft, joined_inputs
+from ablations.dynatree.distilling.model import EPSILON, DistilledDraft, joined_inputs
 from ablations.lm.cache import StaticCache
 from ablations.lm.fused import FusedLayer, merged_qkv, signed_rotary
 from ablations.lm.packing import PackedLinear, pack_module

@@ -2,8 +2,8 @@
 
 import torch
 
-from ablations.dynatree.drafter import Drafter
-from ablations.dynatree.grow import ANY, add_children
+from ablations.dynatree.drafters.interface import Drafter
+from ablations.dynatree.growth.fixed import ANY, add_children
 from ablations.dynatree.tree import TokenTree
 from ablations.study.contracts.dynatree import DynamicTree, History
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from ablations.dynatree.distil_fused import FusedDraft
-from ablations.dynatree.distil_model import DistilledDraft, normalised
+from ablations.dynatree.distilling.fused import FusedDraft
+from ablations.dynatree.distilling.model import DistilledDraft, normalised
 from ablations.dynatree.tree import TokenTree
 from ablations.dynatree.verify import tree_mask
 from ablations.lm.layered import LayeredLM

@@ -8,8 +8,8 @@ from operator import itemgetter
 import torch
 from torch import Tensor
 
-from ablations.dynatree.ngram_counts import Followers, NgramCounts, suffix_hashes
-from ablations.dynatree.tails import Tail, Tails
+from ablations.dynatree.drafters.ngram_counts import Followers, NgramCounts, suffix_hashes
+from ablations.dynatree.drafters.tails import Tail, Tails
 from ablations.dynatree.tree import TokenTree
 
 

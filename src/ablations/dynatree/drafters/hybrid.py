@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ablations.dynatree.drafter import Drafter
+from ablations.dynatree.drafters.interface import Drafter
 from ablations.dynatree.tree import TokenTree
 
 # Each drafter names at least so many tokens, for the other's first choices to meet their probability.

@@ -10,9 +10,9 @@ from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 from tqdm import tqdm
 
-from ablations.dynatree.distil_lessons import Lessons
-from ablations.dynatree.distil_model import DistilledDraft, frequent_tokens, joined_inputs
-from ablations.dynatree.distil_unroll import GrownRows, unrolled_mask
+from ablations.dynatree.distilling.lessons import Lessons
+from ablations.dynatree.distilling.model import DistilledDraft, frequent_tokens, joined_inputs
+from ablations.dynatree.distilling.unroll import GrownRows, unrolled_mask
 from ablations.lm.layered import LayeredLM
 from ablations.study.contracts.dynatree import DistilSpec
 from ablations.study.errors import UserError

@@ -5,8 +5,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ablations.dynatree.drafter import Drafter
-from ablations.dynatree.grow import ANY, add_children
+from ablations.dynatree.drafters.interface import Drafter
+from ablations.dynatree.growth.fixed import ANY, add_children
 from ablations.dynatree.tree import TokenTree
 from ablations.study.contracts.dynatree import Costs
 
