@@ -180,7 +180,7 @@ class PromptLookup(Contract):
 
 
 class DistilledDrafter(Contract):
-    """A draft of one decoder layer that the study distils from its target; see `dynatree.distilling.model`."""
+    """A draft of one decoder layer that the study distils from its target (`dynatree.distilling.model`)."""
 
     kind: Literal["distilled"]
     """Kind of drafter."""
