@@ -65,4 +65,6 @@ def _read(module: str) -> tuple[frozenset[str], frozenset[str]]:
     path = SOURCE.joinpath("ablations", *module.split("."))
     finder.import_hook(f"ablations.{module}")
     assert path.with_suffix(".py").exists()
-    return frozenset(finder.modules), frozenset(finder.badmodules)
+    # What is not found in the package is a library, or a module of one.
+    libraries = frozenset(name.partition(".")[0] for name in finder.badmodules)
+    return frozenset(finder.modules), libraries
