@@ -39,6 +39,9 @@ def _walk(node: object) -> str:
         return "[" + ",".join(_walk(item) for item in _statements(node)) + "]"
     if not isinstance(node, ast.AST):
         return repr(node)
+    if isinstance(node, ast.JoinedStr):
+        # Early releases of Python 3.12 put empty strings around a field nested in a format, f"{x:{width}}".
+        node.values = [value for value in node.values if not _is_empty_string(value)]
     fields = (
         f"{name}={_walk(value)}"
         for name, value in ast.iter_fields(node)
@@ -69,3 +72,7 @@ def _is_bare_string(node: object) -> bool:
         and isinstance(node.value, ast.Constant)
         and isinstance(node.value.value, str)
     )
+
+
+def _is_empty_string(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value == ""
