@@ -1,12 +1,14 @@
 """Exported schemas, pins and environments stay in step with what they describe."""
 
 import re
+import tomllib
 from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from ablations.study.errors import UserError
@@ -42,6 +44,24 @@ def test_constraints_pin_every_dependency_within_its_range():
         name = canonicalize_name(requirement.name)
         if name != "ablations":
             assert requirement.specifier.contains(pins.versions[name]), line
+
+
+def test_continuous_integration_runs_every_python_that_is_claimed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = [
+        line.rpartition(" ")[2]
+        for line in project["classifiers"]
+        if line.startswith("Programming Language :: Python ::")
+    ]
+    admitted = [
+        f"3.{minor}" for minor in range(40) if f"3.{minor}.1" in SpecifierSet(project["requires-python"])
+    ]
+    assert named == admitted
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    (setup,) = (
+        step["with"] for step in jobs["everything"]["steps"] if "setup-python" in step.get("uses", "")
+    )
+    assert [setup["python-version"], *jobs["pythons"]["strategy"]["matrix"]["python-version"]] == admitted
 
 
 @pytest.mark.parametrize("name", ["measure", "paper"])
