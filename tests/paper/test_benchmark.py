@@ -113,7 +113,6 @@ def plan(**changes) -> BenchmarkPlan:
     known = {
         "study": "s",
         "record": "r",
-        "arms": {name: name for name in titles},
         "titles": titles,
         "best_of": ("F4", "O1"),
         "alpha": 0.05,
@@ -161,7 +160,7 @@ def test_a_study_without_the_method_or_a_network_says_so():
     alone = alone.model_copy(
         update={"spec": alone.spec.model_copy(update={"arms": arms}), "samples": samples}
     )
-    found = summarise(plan(best_of=(), arms={name: name for name in arms}), alone)
+    found = summarise(plan(best_of=()), alone)
     assert found.speedup_over_best_ar is None
     assert found.speedup_over_best_hf is None
     assert found.neural_speedup_over_best_ar is None

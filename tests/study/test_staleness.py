@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ablations.study.meaning import meaning
+from ablations.study.planning.code import meaning
 from ablations.study.planning.plan import Plan
 
 ROOT = Path(__file__).parents[2]

@@ -1,11 +1,23 @@
 """Jobs on a cluster are planned as they were submitted."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
 
 from ablations.study.errors import UserError
-from ablations.study.planning.submitted import require_planned
+from ablations.study.planning.submitted import remember, require_planned
+
+
+def test_a_configuration_comes_back_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = {"b": {"z": 1, "a": [1, 2.5, None]}, "a": True}
+    path = remember(config)
+    found = json.loads(path.read_text())
+    assert found == config
+    assert list(found) == ["b", "a"] and list(found["b"]) == ["z", "a"]
+    assert remember(config) == path
+    assert remember({"a": True, "b": config["b"]}) != path
 
 
 def test_a_job_that_is_planned_no_more_is_refused():

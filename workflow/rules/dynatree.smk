@@ -47,11 +47,8 @@ rule distil_teacher:
 
 rule write_down:
     input:
-        stamp=stages.WRITTEN_STAMP,
-        teacher=ancient(stages.DISTIL_TEACHER.result),
-        model=lambda wildcards: ancient(
-            str(plan.jobs[wildcards.digest].inputs["model"].path)
-        ),
+        teacher=stages.DISTIL_TEACHER.result,
+        model=lambda wildcards: plan.jobs[wildcards.digest].inputs["model"].path,
     output:
         stages.WRITTEN,
     log:

@@ -144,12 +144,11 @@ rule ablation_section:
 
 rule ablation_pdf:
     input:
-        stamp=stages.PDF_STAMP,
-        section=stages.SECTION,
+        section="paper/ablation.tex",
         main="paper/main.tex",
         references="paper/references.bib",
     output:
-        stages.PDF,
+        "paper/ablation.pdf",
     log:
         "logs/ablation_pdf.log",
     benchmark:
@@ -195,7 +194,6 @@ rule results_page:
 
 rule archive:
     input:
-        stamp=stages.ARCHIVE_STAMP,
         plan=stages.COLLECT_STAMP,
         summary=stages.SUMMARY,
     output:

@@ -21,29 +21,27 @@ for variable, folder in (
 from ablations.study.errors import UserError
 from ablations.study.estimate.requests import Requests
 from ablations.study.planning import stages
-from ablations.study.planning.damage import find_damage, note_damage
 from ablations.study.planning.plan import Plan
 from ablations.study.planning.stamps import write_stamps
-from ablations.study.planning.submitted import require_planned
+from ablations.study.planning.submitted import remember, require_planned
 
-# A job that a scheduler runs reads this file again: it is told the configuration that it was planned with, and
-# leaves specs, stamps and artefacts to the process that planned it.
-PLANNED_WITH = "ABLATIONS_CONFIG"
-if not workflow.is_main_process and PLANNED_WITH in os.environ:
-    config = json.loads(Path(os.environ[PLANNED_WITH]).read_text(encoding="utf-8"))
+# A job on a cluster parses this too. It is planned as it was submitted, whatever was edited since, and leaves
+# specs and stamps to the process that submitted it.
+SUBMITTED = "ABLATIONS_SUBMITTED"
+submitted = os.environ.get(SUBMITTED) if workflow.remote_exec else None
 
-damage = {}
 try:
+    if submitted:
+        config = json.loads(Path(submitted).read_bytes())
     plan = Plan(config, Path(workflow.basedir))
     models = Path(workflow.basedir, "workflow/plan/models.yaml")
     requests = Requests(plan.config.resources, models)
-    if workflow.is_main_process:
-        os.environ[PLANNED_WITH] = str(plan.write_config().absolute())
+    if submitted:
+        require_planned(plan, sys.argv)
+    else:
         plan.write_specs()
         write_stamps(plan, Path(workflow.basedir))
-        damage = find_damage(plan.jobs.values())
-    else:
-        require_planned(plan, sys.argv)
+        os.environ[SUBMITTED] = str(remember(config))
 except UserError as error:
     sys.exit(f"error: {' '.join(str(error).split())}")
 except OSError as error:
@@ -53,23 +51,15 @@ except OSError as error:
 def job_inputs(wildcards):
     """Spec and input artefacts of a job; their names say what they hold, so their times are ignored.
 
-    A finished result needs its inputs no more: a lost checkpoint is rebuilt only for new experiments, a damaged one
-    at once, and what was made of it before stays.
+    A finished result needs its inputs no more: a lost checkpoint is rebuilt only for new experiments.
     """
     job = plan.jobs[wildcards.digest]
-    finished = job.path.exists() and job.digest not in damage
-    paths = {
-        name: str(artefact.path)
-        for name, artefact in job.inputs.items()
-        if not finished or (damage and damage.keys() & artefact.with_inputs().keys())
-    }
-    found = {
+    needed = {} if job.path.exists() else job.inputs
+    paths = {name: str(artefact.path) for name, artefact in needed.items()}
+    return {
         name: ancient(path)
         for name, path in {"spec": str(job.spec_path), **paths}.items()
     }
-    if job.digest in damage:
-        found["damage"] = str(note_damage(job, damage[job.digest]))
-    return found
 
 
 def job_threads(wildcards):

@@ -72,7 +72,6 @@ class Rates:
 
 def summarise(plan: BenchmarkPlan, record: BenchmarkRecord) -> DecodingBenchmark:
     """Everything that ``results/benchmark/decoding.json`` says."""
-    record = _called(record, plan.arms)
     spec = record.spec
     rates = Rates(record.samples, plan.alpha)
     families = _families(spec)
@@ -106,20 +105,6 @@ def summarise(plan: BenchmarkPlan, record: BenchmarkRecord) -> DecodingBenchmark
             for name, family in families.items()
         ),
         environment=record.environment,
-    )
-
-
-def _called(record: BenchmarkRecord, experiments: Mapping[str, str]) -> BenchmarkRecord:
-    """The record with its arms called as the study calls them now, in its order."""
-    arms = {name: record.spec.arms[arm] for arm, name in experiments.items()}
-    samples = tuple(
-        sample.model_copy(
-            update={"runs": {experiments.get(name, name): run for name, run in sample.runs.items()}}
-        )
-        for sample in record.samples
-    )
-    return record.model_copy(
-        update={"spec": record.spec.model_copy(update={"arms": arms}), "samples": samples}
     )
 
 

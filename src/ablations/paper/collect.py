@@ -5,19 +5,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from ablations.paper.collecting.comparisons import compare_all
 from ablations.paper.collecting.decoding import decoding_protocol
 from ablations.paper.collecting.devices import require_one_device
 from ablations.paper.collecting.grids import grid_results
 from ablations.paper.collecting.models import model_facts, saliency_map
+from ablations.paper.collecting.naming import naming
 from ablations.paper.collecting.ranking import scorer_rankings
-from ablations.paper.collecting.reading import read_all
 from ablations.paper.collecting.rows import make_rows
 from ablations.paper.collecting.sdtp import sdtp_protocol
 from ablations.paper.collecting.sweeps import sweep_results
 from ablations.paper.ordering import ordered
 from ablations.paper.summary import Machine, Summary
-from ablations.study.arms import Arm
+from ablations.study.arms import Arm, read_arm
 from ablations.study.cli import one_line_errors
 from ablations.study.contracts.paper import PaperPlan
 from ablations.study.files import canonical_json, write_text
@@ -31,8 +33,10 @@ def summarise(plan: PaperPlan) -> Summary:
         UserError: a record is damaged, is of another method, or has no or repeated documents; or times are of
             different devices.
     """
-    measured = read_all(plan.experiments, plan.settings)
-    arms = measured.arms
+    arms = {}
+    for item in tqdm(plan.experiments, desc="records", mininterval=2):
+        with naming(item):
+            arms[item.id] = read_arm(item)
     sweeps = sweep_results(plan.sweeps)
     require_one_device(arms, sweeps, plan.settings)
     comparisons = compare_all(arms, plan.settings)
@@ -44,7 +48,7 @@ def summarise(plan: PaperPlan) -> Summary:
         texts=plan.texts,
         facts=model_facts(plan.manifests),
         saliency=saliency_map(plan.saliency),
-        rows=make_rows(measured, comparisons, plan.settings),
+        rows=make_rows(arms, comparisons, plan.settings),
         comparisons=tuple(comparisons.values()),
         ranking=scorer_rankings(arms, plan.settings),
         sweeps=sweeps,

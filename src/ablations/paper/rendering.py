@@ -3,16 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from ablations.paper.formatting import CONSTANTS, FILTERS
 from ablations.paper.summary import Summary
 from ablations.study.errors import UserError
-from ablations.study.templates import environment
 
 
 def render(templates: Path, name: str, summary: Summary, **context: Any) -> str:
-    """Render a template.
+    r"""Render a template: ``\VAR{...}`` prints, lines that start with ``%%`` are statements.
 
     Args:
         templates: Folder of the templates.
@@ -23,12 +22,27 @@ def render(templates: Path, name: str, summary: Summary, **context: Any) -> str:
     Raises:
         UserError: a template is missing, does not parse, or prints something that is not there.
     """
-    found = environment(templates)
-    found.finalize = _present
-    found.filters.update(FILTERS)
-    found.globals.update(CONSTANTS, summary=summary)
+    environment = Environment(
+        loader=FileSystemLoader(templates),
+        undefined=StrictUndefined,
+        finalize=_present,
+        autoescape=False,
+        variable_start_string=r"\VAR{",
+        variable_end_string="}",
+        block_start_string=r"\BLOCK{",
+        block_end_string="}",
+        comment_start_string=r"\COMMENT{",
+        comment_end_string="}",
+        line_statement_prefix="%%",
+        line_comment_prefix="%#",
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(FILTERS)
+    environment.globals.update(CONSTANTS, summary=summary)
     try:
-        return found.get_template(name).render(**context)
+        return environment.get_template(name).render(**context)
     except TemplateError as error:
         line = getattr(error, "lineno", None)
         place = f"{getattr(error, 'name', None) or name}" + (f":{line}" if line else "")

@@ -119,8 +119,6 @@ def _status(arguments: argparse.Namespace) -> None:
         )
         unknown = f" ({due.unknown} of them never timed here, not counted)" if due.unknown else ""
         print(f"{due.jobs} jobs to run before the paper's: {spent}{unknown}")
-    for file in due.damaged:
-        print(f"{file}: not what was written; snakemake makes it again")
 
 
 def _plan(arguments: argparse.Namespace) -> None:
@@ -168,8 +166,7 @@ def _schema(_: argparse.Namespace) -> None:
 def _configuration(overlays: list[Path]) -> dict:
     """`config.yaml` with overlays merged as `snakemake --configfile` merges them."""
     config: dict = {}
-    # Overlays go first too: so their experiments precede those of the study that they extend.
-    for path in (*overlays, CONFIG, *overlays):
+    for path in (CONFIG, *overlays):
         try:
             part = yaml.safe_load(path.read_text(encoding="utf-8"))
         except yaml.YAMLError as error:

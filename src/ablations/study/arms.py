@@ -1,6 +1,5 @@
 """An experiment with its records and its paired results per document."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,10 +71,13 @@ def comparable(one: Arm, other: Arm) -> bool:
 
 def per_document(records: Iterable[SdtpRecord], value: Callable[[SdtpSample], float]) -> pd.Series:
     """A value of each document (index), a mean over the records that have it."""
-    # Plain maps: a study of many seeds aligns thousands of records.
-    rows = [{sample.document: value(sample) for sample in record.samples} for record in records]
-    shared = [document for document in rows[0] if all(document in row for row in rows)]
-    return pd.Series(np.mean([[row[document] for document in shared] for row in rows], axis=0), shared)
+    series = [
+        pd.Series(
+            [value(sample) for sample in record.samples], [sample.document for sample in record.samples]
+        )
+        for record in records
+    ]
+    return pd.concat(series, axis=1, join="inner").mean(axis=1)
 
 
 def added_nll(sample: SdtpSample) -> float:
@@ -110,9 +112,11 @@ def resampling(settings: PaperSettings) -> Resampling:
 def _check_complete(path: Path, record: SdtpRecord | DecodeRecord) -> None:
     if not record.samples or record.totals is None:
         raise UserError(f"{path}: an experiment that ended well has samples and totals; delete the record")
-    name, times = Counter(_name(sample) for sample in record.samples).most_common(1)[0]
-    if times > 1:
-        raise UserError(f"{path}: document '{name}' occurs twice; delete the record")
+    names = pd.Series([_name(sample) for sample in record.samples])
+    if names.duplicated().any():
+        raise UserError(
+            f"{path}: document '{names[names.duplicated()].iloc[0]}' occurs twice; delete the record"
+        )
 
 
 def _name(sample: SdtpSample | DecodeSample) -> str:

@@ -1,7 +1,6 @@
 """The one way a job starts: ``python -m MODULE --spec SPEC.json --out RESULT``."""
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,7 +13,6 @@ from pydantic import Field, ValidationError
 from ablations.study.cli import one_line, one_line_errors
 from ablations.study.contracts.base import Contract
 from ablations.study.errors import UserError
-from ablations.study.meaning import meaning, module_source
 
 Spec = TypeVar("Spec", bound=Contract)
 
@@ -109,29 +107,6 @@ def require_pins(pins: dict[str, str]) -> None:
             )
 
 
-def require_code(job: JobFile, spec_path: Path) -> None:
-    """Check that the code is what it was when the job was planned; its result bears that code's digest.
-
-    Planning leaves `code/` beside the folder of specs, with the meaning of each module; without it, nothing
-    is checked.
-
-    Raises:
-        UserError: a module was edited, or is gone.
-    """
-    planned = spec_path.parent.parent / "code" / f"{job.code_digest}.json"
-    if not planned.is_file():
-        return
-    for name, expected in json.loads(planned.read_text(encoding="utf-8")).items():
-        try:
-            same = meaning(module_source(name)) == expected
-        except (OSError, SyntaxError):
-            same = False
-        if not same:
-            raise UserError(
-                f"{name}: edited after this job was planned; run snakemake again, which plans it anew"
-            )
-
-
 def main(
     module: str,
     spec_type: type[Spec],
@@ -162,5 +137,4 @@ def main(
     with one_line_errors(arguments.out):
         job = read_job(arguments.spec, spec_type)
         require_pins(job.pins)
-        require_code(job, arguments.spec)
         work(Run(job, arguments.out, arguments.label, arguments))

@@ -15,12 +15,8 @@ _FOLDERS = (RESULTS, Path("logs"), Path("benchmarks"))
 
 
 def unneeded(plans: Iterable[Plan]) -> list[Path]:
-    """What is named by a digest (specs, results, logs, notes on code) that the given studies do not need."""
-    needed = set()
-    for plan in plans:
-        needed.add(plan.config_path.stem)
-        for job in plan.jobs.values():
-            needed |= {job.digest, job.file.code_digest}
+    """Specs, results, logs and benchmarks whose digest is no job's of the given studies."""
+    needed = {digest for plan in plans for digest in plan.jobs}
     found = []
     for path in sorted(path for folder in _FOLDERS for path in folder.glob("*/*")):
         match = _NAMED.fullmatch(path.name)

@@ -7,8 +7,6 @@ arm seconds, so that effects are differences and their exponentials are ratios o
 import math
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from functools import lru_cache
-from types import SimpleNamespace
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
@@ -248,17 +246,9 @@ def _constant(data: np.ndarray) -> bool:
     return bool(np.ptp(data) <= 1e-12 * max(1.0, float(np.abs(data).max())))
 
 
-@lru_cache(maxsize=8)
-def _drawn(n: int, resamples: int, seed: int) -> np.ndarray:
-    """Indices of bootstrap resamples of n values, shape (resamples, n), the same in every interval."""
-    return np.random.default_rng(seed).integers(0, n, (resamples, n))
-
-
 def _bca(
     data: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray], resampling: Resampling
 ) -> tuple[float | None, float | None]:
-    drawn = _drawn(len(data[0]), resampling.resamples, resampling.seed)
-    distribution = statistic(*(values[drawn] for values in data), axis=-1)
     with np.errstate(all="ignore"), warnings.catch_warnings():
         # Where BCa is undefined scipy warns and returns NaN; that is reported as no interval.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
@@ -268,9 +258,9 @@ def _bca(
             paired=len(data) > 1,
             vectorized=True,
             confidence_level=bootstrap_level(resampling.alpha, len(data[0])),
-            n_resamples=0,
+            n_resamples=resampling.resamples,
             method="BCa",
-            bootstrap_result=SimpleNamespace(bootstrap_distribution=distribution),
+            rng=np.random.default_rng(resampling.seed),
         ).confidence_interval
     low, high = float(interval.low), float(interval.high)
     return (low, high) if math.isfinite(low) and math.isfinite(high) else (None, None)

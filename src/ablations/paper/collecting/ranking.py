@@ -21,8 +21,8 @@ def scorer_rankings(arms: Mapping[str, Arm], settings: PaperSettings) -> tuple[S
     """Ranking of every trained scorer; Holm runs over all comparisons of rank correlations."""
     scorers: dict[str, list[Arm]] = {}
     for arm in arms.values():
-        if (scorer := scorer_of(arm)) is not None:
-            scorers.setdefault(scorer, []).append(arm)
+        if arm.status == "ok" and _training(arm) is not None and _training(arm).ranking:
+            scorers.setdefault(_key(_training(arm)), []).append(arm)
     baseline = next(
         (users[0] for users in scorers.values() if any(arm.experiment.id == "baseline" for arm in users)),
         None,
@@ -34,21 +34,19 @@ def scorer_rankings(arms: Mapping[str, Arm], settings: PaperSettings) -> tuple[S
     return _judged(found, settings)
 
 
-def scorer_of(arm: Arm) -> str | None:
-    """What makes an arm's scorer, seeds apart; None where it has none whose ranking was measured."""
-    training = _training(arm) if arm.status == "ok" else None
-    if training is None or not training.ranking:
-        return None
+def _training(arm: Arm) -> Training | None:
+    totals = arm.record.totals
+    return getattr(totals, "training", None)
+
+
+def _key(training: Training) -> str:
+    """What makes a scorer, seeds apart."""
     return canonical_json(
         {
             "pruner": training.pruner.model_dump(mode="json", exclude={"seed"}),
             "saliency": training.saliency.model_dump(mode="json"),
         }
     )
-
-
-def _training(arm: Arm) -> Training | None:
-    return getattr(arm.record.totals, "training", None)
 
 
 def _ranking(users: list[Arm], baseline: Arm | None, settings: PaperSettings) -> ScorerRanking:

@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from ablations.paper.collecting.comparisons import Key
-from ablations.paper.collecting.reading import Measured
-from ablations.paper.collecting.sdtp import traffic
+from ablations.paper.collecting.decoding import decoding_result
+from ablations.paper.collecting.naming import naming
+from ablations.paper.collecting.sdtp import sdtp_result, traffic
+from ablations.paper.results.decoding import DecodingResult
 from ablations.paper.results.files import RecordFile, record_file
+from ablations.paper.results.sdtp import SdtpResult
 from ablations.paper.summary import Difference, Row
 from ablations.study.arms import Arm
 from ablations.study.contracts.paper import Experiment, PaperSettings
@@ -33,10 +36,18 @@ _SDTP_COMPONENTS = (
 
 
 def make_rows(
-    measured: Measured, comparisons: Mapping[Key, Comparison], settings: PaperSettings
+    arms: Mapping[str, Arm], comparisons: Mapping[Key, Comparison], settings: PaperSettings
 ) -> tuple[Row, ...]:
     """Every experiment as a row, in the order of the configuration."""
-    arms, sdtp, decoding = measured
+    completed = {name: arm for name, arm in arms.items() if arm.status == "ok"}
+    sdtp: dict[str, SdtpResult] = {}
+    decoding: dict[str, DecodingResult] = {}
+    for name, arm in completed.items():
+        with naming(arm.experiment):
+            if arm.experiment.method == "sdtp":
+                sdtp[name] = sdtp_result(arm, settings)
+            else:
+                decoding[name] = decoding_result(arm, settings)
     sent = traffic(sdtp)
     rows = []
     for name, arm in arms.items():

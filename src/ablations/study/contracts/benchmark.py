@@ -56,8 +56,8 @@ class BenchmarkArm(ArmSpec):
 class BenchmarkSpec(Prompted):
     """Job of `ablations.dynatree.benchmark`."""
 
-    arms: Annotated[dict[str, BenchmarkArm], Field(min_length=1)]
-    """Distinct decoding configurations of the study, by names that follow from them."""
+    arms: Annotated[dict[Identifier, BenchmarkArm], Field(min_length=1)]
+    """Distinct decoding configurations of the study, by the id of the first experiment."""
     transformers: Annotated[dict[Identifier, TransformersArm], Field(min_length=1)]
     """Settings of `generate`, by name."""
     assistant: str | None
@@ -136,8 +136,6 @@ class BenchmarkPlan(Contract):
     """Name of the study."""
     record: str
     """Path of the record."""
-    arms: dict[str, Identifier]
-    """Experiment that each arm of the record stands for, in the order of the study."""
     titles: dict[str, str]
     """What tables call each arm of the study."""
     best_of: Identifiers

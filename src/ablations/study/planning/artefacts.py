@@ -23,29 +23,17 @@ class Artefacts:
     def __init__(self, config: StudyConfig, sources: Sources) -> None:
         self._config = config
         self._sources = sources
-        self._models: dict[str, Job] = {}
-        self._texts: dict[str, Job] = {}
 
     def model(self, name: str) -> Job:
         """The checkpoint called `name` in the configuration."""
-        if name not in self._models:
-            self._models[name] = self._model(name)
-        return self._models[name]
-
-    def text(self, name: str) -> Job:
-        """The corpus called `name` in the configuration."""
-        if name not in self._texts:
-            self._texts[name] = self._text(name)
-        return self._texts[name]
-
-    def _model(self, name: str) -> Job:
         source = self._config.models[name]
         files = {}
         if isinstance(source, PretrainedModel) and Path(source.name).exists():
             files["files"] = content_hash(Path(source.name), f"models.{name}.name")
         return Job(PREPARE_MODEL, PrepareModelSpec(model=source), self._sources, files=files)
 
-    def _text(self, name: str) -> Job:
+    def text(self, name: str) -> Job:
+        """The corpus called `name` in the configuration."""
         source = self._config.texts[name]
         files = {}
         if isinstance(source, PythonText) and source.python is None:

@@ -40,7 +40,6 @@ class DrafterPlanner:
         self._target = target
         self._artefacts = artefacts
         self._sources = sources
-        self._planned: dict[str, tuple[DraftSpec, dict[str, Job]]] = {}
 
     def drafter(self, name: str, key: str) -> tuple[DraftSpec, dict[str, Job]]:
         """The drafter called `name`, and the inputs that a decoding job needs for it.
@@ -56,11 +55,6 @@ class DrafterPlanner:
             raise UserError(
                 f"{key}.change.drafter: {name!r} is not in dynatree.drafters ({', '.join(self._drafters)})"
             )
-        if name not in self._planned:
-            self._planned[name] = self._plan(name)
-        return self._planned[name]
-
-    def _plan(self, name: str) -> tuple[DraftSpec, dict[str, Job]]:
         settings = self._drafters[name]
         match settings:
             case PromptLookup():

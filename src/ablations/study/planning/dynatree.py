@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from ablations.study.config import CostCalibration, DecodingBudget, DynatreeBaseline, Prompts, StudyConfig
-from ablations.study.contracts.benchmark import BenchmarkSpec
+from ablations.study.contracts.benchmark import BenchmarkArm, BenchmarkSpec
 from ablations.study.contracts.dynatree import (
+    ArmSpec,
     CostAwareTree,
     CostSpec,
     DecodeSpec,
@@ -14,7 +15,6 @@ from ablations.study.contracts.dynatree import (
 )
 from ablations.study.contracts.grid import GridSpec
 from ablations.study.errors import UserError
-from ablations.study.planning.arms import benchmark_arm, distinct
 from ablations.study.planning.artefacts import Artefacts
 from ablations.study.planning.drafters import DrafterPlanner
 from ablations.study.planning.grids import largest_shape, swept
@@ -22,6 +22,9 @@ from ablations.study.planning.jobs import Job, Sources
 from ablations.study.planning.rows import Row, ablation_row
 from ablations.study.planning.stages import BENCHMARK, CALIBRATE_COSTS, DECODE, GRID
 from ablations.study.validation import changed, selected
+
+DRAFTED_FROM = ("draft", "ngram", "distilled", "costs")
+"""Inputs of a decoding job that its drafter and its trees are made of."""
 
 
 class DynatreePlanner:
@@ -53,14 +56,22 @@ class DynatreePlanner:
             The job; None where the configuration has no benchmark, or the study no decoding experiment.
         """
         settings = self._config.benchmark
-        chosen = distinct(rows)
-        if settings is None or not chosen:
+        distinct: dict[str, Row] = {}
+        for row in rows:
+            distinct.setdefault(row.jobs[0].digest, row)
+        if settings is None or not distinct:
             return None
         inputs = {"model": self._target}
         arms = {}
-        for row in chosen.values():
-            name, arms[name], made = benchmark_arm(row)
-            inputs |= made
+        for row in distinct.values():
+            (job,) = row.jobs
+            # A text of the prompts is no input of an arm; what two arms draft from may differ.
+            made = {name: job.inputs[name] for name in DRAFTED_FROM if name in job.inputs}
+            names = {name: f"{name}_{artefact.digest}" for name, artefact in made.items()}
+            inputs |= {names[name]: artefact for name, artefact in made.items()}
+            chosen = {field: getattr(job.spec, field) for field in ArmSpec.model_fields}
+            most = row.experiment.budget.get("prompts")
+            arms[row.experiment.id] = BenchmarkArm(**chosen, inputs=names, prompts=most)
         prompts, texts = self._prompts(self._config.prompts, None)
         if settings.prompts is not None:
             prompts = tuple(chosen.model_copy(update={"count": settings.prompts}) for chosen in prompts)

@@ -64,7 +64,7 @@ class Job:
         """Name of the result."""
         return self.file.digest
 
-    @cached_property
+    @property
     def path(self) -> Path:
         """Path of the result."""
         return self.stage.path(self.digest)

@@ -1,22 +1,19 @@
 """From a checked configuration to the jobs of a study and the rows of its paper."""
 
-import json
 from functools import cached_property
 from pathlib import Path
 
 from ablations.study.contracts.benchmark import BenchmarkPlan
 from ablations.study.contracts.paper import PaperPlan
 from ablations.study.errors import UserError
-from ablations.study.files import sha256_text, write_text, write_text_if_changed
-from ablations.study.planning.arms import benchmark_arm, distinct
 from ablations.study.planning.artefacts import Artefacts
 from ablations.study.planning.code import CodeIndex
 from ablations.study.planning.dynatree import DynatreePlanner
-from ablations.study.planning.jobs import DIGEST_LENGTH, Job, Sources
+from ablations.study.planning.jobs import Job, Sources
 from ablations.study.planning.pins import Pins
 from ablations.study.planning.rows import Row
 from ablations.study.planning.sdtp import SdtpPlanner
-from ablations.study.planning.stages import CODE, CONFIG, Stage
+from ablations.study.planning.stages import Stage
 from ablations.study.validation import load_study
 
 
@@ -36,8 +33,6 @@ class Plan:
 
     def __init__(self, raw: dict, root: Path) -> None:
         self.config = load_study(raw)
-        # Not sorted: the paper follows the order of the experiments.
-        self._raw = json.dumps(raw)
         self.sources = Sources(CodeIndex(), Pins.read(root / "constraints.txt"))
         artefacts = Artefacts(self.config, self.sources)
         sdtp = SdtpPlanner(self.config, artefacts, self.sources)
@@ -48,7 +43,7 @@ class Plan:
         self.benchmark = dynatree.benchmark(decoding)
         self.grids = dynatree.grids()
 
-    @cached_property
+    @property
     def paper_jobs(self) -> dict[str, Job]:
         """Every job that the paper needs, by digest."""
         measured = (job for row in self.rows for job in row.jobs)
@@ -67,13 +62,9 @@ class Plan:
         found = (digest for digest, job in self.jobs.items() if job.stage == stage)
         return "|".join(found) or self.NO_DIGEST
 
-    @cached_property
-    def _labels(self) -> dict[str, str]:
-        return {job.digest: row.experiment.id for row in reversed(self.rows) for job in row.jobs}
-
     def label(self, digest: str) -> str:
         """Id of the first experiment that a record belongs to."""
-        return self._labels[digest]
+        return next(row.experiment.id for row in self.rows for job in row.jobs if job.digest == digest)
 
     def threads(self, digest: str) -> int:
         """CPU threads that a job's spec asks for, over all its processes."""
@@ -157,38 +148,21 @@ class Plan:
         settings = self.config.dynatree.benchmark
         if settings is None or self.benchmark is None:
             return None
-        rows = [row for row in self.rows if row.experiment.method == "dynatree"]
-        first = distinct(rows)
-        running = {row.experiment.id: row.jobs[0].digest for row in rows}
+        arms = self.benchmark.spec.arms
         # An experiment whose job is another's stands for that one.
-        best_of = [first[running[name]].experiment.id for name in settings.best_of if name in running]
+        first = {path: name for name in reversed(arms) for path in self.row(name).experiment.records}
+        running = {row.experiment.id: row.experiment for row in self.rows}
+        best_of = [first[running[name].records[0]] for name in settings.best_of if name in running]
         return BenchmarkPlan(
             study=self.config.study,
             record=str(self.benchmark.path),
-            arms={benchmark_arm(row)[0]: row.experiment.id for row in first.values()},
-            titles={row.experiment.id: row.experiment.title for row in first.values()},
+            titles={name: running[name].title for name in arms},
             best_of=tuple(best_of),
             alpha=self.config.paper.thresholds.alpha,
             code=code,
         )
 
-    @property
-    def config_path(self) -> Path:
-        """Where the configuration lies as it was when these jobs were planned."""
-        return Path(CONFIG.format(digest=sha256_text(self._raw)[:DIGEST_LENGTH]))
-
-    def write_config(self) -> Path:
-        """Write the configuration down for jobs that a scheduler runs; return its path."""
-        write_text_if_changed(self.config_path, self._raw)
-        return self.config_path
-
     def write_specs(self) -> None:
-        """Write the spec file of every job that has none, and what each code digest stands for."""
-        modules = {}
+        """Write the spec file of every job that has none."""
         for job in self.jobs.values():
             job.write_spec()
-            modules[job.file.code_digest] = job.stage.module
-        for digest, module in modules.items():
-            path = Path(CODE.format(digest=digest))
-            if not path.exists():
-                write_text(path, json.dumps(self.sources.code.parts(module), indent=1) + "\n")

@@ -1,7 +1,7 @@
 """What SDTP experiments are given besides model and text: saliency, pruners, calibrated selection rules."""
 
 from ablations.study.config import SdtpBaseline, SdtpConfig
-from ablations.study.contracts.sdtp import CalibrationSpec, PrunerSpec, SaliencySpec, SaliencyTarget
+from ablations.study.contracts.sdtp import CalibrationSpec, PrunerSpec, SaliencySpec
 from ablations.study.planning.jobs import Job, Sources
 from ablations.study.planning.schedule import pruning_layers
 from ablations.study.planning.stages import CALIBRATE, SALIENCY, TRAIN_PRUNER
@@ -34,29 +34,13 @@ class PrunerPlanner:
         self._inputs = inputs
         self._learned = learned
         self._sources = sources
-        self._saliencies: dict[tuple, Job] = {}
-        self._pruners: dict[tuple, Job] = {}
 
     def saliency(self, components: SdtpBaseline) -> Job:
         """Saliency at an arm's layers."""
-        key = (self._layers(components), components.saliency)
-        if key not in self._saliencies:
-            self._saliencies[key] = self._saliency(*key)
-        return self._saliencies[key]
-
-    def job(self, components: SdtpBaseline, seed: int) -> Job:
-        """The pruner an arm loads."""
-        ratio = components.schedule.trained_keep_ratio or self._config.training.keep_ratio
-        key = (self._layers(components), components.saliency, components.losses, ratio, seed)
-        if key not in self._pruners:
-            self._pruners[key] = self._pruner(components, ratio, seed)
-        return self._pruners[key]
-
-    def _saliency(self, layers: tuple[int, ...], target: SaliencyTarget) -> Job:
         settings = self._config.saliency
         spec = SaliencySpec(
-            layers=layers,
-            target=target,
+            layers=self._layers(components),
+            target=components.saliency,
             documents=settings.documents,
             heldout_documents=settings.heldout_documents,
             tokens=settings.tokens,
@@ -65,9 +49,11 @@ class PrunerPlanner:
         )
         return Job(SALIENCY, spec, self._sources, {**self._inputs, "text": self._learned})
 
-    def _pruner(self, components: SdtpBaseline, ratio: float, seed: int) -> Job:
+    def job(self, components: SdtpBaseline, seed: int) -> Job:
+        """The pruner an arm loads."""
         training = self._config.training
         layers = self._layers(components)
+        ratio = components.schedule.trained_keep_ratio or training.keep_ratio
         spec = PrunerSpec(
             layers=layers,
             losses=components.losses,

@@ -1,7 +1,6 @@
 """The SDTP experiments of a study as jobs."""
 
 from collections.abc import Iterator
-from functools import cached_property
 
 from ablations.study.config import SdtpBaseline, StudyConfig
 from ablations.study.contracts.paper import Experiment
@@ -128,7 +127,7 @@ class SdtpPlanner:
             )
         layers = self._layers(components, key)
         ratios = stage_ratios(components.schedule, len(layers))
-        inputs = {**self._inputs, "reference": self._reference}
+        inputs = {**self._inputs, "reference": self._reference()}
         if components.importance == "learned":
             inputs["pruner"] = self._pruners.job(components, seed)
         if components.importance == "prior":
@@ -178,7 +177,6 @@ class SdtpPlanner:
             preserve=baseline.preserve,
         )
 
-    @cached_property
     def _reference(self) -> Job:
         evaluation = self._config.evaluation
         spec = ReferenceSpec(

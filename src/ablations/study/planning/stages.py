@@ -26,9 +26,6 @@ def _artefact(kind: str) -> str:
 
 RECORD = f"{RESULTS}/record/{{digest}}.json"
 SPEC = f"{RESULTS}/spec/{{digest}}.json"
-CONFIG = f"{RESULTS}/config/{{digest}}.json"
-CODE = f"{RESULTS}/code/{{digest}}.json"
-DAMAGE = f"{RESULTS}/damage/{{digest}}.json"
 SHARD = f"{RESULTS}/shard/{{digest}}.{{scatteritem}}.json"
 # As Snakemake's `gather` takes it, which fills in the shares and leaves the digest.
 SHARDS = SHARD.replace("{digest}", "{{digest}}")
@@ -60,9 +57,6 @@ SECTION_STAMP = STAMP.format(rule="ablation_section")
 PAGE_STAMP = STAMP.format(rule="results_page")
 NUMBERS_STAMP = STAMP.format(rule="numbers")
 BENCHMARK_STAMP = STAMP.format(rule="benchmark_table")
-PDF_STAMP = STAMP.format(rule="ablation_pdf")
-ARCHIVE_STAMP = STAMP.format(rule="archive")
-WRITTEN_STAMP = STAMP.format(rule="write_down")
 BENCHMARK_SUMMARY = f"{RESULTS}/benchmark/decoding.json"
 BENCHMARK_TABLE = f"{RESULTS}/benchmark/decoding.md"
 TABLES = [
@@ -108,4 +102,3 @@ PROVENANCE = "paper/provenance.json"
 PAGE = "paper/results.html"
 ARCHIVE = f"{RESULTS}/archive.tar.gz"
 SECTION = "paper/ablation.tex"
-PDF = "paper/ablation.pdf"

@@ -19,8 +19,6 @@ from ablations.study.files import (
 from ablations.study.planning.jobs import DIGEST_LENGTH
 from ablations.study.planning.plan import Plan
 from ablations.study.planning.stages import (
-    ARCHIVE,
-    ARCHIVE_STAMP,
     BENCHMARK_STAMP,
     BENCHMARK_SUMMARY,
     BENCHMARK_TABLE,
@@ -31,8 +29,6 @@ from ablations.study.planning.stages import (
     NUMBERS_STAMP,
     PAGE,
     PAGE_STAMP,
-    PDF,
-    PDF_STAMP,
     PROVENANCE,
     RESULTS,
     SECTION,
@@ -40,22 +36,28 @@ from ablations.study.planning.stages import (
     SUMMARY,
     TABLES,
     TABLES_STAMP,
-    WRITTEN_STAMP,
 )
-from ablations.study.templates import rendered_with
 
 _TEMPLATES = Path("paper/templates")
 _REVISIONS = RESULTS / "revisions.json"
 
 
 def write_stamps(plan: Plan, root: Path) -> None:
-    """Write the stamps of rules whose files have fixed names, those that changed.
+    """Write the stamps of the paper rules and of the benchmark's table, those that changed.
 
     Args:
         plan: The study.
         root: Folder of the Snakefile, where the templates lie.
     """
-    templates = _templates(root)
+    templates = {
+        str(path.relative_to(root)): sha256_file(path)
+        for path in sorted((root / _TEMPLATES).rglob("*"))
+        if path.is_file()
+    }
+    # The page has templates of its own, and the other outputs do not use them.
+    page = {
+        name: templates.pop(name) for name in list(templates) if name.startswith(str(_TEMPLATES / "page"))
+    }
     paper_plan = plan.paper_plan(_code(plan, "ablations.paper.collect"))
     _write(
         COLLECT_STAMP,
@@ -63,39 +65,18 @@ def write_stamps(plan: Plan, root: Path) -> None:
         [*plan.records, *(job.path for job in (*plan.sweeps, *plan.grids.values()))],
         [SUMMARY],
     )
-    tables = {"code": _code(plan, "ablations.paper.tables"), "templates": templates["tables"]}
+    tables = {"code": _code(plan, "ablations.paper.tables"), "templates": templates}
     _write(TABLES_STAMP, tables, [SUMMARY], TABLES)
     _write(FIGURES_STAMP, {"code": _code(plan, "ablations.paper.figures")}, [SUMMARY], FIGURES)
-    numbers = {"code": _code(plan, "ablations.paper.numbers"), "templates": templates["numbers"]}
+    numbers = {"code": _code(plan, "ablations.paper.numbers"), "templates": templates}
     _write(NUMBERS_STAMP, numbers, [SUMMARY], [MACROS, PROVENANCE])
-    page = {"code": _code(plan, "ablations.paper.page"), "templates": templates["page"]}
+    page = {"code": _code(plan, "ablations.paper.page"), "templates": page}
     _write(PAGE_STAMP, page, [SUMMARY], [PAGE])
-    section = {"code": _code(plan, "ablations.paper.section"), "templates": templates["section"]}
+    section = {"code": _code(plan, "ablations.paper.section"), "templates": templates}
     _write(SECTION_STAMP, section, [SUMMARY, *TABLES, *FIGURES, MACROS, PROVENANCE], [SECTION])
-    _write(PDF_STAMP, {"code": _code(plan, "ablations.paper.pdf")}, [SECTION], [PDF])
-    _write(ARCHIVE_STAMP, {"code": _code(plan, "ablations.paper.archive")}, [SUMMARY], [ARCHIVE])
-    _write(WRITTEN_STAMP, {"code": _code(plan, "ablations.dynatree.written")}, [], [])
     if benchmark := plan.benchmark_plan(_code(plan, "ablations.paper.benchmark")):
         content = benchmark.model_dump(mode="json", exclude={"revision", "lost"})
         _write(BENCHMARK_STAMP, content, [benchmark.record], [BENCHMARK_SUMMARY, BENCHMARK_TABLE])
-    plan.sources.code.remember()
-
-
-def _templates(root: Path) -> dict[str, dict[str, str]]:
-    """Hashes of the templates that each kind of output is rendered with."""
-    folder = root / _TEMPLATES
-    files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    hashes = {name: sha256_file(path) for name, path in files.items()}
-    # The page has templates of its own, and the other outputs do not use them.
-    page = {name: digest for name, digest in hashes.items() if name.startswith("page/")}
-    section = {name: digest for name, digest in hashes.items() if name not in page}
-
-    def of(*outputs: str) -> dict[str, str]:
-        found = rendered_with(folder, [f"{Path(output).name}.j2" for output in outputs])
-        return {name: digest for name, digest in section.items() if found is None or name in found}
-
-    # The section names its floats as it goes.
-    return {"tables": of(*TABLES), "numbers": of(MACROS), "page": page, "section": section}
 
 
 def _code(plan: Plan, module: str) -> str:

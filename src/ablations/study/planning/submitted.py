@@ -1,11 +1,25 @@
-"""Jobs that a run has submitted."""
+"""What a run submits its jobs with, kept as it was."""
 
+import json
 import re
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 from ablations.study.errors import UserError
+from ablations.study.files import sha256_text, write_text_if_changed
 from ablations.study.planning.jobs import DIGEST_LENGTH
 from ablations.study.planning.plan import Plan
+from ablations.study.planning.stages import RESULTS
+
+
+def remember(config: dict[str, Any]) -> Path:
+    """Write a merged configuration under a name made of its content; return the path."""
+    # The order of keys is kept: that of the prompts is part of specs.
+    text = json.dumps(config)
+    path = (RESULTS / "submitted" / f"{sha256_text(text)}.json").resolve()
+    write_text_if_changed(path, text)
+    return path
 
 
 def require_planned(plan: Plan, command: Iterable[str]) -> None:

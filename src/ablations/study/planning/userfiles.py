@@ -1,10 +1,13 @@
-"""Hashes of the users' own files."""
+"""Hashes of the users' own files, remembered by size and time so that parsing stays quick."""
 
+import json
 from pathlib import Path
 
 from ablations.study.errors import UserError
-from ablations.study.files import canonical_json, sha256_text
-from ablations.study.planning.hashes import Hashes
+from ablations.study.files import canonical_json, sha256_file, sha256_text, write_text_if_changed
+from ablations.study.planning.stages import RESULTS
+
+_MEMORY = RESULTS / "hashes.json"
 
 
 def content_hash(path: Path, key: str) -> str:
@@ -29,8 +32,23 @@ def content_hash(path: Path, key: str) -> str:
         raise UserError(f"{key}: {str(path)!r} does not exist")
     if not files:
         raise UserError(f"{key}: folder {str(path)!r} holds no files")
-    memory = Hashes()
-    hashes = {name: memory.sha256(file) for name, file in files.items()}
-    memory.save()
+    memory = _remembered()
+    hashes = {name: _hash(file, memory) for name, file in files.items()}
+    write_text_if_changed(_MEMORY, canonical_json(memory))
     # One file is named by its bytes alone: renaming it changes nothing.
     return sha256_text(canonical_json(hashes if path.is_dir() else list(hashes.values())))
+
+
+def _hash(file: Path, memory: dict[str, str]) -> str:
+    stat = file.stat()
+    stamp = f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+    if stamp not in memory:
+        memory[stamp] = sha256_file(file)
+    return memory[stamp]
+
+
+def _remembered() -> dict[str, str]:
+    try:
+        return json.loads(_MEMORY.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
