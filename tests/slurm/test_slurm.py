@@ -157,11 +157,8 @@ def test_the_error_and_the_logs_of_a_failed_job_are_shown(study, cluster):
     before = cluster.jobs()
     study.forget("A7")
     (weights,) = (study.path / "results/model").rglob("model.safetensors")
-    # Planning goes by size and time and would have a damaged checkpoint made anew; the job reads the bytes.
-    state, content = weights.stat(), bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
-    os.utime(weights, ns=(state.st_atime_ns, state.st_mtime_ns))
+    # What planning sees is damaged is made anew; the job reads the bytes.
+    study.spoil(weights)
     done = study.submit("A7", flags=["--retries", "0"])
     assert done.code != 0
     assert "its SHA-256 is not the one in manifest.json" in done.output

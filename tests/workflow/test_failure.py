@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflow.conftest import TINY, Checkout, Finished, spoil
+from tests.workflow.conftest import TINY, Checkout, Finished
 
 RECORDS = "results/record"
 
@@ -178,7 +178,7 @@ def test_a_checkpoint_damaged_after_planning_is_named_and_built_again(study):
     kept = forget(study, "A7")
     # Every learned arm of the tiny study loads one of these.
     for weights in (study.path / "results/pruner").rglob("*.safetensors"):
-        spoil(weights)
+        study.spoil(weights)
     first, *_ = errors(study.snakemake("A7"))
     assert "its SHA-256 is not the one in manifest.json (corrupt or edited); delete results/pruner/" in first
     manifest = first.split("delete ")[1].split(" ")[0]
@@ -208,7 +208,7 @@ def test_what_does_not_fail_is_finished_and_the_paper_says_what_is_missing(study
     forget(study, "A9", "F1", "P1")
     # P1 alone reads a calibration.
     (calibration,) = (study.path / "results/calibration").glob("*/calibration.json")
-    spoil(calibration)
+    study.spoil(calibration)
     done = study.snakemake("--keep-going", "paper/ablation.tex")
     first, missing = errors(done)
     assert "its SHA-256 is not the one in manifest.json" in first

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from tests.workflow.conftest import TINY, spoil
+from tests.workflow.conftest import TINY
 
 RENDERING = [
     "Collecting the records into results/summary.json",
@@ -143,7 +143,7 @@ def test_a_configuration_typo_is_one_line_and_leaves_results_alone(study):
 def test_a_corrupt_model_is_named_and_finished_results_stay(study):
     before = records(study)
     # The target is the larger of the two models.
-    spoil(
+    study.spoil(
         max((study.path / "results/model").rglob("model.safetensors"), key=lambda path: path.stat().st_size)
     )
     study.replace("config.yaml", "schedule: {keep_ratio: 0.5}", "schedule: {keep_ratio: 0.6}")
