@@ -21,9 +21,9 @@ def as_markdown(verdicts: Iterable[Verdict]) -> str:
         ]
         allowed = f" (may: {_listed(mutation.allowed)})" if mutation.allowed else ""
         expected = _listed(verdict.expected) + allowed
-        lines.append(
-            f"| {mutation.name} | {expected} | {_listed(verdict.actual)} | {'; '.join(wrong) or 'ok'} |"
-        )
+        # An edit may be named by several lines.
+        name = " ".join(mutation.name.split())
+        lines.append(f"| {name} | {expected} | {_listed(verdict.actual)} | {'; '.join(wrong) or 'ok'} |")
     return "\n".join(lines)
 
 
