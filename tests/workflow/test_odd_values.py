@@ -71,6 +71,8 @@ def test_a_job_writes_its_results_and_nothing_elsewhere(name, study, tmp_path):
     (out,) = re.findall(r"--out (\S+)", line)
     (study.path / out).unlink()
     environment = {"PYTHONPATH": f"{watcher}:{study.path / 'src'}", "TMPDIR": str(scratch), "HOME": str(home)}
+    # A test that compiled something has left the place of torch's cache in this process's environment.
+    environment["TORCHINDUCTOR_CACHE_DIR"] = str(scratch)
     done = run([sys.executable, *line.split()[1:]], study, environment | {"PYTHONDONTWRITEBYTECODE": "1"})
     assert done.returncode == 0, done.stderr
     written = {Path(path) for path in re.findall(r"^wrote (.*)$", done.stderr, re.MULTILINE)}
