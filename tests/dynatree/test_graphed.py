@@ -17,7 +17,7 @@ def test_graphed_arms_are_exact(architecture, monkeypatch):
     target = tiny_model(architecture)
     prompts = [list(range(start, start + 12)) for start in (1, 40)]
     expected = [decode_autoregressive(target, target.new_cache(128), prompt, 40) for prompt in prompts]
-    monkeypatch.setattr("ablations.dynatree.neural.cache_for", GraphedCache)
+    monkeypatch.setattr("ablations.dynatree.drafters.neural.cache_for", GraphedCache)
     tree = TokenTree(20, target.device)
     drafter = NeuralDrafter(noisy_copy(target, 0.02), VOCABULARY, 128, tree.max_nodes)
     draft = Draft(drafter, tree, FixedGrowth(4, 2, None))
