@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 TINY = "workflow/studies/tiny.yaml"
@@ -104,10 +105,16 @@ def clone(path: Path) -> Checkout:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Checkout:
-    """The finished tiny study; tests that edit it take a copy."""
-    checkout = clone(tmp_path_factory.mktemp("tiny") / "study")
-    done = checkout.snakemake("paper/ablation.tex")
-    assert done.code == 0, done.output
+    """The finished tiny study, one for all processes that run tests; tests that edit it take a copy."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if os.environ.get("PYTEST_XDIST_WORKER") else folder
+    checkout = Checkout(folder / "tiny" / "study")
+    with FileLock(folder / "tiny.lock"):
+        if not checkout.path.exists():
+            making = clone(folder / "making" / "study")
+            done = making.snakemake("paper/ablation.tex")
+            assert done.code == 0, done.output
+            making.path.parent.rename(checkout.path.parent)
     return checkout
 
 
