@@ -4,7 +4,7 @@ if plan.benchmark:
 
     rule benchmark:
         input:
-            unpack(job_inputs),
+            unpack(job_files),
         output:
             stages.BENCHMARK.result,
         log:

@@ -3,7 +3,7 @@
 
 rule fit_ngram:
     input:
-        unpack(job_inputs),
+        unpack(job_files),
     output:
         stages.FIT_NGRAM.result,
     log:
@@ -25,7 +25,7 @@ rule fit_ngram:
 
 rule distil_teacher:
     input:
-        unpack(job_inputs),
+        unpack(job_files),
     output:
         stages.DISTIL_TEACHER.result,
     log:
@@ -74,7 +74,7 @@ rule write_down:
 
 rule distil:
     input:
-        unpack(job_inputs),
+        unpack(job_files),
     output:
         stages.DISTIL.result,
     log:
@@ -96,7 +96,7 @@ rule distil:
 
 rule calibrate_costs:
     input:
-        unpack(job_inputs),
+        unpack(job_files),
     output:
         stages.CALIBRATE_COSTS.result,
     log:
@@ -118,7 +118,7 @@ rule calibrate_costs:
 
 rule decode:
     input:
-        unpack(job_inputs),
+        unpack(job_files),
     output:
         record(stages.DECODE.result, "DynaTree"),
     log:
@@ -143,7 +143,7 @@ rule decode:
 
 rule grid:
     input:
-        unpack(job_inputs),
+        unpack(job_files),
     output:
         stages.GRID.result,
     log:

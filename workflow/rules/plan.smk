@@ -21,7 +21,8 @@ for variable, folder in (
 from ablations.study.errors import UserError
 from ablations.study.estimate.requests import Requests
 from ablations.study.planning import stages
-from ablations.study.planning.damage import find_damage, note_damage
+from ablations.study.planning.damage import find_damage
+from ablations.study.planning.inputs import job_inputs
 from ablations.study.planning.plan import Plan
 from ablations.study.planning.stamps import write_stamps
 from ablations.study.planning.submitted import require_planned
@@ -52,28 +53,10 @@ except OSError as error:
     sys.exit(f"error: {error.filename or 'results'}: {error.strerror}")
 
 
-def job_inputs(wildcards):
-    """Spec and input artefacts of a job; their names say what they hold, so their times are ignored.
-
-    A finished result needs its inputs no more: a lost checkpoint is rebuilt only for new experiments, and what was
-    made of a damaged one before stays.
-    """
-    job = plan.jobs[wildcards.digest]
-    found = {"spec": ancient(str(job.spec_path))}
-    if job.digest in damage:
-        found["damage"] = str(note_damage(job, damage[job.digest]))
-    elif job.path.exists():
-        return found
-    for name, artefact in job.inputs.items():
-        if artefact.digest not in damage:
-            found[name] = ancient(str(artefact.path))
-    # Behind a job that runs, Snakemake looks for no other reason to run, and follows no ancient file: what is
-    # built again must be an input of everything that is missing, by whatever way it goes in.
-    names = {artefact.digest: name for name, artefact in job.inputs.items()}
-    for digest, artefact in job.with_inputs().items():
-        if digest in damage and digest != job.digest:
-            found[names.get(digest, f"rebuilt_{digest}")] = str(artefact.path)
-    return found
+def job_files(wildcards):
+    """Spec and input artefacts of a job; where their names say what they hold, their times are ignored."""
+    named, rebuilt = job_inputs(plan.jobs[wildcards.digest], damage)
+    return {name: ancient(path) for name, path in named.items()} | rebuilt
 
 
 def job_threads(wildcards):

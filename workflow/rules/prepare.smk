@@ -3,7 +3,7 @@
 
 rule prepare_model:
     input:
-        unpack(job_inputs),
+        unpack(job_files),
     output:
         stages.PREPARE_MODEL.result,
     log:
@@ -25,7 +25,7 @@ rule prepare_model:
 
 rule prepare_text:
     input:
-        unpack(job_inputs),
+        unpack(job_files),
     output:
         stages.PREPARE_TEXT.result,
     log:

@@ -3,7 +3,7 @@
 
 rule saliency:
     input:
-        unpack(job_inputs),
+        unpack(job_files),
     output:
         stages.SALIENCY.result,
     log:
@@ -25,7 +25,7 @@ rule saliency:
 
 rule train_pruner:
     input:
-        unpack(job_inputs),
+        unpack(job_files),
     output:
         stages.TRAIN_PRUNER.result,
     log:
@@ -47,7 +47,7 @@ rule train_pruner:
 
 rule reference:
     input:
-        unpack(job_inputs),
+        unpack(job_files),
     output:
         stages.REFERENCE.result,
     log:
@@ -69,7 +69,7 @@ rule reference:
 
 rule calibrate:
     input:
-        unpack(job_inputs),
+        unpack(job_files),
     output:
         stages.CALIBRATE.result,
     log:
@@ -101,7 +101,7 @@ scattergather:
 
 rule evaluate_sdtp:
     input:
-        unpack(job_inputs),
+        unpack(job_files),
     output:
         record(stages.EVALUATE_SDTP.result, "SDTP"),
     log:
@@ -171,7 +171,7 @@ rule join_shards:
 # profiles/slurm), a task of the launcher for each rank.
 rule evaluate_pipeline:
     input:
-        unpack(job_inputs),
+        unpack(job_files),
     output:
         record(stages.EVALUATE_PIPELINE.result, "SDTP"),
     log:
@@ -200,7 +200,7 @@ rule evaluate_pipeline:
 
 rule sweep:
     input:
-        unpack(job_inputs),
+        unpack(job_files),
     output:
         stages.SWEEP.result,
     log:

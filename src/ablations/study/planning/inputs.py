@@ -1,0 +1,45 @@
+"""Files that Snakemake must see before a job runs, and whether their times count."""
+
+from typing import NamedTuple
+
+from ablations.study.planning.damage import note_damage
+from ablations.study.planning.jobs import Job
+
+
+class Inputs(NamedTuple):
+    """Input files of a job, by name.
+
+    Attributes:
+        named: Files whose names say what they hold; their times say nothing.
+        rebuilt: Files that are newer than the result when the job must run again.
+    """
+
+    named: dict[str, str]
+    rebuilt: dict[str, str]
+
+
+def job_inputs(job: Job, damage: dict[str, str]) -> Inputs:
+    """Spec and input artefacts of a job.
+
+    A finished result needs its inputs no more: a lost checkpoint is rebuilt only for new experiments, and
+    what was made of a damaged one before stays.
+
+    Args:
+        job: A planned job.
+        damage: By digest of the job that makes it, the first damaged file of an artefact.
+    """
+    named, rebuilt = {"spec": str(job.spec_path)}, {}
+    if job.digest in damage:
+        rebuilt["damage"] = str(note_damage(job, damage[job.digest]))
+    elif job.path.exists():
+        return Inputs(named, rebuilt)
+    for name, artefact in job.inputs.items():
+        kind = rebuilt if artefact.digest in damage else named
+        kind[name] = str(artefact.path)
+    # Behind a job that runs, Snakemake looks for no other reason to run, and follows no ancient file: what is
+    # built again must be an input of everything that is missing, by whatever way it goes in.
+    direct = {artefact.digest for artefact in job.inputs.values()}
+    for digest, artefact in job.with_inputs().items():
+        if digest in damage and digest not in {job.digest, *direct}:
+            rebuilt[f"rebuilt_{digest}"] = str(artefact.path)
+    return Inputs(named, rebuilt)

@@ -1,0 +1,72 @@
+"""What a job waits for, on a clean disk, after a run, and after artefacts were damaged."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ablations.study.planning.inputs import job_inputs
+from ablations.study.planning.plan import Plan
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.usefixtures("working_folder")
+
+
+@pytest.fixture
+def evaluation():
+    """An evaluation of a trained pruner, which was trained on saliency, which was extracted from a model."""
+    plan = Plan(yaml.safe_load((ROOT / "config.yaml").read_text()), ROOT)
+    return plan.row("baseline").jobs[0]
+
+
+def finish(*jobs):
+    for job in jobs:
+        job.path.parent.mkdir(parents=True, exist_ok=True)
+        job.path.write_text("{}")
+
+
+def test_a_new_job_waits_for_what_it_reads_and_times_say_nothing(evaluation):
+    named, rebuilt = job_inputs(evaluation, {})
+    artefacts = {name: str(artefact.path) for name, artefact in evaluation.inputs.items()}
+    assert named == {"spec": str(evaluation.spec_path), **artefacts}
+    assert not rebuilt
+
+
+def test_a_finished_job_needs_its_inputs_no_more(evaluation):
+    finish(evaluation)
+    model = evaluation.inputs["model"].digest
+    for damage in ({}, {model: "results/model/weights"}):
+        assert job_inputs(evaluation, damage) == ({"spec": str(evaluation.spec_path)}, {})
+
+
+def test_a_new_job_waits_for_an_input_that_is_made_again(evaluation):
+    model = evaluation.inputs["model"]
+    named, rebuilt = job_inputs(evaluation, {model.digest: "results/model/weights"})
+    assert rebuilt == {"model": str(model.path)}
+    assert "model" not in named
+    assert "pruner" in named
+
+
+def test_a_new_job_waits_for_what_is_made_again_behind_its_inputs(evaluation):
+    saliency = evaluation.inputs["pruner"].inputs["saliency"]
+    assert saliency.digest not in {artefact.digest for artefact in evaluation.inputs.values()}
+    named, rebuilt = job_inputs(evaluation, {saliency.digest: "results/saliency/file"})
+    assert rebuilt == {f"rebuilt_{saliency.digest}": str(saliency.path)}
+    assert named == job_inputs(evaluation, {}).named
+
+
+def test_a_damaged_artefact_is_made_again_because_of_a_note_that_is_newer(evaluation):
+    model = evaluation.inputs["model"]
+    finish(model)
+    os.utime(model.path, (1, 1))
+    damage = {model.digest: "results/model/weights"}
+    _, rebuilt = job_inputs(model, damage)
+    note = Path(rebuilt["damage"])
+    assert json.loads(note.read_text()) == {"damaged": "results/model/weights"}
+    assert note.stat().st_mtime_ns > model.path.stat().st_mtime_ns
+    before = note.stat().st_mtime_ns
+    assert job_inputs(model, damage).rebuilt == rebuilt
+    assert note.stat().st_mtime_ns == before
