@@ -20,6 +20,7 @@ Reason = Literal[
     "other_side",
     "across_zero",
     "not_significant",
+    "other_side_not_significant",
     "beyond_strong",
     "short_of_strong",
     "across_strong",
@@ -184,7 +185,9 @@ def _judge_rise(
 ) -> tuple[Verdict, Reason]:
     """A predicted rise of at least `strong`; a predicted fall comes mirrored."""
     if high < 0:
-        return ("contradicted", "other_side") if significant else ("inconclusive", "not_significant")
+        if significant:
+            return "contradicted", "other_side"
+        return "inconclusive", "other_side_not_significant"
     if -margin <= low and high <= margin:
         return "contradicted", "inside_margin"
     if strong is not None and high < strong:
