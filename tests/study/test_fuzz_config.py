@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from ablations.study.config import DynatreeBaseline, SdtpBaseline, StudyConfig
+from ablations.study.config.dynatree import DynatreeBaseline
+from ablations.study.config.sdtp import SdtpBaseline
+from ablations.study.config.study import StudyConfig
 from ablations.study.errors import UserError
 from ablations.study.planning import plan as planning
 from ablations.study.planning.code import CodeIndex

@@ -218,5 +218,5 @@ def test_a_job_sees_the_code_it_imports_and_no_other(raw):
     assert not [name for name in evaluate if name.startswith(("ablations.dynatree", "ablations.paper"))]
     assert "ablations.sdtp.training.losses" not in evaluate
     assert "ablations.study.statistics" not in evaluate
-    assert "ablations.study.config" not in evaluate
+    assert not any(module.startswith("ablations.study.config") for module in evaluate)
     assert "ablations.sdtp.training.losses" in plan.sources.code.closure("ablations.sdtp.train")

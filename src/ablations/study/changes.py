@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from ablations.study.config import Ablation, DynatreeBaseline, SdtpBaseline
+from ablations.study.config.dynatree import DynatreeBaseline
+from ablations.study.config.experiment import Ablation
+from ablations.study.config.sdtp import SdtpBaseline
 from ablations.study.contracts.base import Contract
 from ablations.study.errors import UserError
 from ablations.study.problems import check_known, validated

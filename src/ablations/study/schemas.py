@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from ablations.study.config import StudyConfig
+from ablations.study.config.study import StudyConfig
 from ablations.study.contracts.dynatree import DecodeSample, DecodeSpec, DecodeTotals
 from ablations.study.contracts.grid import Grid
 from ablations.study.contracts.record import Record

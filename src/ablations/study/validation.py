@@ -7,7 +7,8 @@ from packaging.utils import InvalidName, canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from ablations.study.changes import selected
-from ablations.study.config import Ablation, StudyConfig
+from ablations.study.config.experiment import Ablation
+from ablations.study.config.study import StudyConfig
 from ablations.study.contracts.dynatree import (
     DistilledDrafter,
     Drafter,

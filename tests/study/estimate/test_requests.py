@@ -6,7 +6,7 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
-from ablations.study.config import Resources
+from ablations.study.config.study import Resources
 from ablations.study.estimate.requests import Requests
 from ablations.study.planning.jobs import Job
 from ablations.study.planning.plan import Plan

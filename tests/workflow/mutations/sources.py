@@ -92,6 +92,9 @@ def logic(file: str) -> Mutation:
     return Mutation(f"logic of {file.removeprefix('ablations/')}", edit, stale(jobs_that_run(file)))
 
 
+CONFIG = "src/ablations/study/config/dynatree.py"
+
+
 def _rewritten(file: str, old: str, new: str) -> Mutation:
     def edit(study: Study) -> None:
         study.replace(f"src/ablations/{file}", old, new)
@@ -100,17 +103,13 @@ def _rewritten(file: str, old: str, new: str) -> Mutation:
 
 
 def _default_of_a_key(study: Study) -> None:
-    study.replace(
-        "src/ablations/study/config.py",
-        "max_nodes: PositiveInt = 64",
-        "max_nodes: PositiveInt = 63",
-    )
-    study.replace("src/ablations/study/config.py", "prefix: PositiveInt = 256", "prefix: PositiveInt = 255")
+    study.replace(CONFIG, "max_nodes: PositiveInt = 64", "max_nodes: PositiveInt = 63")
+    study.replace(CONFIG, "prefix: PositiveInt = 256", "prefix: PositiveInt = 255")
 
 
 def _default_that_counts(study: Study) -> None:
     study.replace(
-        "src/ablations/study/config.py",
+        CONFIG,
         'warmup: NonNegativeInt = 1\n    """Untimed pairs before the first timed one."""\n    temperature',
         'warmup: NonNegativeInt = 2\n    """Untimed pairs before the first timed one."""\n    temperature',
     )

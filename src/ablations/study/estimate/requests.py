@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ablations.study.config import Resources
+from ablations.study.config.study import Resources
 from ablations.study.errors import UserError
 from ablations.study.estimate.demand import Demand
 from ablations.study.estimate.planned import job_demand

@@ -3,7 +3,7 @@
 from pathlib import Path
 from platform import python_version
 
-from ablations.study.config import StudyConfig
+from ablations.study.config.study import StudyConfig
 from ablations.study.contracts.lm import (
     DatasetText,
     LocalText,

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from ablations.study.changes import changed, selected
-from ablations.study.config import CostCalibration, DecodingBudget, DynatreeBaseline, Prompts, StudyConfig
+from ablations.study.config.dynatree import CostCalibration, DecodingBudget, DynatreeBaseline, Prompts
+from ablations.study.config.study import StudyConfig
 from ablations.study.contracts.benchmark import BenchmarkSpec
 from ablations.study.contracts.dynatree import (
     CostAwareTree,

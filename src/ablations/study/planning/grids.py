@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from itertools import product
 
-from ablations.study.config import DynatreeBaseline, Grids
+from ablations.study.config.dynatree import DynatreeBaseline, Grids
 from ablations.study.contracts.dynatree import Pruning, Shape
 from ablations.study.contracts.grid import GridTree
 

@@ -1,6 +1,6 @@
 """What SDTP experiments are given besides model and text: saliency, pruners, calibrated selection rules."""
 
-from ablations.study.config import SdtpBaseline, SdtpConfig
+from ablations.study.config.sdtp import SdtpBaseline, SdtpConfig
 from ablations.study.contracts.sdtp import CalibrationSpec, PrunerSpec, SaliencySpec, SaliencyTarget
 from ablations.study.planning.jobs import Job, Sources
 from ablations.study.planning.schedule import pruning_layers

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ablations.study.config import Ablation
+from ablations.study.config.experiment import Ablation
 from ablations.study.contracts.paper import Experiment, Method
 from ablations.study.planning.jobs import Job
 

@@ -1,6 +1,6 @@
 """Where a schedule prunes, and how much: explicit layers and one keep ratio per stage."""
 
-from ablations.study.config import Schedule
+from ablations.study.config.sdtp import Schedule
 from ablations.study.errors import UserError
 
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from functools import cached_property
 
 from ablations.study.changes import changed, selected
-from ablations.study.config import SdtpBaseline, StudyConfig
+from ablations.study.config.sdtp import SdtpBaseline
+from ablations.study.config.study import StudyConfig
 from ablations.study.contracts.paper import Experiment
 from ablations.study.contracts.sdtp import (
     EvaluateSpec,

@@ -1,0 +1,1 @@
+"""The configuration of a study: every key, its meaning, its default and its limits."""
