@@ -182,3 +182,23 @@ def test_a_bad_file_of_prompts_is_named(name, content, message, tmp_path):
 def test_prompts_are_read_one_a_line(tmp_path):
     (tmp_path / "prompts.txt").write_text("one\n\ntwo words\n")
     assert given.read_prompt_file(tmp_path / "prompts.txt") == ["one", "two words"]
+
+
+def test_a_negative_weight_and_a_target_of_another_kind_are_named(saved, tmp_path):
+    with pytest.raises(UserError, match=r"--context-weight -1\.0: a weight is 0 or more"):
+        given.drafter(str(saved), -1.0, tmp_path / "made")
+    (tmp_path / "odd").mkdir()
+    shutil.copy(saved / "tokenizer.json", tmp_path / "odd")
+    (tmp_path / "odd/config.json").write_text('{"model_type": "t5"}')
+    with pytest.raises(UserError, match="model type 't5' is not supported"):
+        given.checkpoint(tmp_path / "odd", "--target", tmp_path / "made")
+    (tmp_path / "odd/config.json").write_text('{"model_type": "nobody_knows"}')
+    with pytest.raises(UserError, match=r"--target .*odd: config\.json: .*nobody_knows"):
+        given.checkpoint(tmp_path / "odd", "--target", tmp_path / "made_again")
+
+
+def test_a_prompt_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": null}\n')
+    texts = given.read_prompt_file(tmp_path / "prompts.jsonl")
+    with pytest.raises(UserError, match="give it some text"):
+        given.prompts(texts, tmp_path / "made")

@@ -307,3 +307,12 @@ def test_a_distilled_drafter_bears_rounds_that_were_drafted_without_it(distilled
     fresh.prefill(ids[:place].tolist(), states[:place])
     found, expected = (one.propose(tree, slice(0, 1), 64)[1] for one in (drafter, fresh))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)
+
+
+def test_frequencies_of_a_draft_in_half_precision_are_not_rounded(target, tmp_path):
+    draft = DistilledDraft.for_target(target, torch.arange(64))
+    draft.save(tmp_path / "draft.safetensors")
+    target.model.bfloat16()
+    loaded = DistilledDraft.load(tmp_path / "draft.safetensors", target)
+    assert loaded.join.weight.dtype == torch.bfloat16
+    assert torch.equal(loaded.rotary.inv_freq, draft.rotary.inv_freq)

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from transformers import LlamaConfig
 
+from ablations.lm.architecture import parts_of
 from ablations.lm.layered import LayeredLM
 from ablations.study.errors import UserError
 from tests.lm.tiny_models import TINY, tiny_model
@@ -97,3 +99,11 @@ def test_ends_of_sequence() -> None:
     assert LayeredLM(model).eos_ids == {9}
     model.config.eos_token_id = None
     assert LayeredLM(model).eos_ids == frozenset()
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_rotary_frequencies_that_follow_the_length_are_refused(kind: str) -> None:
+    config = LlamaConfig()
+    config.rope_parameters = {"rope_type": kind}
+    with pytest.raises(UserError, match=f"RoPE of type '{kind}' changes with the length"):
+        parts_of(config)

@@ -17,9 +17,12 @@ from gguf import GGMLQuantizationType
 from tokenizers.pre_tokenizers import ByteLevel
 
 from ablations.lm.checkpoint import load_model, load_tokenizer
+from ablations.lm.prepare_model import prepare_model
 from ablations.study.artefact import open_artefact
-from ablations.study.contracts.lm import Compute
+from ablations.study.contracts.lm import Compute, PrepareModelSpec
 from ablations.study.errors import UserError
+from ablations.study.userfiles import content_hash
+from tests.lm.conftest import run_of
 
 CPU = torch.device("cpu")
 TEXT = "def f(x):\n    return x  # naïve café 日本 \U0001f600\t12"
@@ -226,3 +229,19 @@ def test_sliding_windows_are_refused_before_weights_are_read(make_model: MakeMod
         weights.unlink()
     with pytest.raises(UserError, match="'mistral' uses sliding-window attention"):
         make_pretrained(make_model, folder)
+
+
+def test_a_checkpoint_that_was_edited_after_planning_is_refused(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    folder = make_model().parent
+    spec = PrepareModelSpec.model_validate(
+        {"model": {"source": "pretrained", "name": str(folder), "revision": None, "layers": 2}}
+    )
+    run = run_of(spec, tmp_path / "copy/manifest.json")
+    planned = content_hash(folder, "models.mine.name")
+    run.job = run.job.model_copy(update={"input_digests": {"files": planned}})
+    prepare_model(run)
+    (folder / "README.md").write_text("Edited.")
+    with pytest.raises(UserError, match="edited after this job was planned; run snakemake again"):
+        prepare_model(run)

@@ -11,8 +11,12 @@ import pytest
 
 from ablations.lm.corpus import read_corpus
 from ablations.lm.document import Document
+from ablations.lm.prepare_text import prepare_text
 from ablations.study.artefact import open_artefact
+from ablations.study.contracts.lm import PrepareTextSpec
 from ablations.study.errors import UserError
+from ablations.study.userfiles import content_hash
+from tests.lm.conftest import run_of
 
 MakeText = Callable[..., Path]
 
@@ -264,3 +268,30 @@ def test_columns_and_packed_rows_of_a_data_set(
 def test_a_revision_that_nobody_filled_in(make_text: MakeText) -> None:
     with pytest.raises(UserError, match=r"'some/books': put the commit .* key 'revision'"):
         make_text(source="dataset", name="some/books", revision="FILL-IN")
+
+
+def test_hidden_files_of_a_folder_are_nobody_s_text(make_text: MakeText, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    (folder / ".git").mkdir(parents=True)
+    (folder / ".git/notes.txt").write_text("Not mine.")
+    (folder / "a.txt").write_text("Mine.")
+    before = content_hash(folder, "texts.mine.path")
+    (folder / ".git/index").write_bytes(b"changed by a fetch")
+    assert content_hash(folder, "texts.mine.path") == before
+    assert list(by_id(make_text(source="local", path=str(folder)))) == ["a.txt"]
+
+
+def test_a_text_that_was_edited_after_planning_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_text("As planned.")
+    spec = PrepareTextSpec.model_validate({"text": {"source": "local", "path": str(path)}, "seed": 0})
+    run = run_of(spec, tmp_path / "corpus/manifest.json")
+    planned = content_hash(path, "texts.mine.path")
+    run.job = run.job.model_copy(update={"input_digests": {"files": planned}})
+    prepare_text(run)
+    path.write_text("Edited.")
+    with pytest.raises(UserError, match=r"mine\.txt: edited after this job was planned; run snakemake again"):
+        prepare_text(run)
+    path.unlink()
+    with pytest.raises(UserError, match=r"mine\.txt"):
+        prepare_text(run)

@@ -26,7 +26,7 @@ from ablations.sdtp.pruned.prefill import prefill
 from ablations.sdtp.pruned.pruning import Pruning
 from ablations.sdtp.scores import importance
 from ablations.study.contracts.lm import RandomModel
-from ablations.study.contracts.sdtp import EvaluateSpec, Preserve
+from ablations.study.contracts.sdtp import EvaluateSpec, Preserve, PromptSaliency
 from ablations.study.errors import UserError
 from ablations.study.job import Run, read_job
 from ablations.study.record_io import read_contract
@@ -270,3 +270,12 @@ def test_local_tasks_have_an_answer_among_their_choices():
     for line in (TASKS / "reading.jsonl").read_text().splitlines():
         item = json.loads(line)
         assert 0 <= item["answer"] < len(item["choices"])
+
+
+def test_gradient_saliency_prunes_the_context_of_a_generation(checkpoint):
+    model, tokenizer = checkpoint
+    lm = LayeredLM(model)
+    pruning = Pruning(LAYERS, (0.5, 0.5), Preserve(head=2, tail=4))
+    arm = Arm(lm, pruning, importance.saliency(lm, LAYERS, PromptSaliency(measure="norm", loss_tokens=8)))
+    requests = instances("generate_until", (TEXT, {"until": [], "max_gen_toks": 4}))
+    assert len(PrunedLM(arm, tokenizer).generate_until(requests)) == 1

@@ -207,3 +207,15 @@ def test_a_configuration_edited_while_a_job_waits_changes_nothing_for_it(study, 
     assert head.wait() == 0, head.communicate()[0]
     assert json.loads(record.read_text())["spec"]["keep_ratios"] == [0.5, 0.5, 0.5]
     assert not study.record("A7").exists()
+
+
+def test_experiments_of_one_group_are_one_job_and_run_one_after_the_other(study, cluster):
+    before = cluster.jobs()
+    study.forget("F1", "F4")
+    flags = ["--groups", "decode=decoding", "--group-components", "decoding=2"]
+    done = study.submit("F1", "F4", flags=flags)
+    assert done.code == 0, done.output
+    (job,) = new_jobs(cluster, before)
+    assert (job.state, job.exclusive) == ("COMPLETED", True)
+    assert study.record("F1").exists()
+    assert study.record("F4").exists()

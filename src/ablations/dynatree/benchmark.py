@@ -116,11 +116,9 @@ class Bench:
 
     def warm_up(self, prompt: list[int]) -> None:
         """Run every decoder, untimed."""
-        # On CUDA a decoder captures a graph for each size of forward that it meets.
-        tokens = WARMUP_TOKENS if self._target.device.type == "cpu" else self._spec.new_tokens
         for _ in range(self._spec.warmup):
             for decoder in self._decoders.values():
-                decoder(prompt, tokens)
+                decoder(prompt, WARMUP_TOKENS)
 
     def active(self, place: int) -> list[str]:
         """Decoders that run on a kind's prompt at `place`, counted from 0."""
@@ -154,11 +152,10 @@ class Bench:
         greedy = timed[self._greedy][-1][0].tokens
         runs = {}
         for name in names:
-            tokens = timed[name][-1][0].tokens
             ties = 0
-            if name in self._spec.arms:
-                document = f"{window.document} ({name})"
-                ties = count_ties(self._target, document, prompt, tokens, greedy, self._margin)
+            document = f"{window.document} ({name})"
+            for generation, _ in timed[name] if name in self._spec.arms else ():
+                ties = count_ties(self._target, document, prompt, generation.tokens, greedy, self._margin)
             runs[name] = arm_run(timed[name], greedy, ties)
         departed = {name: timed[name][-1][0].tokens for name in names if not runs[name].matched}
         sample = BenchmarkSample(

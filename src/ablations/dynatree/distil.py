@@ -1,5 +1,7 @@
 """Job: distil a draft from a target, on text and states that the target left (`distil_teacher`)."""
 
+from pathlib import Path
+
 import torch
 
 from ablations.dynatree.distilling.lessons import read_lessons
@@ -12,13 +14,15 @@ from ablations.study.contracts.dynatree import DistilSpec
 from ablations.study.contracts.lm import Compute
 from ablations.study.errors import UserError
 from ablations.study.job import Run, main
+from ablations.study.userfiles import require_unchanged
 
 
 def run(run: Run[DistilSpec]) -> None:
     """Train a draft and write it.
 
     Raises:
-        UserError: bad input, float16, too few sequences or tokens, or a training that diverges.
+        UserError: bad input, a draft to start from that was edited since the job was planned, float16,
+            too few sequences or tokens, or a training that diverges.
     """
     spec = run.spec
     if spec.compute.dtype == "float16":
@@ -40,6 +44,8 @@ def run(run: Run[DistilSpec]) -> None:
     order = torch.randperm(len(lessons), generator=torch.Generator().manual_seed(spec.seed))
     heldout, training = lessons[order[: spec.heldout]], lessons[order[spec.heldout :]]
     trainer = Trainer(target, spec, counts)
+    if spec.start is not None and "start" in run.job.input_digests:
+        require_unchanged(Path(spec.start), run.job.input_digests["start"])
     if spec.start is None:
         trainer.fit_join(training)
     fitted = trainer.agreement(heldout)

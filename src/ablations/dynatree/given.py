@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from ablations.lm.architecture import parts_of
 from ablations.lm.document import DOCUMENTS, Document
 from ablations.study.artefact import Manifest
 from ablations.study.contracts.dynatree import (
@@ -52,7 +53,11 @@ def checkpoint(path: Path, option: str, folder: Path) -> Path:
         (folder / file.name).symlink_to(file.resolve())
     hashes = {file.name: sha256_file(file) for file in files}
     # The files lie where they are and are not checked again.
-    config = AutoConfig.from_pretrained(path, local_files_only=True)
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{option} {path}: config.json: {' '.join(str(error).split())[:200]}") from None
+    parts_of(config)
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(config)
     facts = {"layers": config.num_hidden_layers, "parameters": empty.num_parameters()}
@@ -74,6 +79,8 @@ def drafter(draft: str, context_weight: float, folder: Path) -> tuple[DraftSpec 
         return None, {}
     if draft == "lookup":
         return PromptLookup(), {}
+    if not context_weight >= 0:
+        raise UserError(f"--context-weight {context_weight}: a weight is 0 or more")
     path = checkpoint(Path(draft), "--draft", folder)
     module = read_contract(path, Manifest).module
     if module in ("ablations.lm.prepare_model", BY_HAND):
@@ -93,7 +100,7 @@ def prompts(texts: list[str], folder: Path) -> Path:
     Raises:
         UserError: no prompt, or one without text.
     """
-    if not texts or not all(text.strip() for text in texts):
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
         raise UserError("--prompt, --prompts: an empty prompt has no next token; give it some text")
     documents = [
         Document(id=f"prompt-{number}", kind=BY_HAND, split="heldout", text=text)

@@ -82,7 +82,7 @@ def verify(
         # First siblings all the way: the rows lie where they belong.
         cache.truncate(prefix + len(path))
     else:
-        cache.keep(prefix, path.to(states.device))
+        cache.keep(prefix, path)
     # The root is its own parent.
     has_children = bool((above[1:] == last).any())
     return Verdict(

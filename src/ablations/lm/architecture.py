@@ -26,11 +26,15 @@ ARCHITECTURES = {
 }
 
 
+_CHANGING_ROPE = ("dynamic", "longrope")
+
+
 def parts_of(config: Any) -> Parts:
     """Where the model of a `transformers` configuration keeps its pieces.
 
     Raises:
-        UserError: an architecture this project cannot take apart, or one with sliding-window layers.
+        UserError: an architecture this project cannot take apart, one with sliding-window layers, or one
+            whose rotary frequencies depend on the length of the text.
     """
     if config.model_type not in ARCHITECTURES:
         raise UserError(
@@ -40,6 +44,12 @@ def parts_of(config: Any) -> Parts:
         raise UserError(
             f"model type '{config.model_type}' uses sliding-window attention, which pruned and tree"
             " caches do not support; choose a checkpoint with full attention in every layer"
+        )
+    kind = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if kind in _CHANGING_ROPE:
+        raise UserError(
+            f"RoPE of type '{kind}' changes with the length of the text, which keys in a cache do not;"
+            f" choose a checkpoint of another type"
         )
     return ARCHITECTURES[config.model_type]
 

@@ -57,10 +57,11 @@ class StaticCache:
 
         Args:
             start: First row that may go.
-            indices: ``[kept]``, int64, offsets from `start`.
+            indices: ``[kept]``, int64, offsets from `start`, on any device.
         """
         end = start + indices.shape[0]
-        self._rows[..., start:end, :] = self._rows.index_select(-2, start + indices)
+        rows = (start + indices).to(self._rows.device)
+        self._rows[..., start:end, :] = self._rows.index_select(-2, rows)
         self.lengths = [end] * len(self.lengths)
 
     def truncate(self, length: int) -> None:

@@ -5,6 +5,8 @@ import os
 import platform
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -83,3 +85,18 @@ def configure(compute: Compute, device: torch.device | None = None) -> torch.dev
     # Filling fresh memory would be timed together with the work that overwrites it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return pick_device() if device is None else device
+
+
+@contextmanager
+def distinct_indices() -> Iterator[None]:
+    """Let a write by index be the plain one; its indices must differ, so that it is deterministic by itself.
+
+    On CUDA the deterministic form sorts the indices first: a dozen kernels in the place of one.
+    """
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ablations.lm.cache import StaticCache
+from ablations.lm.device import distinct_indices
 from ablations.lm.layered import LayeredLM
 
 WARMUPS = 2
@@ -15,8 +16,9 @@ class GraphedCache(StaticCache):
     """A static cache that brings the layers' forwards of few rows with it.
 
     Every forward writes its rows by index and attends over all of the cache under a mask, so shapes and
-    addresses never change: on CUDA each size is captured once and replayed (on other devices the same
-    operators run one by one). Sizes are powers of two; missing rows are filled up with rows that nobody sees.
+    addresses never change: on CUDA each size is captured here, before anything is timed, and replayed (on
+    other devices the same operators run one by one). Sizes are powers of two; missing rows are filled up with
+    rows that nobody sees.
 
     Args:
         lm: The model; nothing else of it runs on this cache but longer prefills.
@@ -30,13 +32,15 @@ class GraphedCache(StaticCache):
         super().__init__(
             lm.num_layers, keys.shape[1], keys.shape[3], capacity + rows, keys.dtype, keys.device
         )
-        self._lm = lm
-        self._sizes = list(_sizes(rows))
-        self._steps: dict[int, _Step] = {}
+        self._steps = {size: _Step(lm, self, size) for size in _sizes(rows)}
+        self._largest = rows
+        if lm.device.type == "cuda":
+            for step in self._steps.values():
+                step.capture()
 
     def takes(self, rows: int) -> bool:
         """Whether a forward of `rows` rows is a graphed one: short, and not the first."""
-        return bool(self.lengths[0]) and rows <= self._sizes[-1]
+        return bool(self.lengths[0]) and rows <= self._largest
 
     def forward(self, ids: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
         """All layers, without the head; the arguments are those of `LayeredLM.forward`.
@@ -45,10 +49,8 @@ class GraphedCache(StaticCache):
             Last-layer states ``[1, rows, hidden]``, before the final norm; the next forward overwrites them.
         """
         start, rows = self.lengths[0], ids.shape[1]
-        size = next(size for size in self._sizes if size >= rows)
-        if size not in self._steps:
-            self._steps[size] = _Step(self._lm, self, size)
-        states = self._steps[size].run(ids, positions, mask, start)
+        step = next(step for size, step in self._steps.items() if size >= rows)
+        states = step.run(ids, positions, mask, start)
         self.lengths = [start + rows] * len(self.lengths)
         return states[:, :rows]
 
@@ -63,7 +65,10 @@ class _Slots:
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: object) -> tuple[Tensor, Tensor]:
         """Write rows and return all rows of the layer, used or not."""
         all_keys, all_values = self._cache.keys[layer_idx], self._cache.values[layer_idx]
-        return all_keys.index_copy_(2, self._slots, keys), all_values.index_copy_(2, self._slots, values)
+        with distinct_indices():
+            all_keys.index_copy_(2, self._slots, keys)
+            all_values.index_copy_(2, self._slots, values)
+        return all_keys, all_values
 
 
 class _Step:
@@ -91,10 +96,8 @@ class _Step:
         self._mask[..., :rows, : start + rows] = 0.0 if mask is None else mask
         # Rows that fill up attend to something: a softmax of nothing would put NaN into the cache.
         self._mask[..., rows:, 0] = 0.0
-        if self._ids.device.type != "cuda":
-            return self._layers()
         if self._graph is None:
-            self._capture()
+            return self._layers()
         self._graph.replay()
         return self._states
 
@@ -106,7 +109,8 @@ class _Step:
             hidden = lm.layer(index, hidden, rotary, self._mask, self._cache)
         return hidden
 
-    def _capture(self) -> None:
+    def capture(self) -> None:
+        """Record the layers as a CUDA graph; rows that it writes into the cache are not in use yet."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         # Libraries set themselves up in their first calls, which a capture must not record.

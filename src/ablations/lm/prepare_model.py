@@ -10,17 +10,20 @@ from ablations.study.artefact import new_artefact
 from ablations.study.contracts.lm import ModelSource, PrepareModelSpec, PretrainedModel, WheelModel
 from ablations.study.errors import UserError
 from ablations.study.job import Run, main
+from ablations.study.userfiles import require_source_unchanged
 
 
 def prepare_model(run: Run[PrepareModelSpec]) -> None:
     """Load the checkpoint once, check it and save it with its tokenizer.
 
     Raises:
-        UserError: it cannot be had, or is not what the configuration says.
+        UserError: it cannot be had, was edited since the job was planned, or is not what the configuration
+            says.
     """
     logging.set_verbosity_error()
     source = run.spec.model
     model, tokenizer = _load(source)
+    require_source_unchanged(source, run.job.input_digests)
     layers = model.config.num_hidden_layers
     if layers != source.layers:
         raise UserError(

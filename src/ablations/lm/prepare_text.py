@@ -17,6 +17,7 @@ from ablations.study.contracts.lm import LocalText, PrepareTextSpec, PythonText,
 from ablations.study.errors import UserError
 from ablations.study.files import sha256_text
 from ablations.study.job import Run, main
+from ablations.study.userfiles import require_source_unchanged
 
 
 def prepare_text(run: Run[PrepareTextSpec]) -> None:
@@ -26,7 +27,8 @@ def prepare_text(run: Run[PrepareTextSpec]) -> None:
     prompts that share lines by design, and no other split can leak into them.
 
     Raises:
-        UserError: the source cannot be read, holds no text, or names two documents alike.
+        UserError: the source cannot be read, was edited since the job was planned, holds no text, or
+            names two documents alike.
     """
     source = run.spec.text
     split = None if isinstance(source, PythonText) else source.split
@@ -38,6 +40,7 @@ def prepare_text(run: Run[PrepareTextSpec]) -> None:
     )
     if not documents:
         raise UserError(f"{name}: no text in it; name a text that is not empty")
+    require_source_unchanged(source, run.job.input_digests)
     lines = "".join(document.model_dump_json() + "\n" for document in documents)
     characters: Counter[str] = Counter()
     for document in documents:

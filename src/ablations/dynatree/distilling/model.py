@@ -137,7 +137,10 @@ class DistilledDraft(nn.Module):
                 f" {int(draft.tokens.max())} does not fit the target ({hidden} numbers, {vocabulary} tokens);"
                 " distil one from this target"
             )
-        return draft.to(target.device, target.dtype).eval().requires_grad_(False)
+        draft = draft.to(target.device, target.dtype)
+        # Rounded frequencies would turn distant tokens by other angles than in training.
+        draft.rotary = LlamaRotaryEmbedding(draft.config).to(target.device)
+        return draft.eval().requires_grad_(False)
 
 
 def joined_inputs(states: Tensor, embedded: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from ablations.lm.texts.jsonl import jsonl_documents
 from ablations.lm.texts.raw import RawDocument, cut_at_lines
 from ablations.study.contracts.lm import LocalText
 from ablations.study.errors import UserError
+from ablations.study.userfiles import visible_files
 
 JSON_LINES = ".jsonl"
 SUFFIXES = frozenset({".txt", ".md", ".rst", ".py", JSON_LINES})
@@ -21,7 +22,8 @@ def local_documents(source: LocalText) -> Iterator[RawDocument]:
     root = Path(source.path)
     if not root.exists():
         raise UserError(f"{root}: no such file or folder; correct the text's key 'path'")
-    files = sorted(path for path in root.rglob("*") if path.suffix in SUFFIXES) if root.is_dir() else [root]
+    found = visible_files(root).values() if root.is_dir() else [root]
+    files = [path for path in found if root.is_file() or path.suffix in SUFFIXES]
     if not files:
         raise UserError(
             f"{root}: holds no {', '.join(sorted(SUFFIXES))} files; correct the text's key 'path'"

@@ -83,7 +83,6 @@ class PrunedLM(HFLM):
                     bar.update()
         return [found[index] for index in range(len(cut))]
 
-    @torch.inference_mode()
     def _model_generate(
         self, context: Tensor, max_length: int, stop: list[str], **generation_kwargs: object
     ) -> Tensor:
@@ -108,18 +107,20 @@ class PrunedLM(HFLM):
                 )
         lm, tokens = self._arm.lm, context.shape[1]
         stopped = stop_sequences_criteria(self.tokenizer, stop, tokens, 1)
+        # Gradient saliency prunes by a backward pass, which inference mode would not allow.
         prefilled, cache = self._prefill(context[0].tolist(), max_length - tokens)
         ids, logits = context, prefilled.logits
-        while ids.shape[1] < max_length:
-            token = logits.argmax()[None, None]
-            ids = torch.cat([ids, token], dim=1)
-            if token.item() in lm.eos_ids or stopped(ids, None).all():
-                break
-            position = prefilled.next_position + ids.shape[1] - tokens - 1
-            hidden = continue_layers(
-                lm, lm.embed(token), range(lm.num_layers), position, cache, prefilled.weights
-            )
-            logits = lm.head(hidden)[0, 0]
+        with torch.inference_mode():
+            while ids.shape[1] < max_length:
+                token = logits.argmax()[None, None]
+                ids = torch.cat([ids, token], dim=1)
+                if token.item() in lm.eos_ids or stopped(ids, None).all():
+                    break
+                position = prefilled.next_position + ids.shape[1] - tokens - 1
+                hidden = continue_layers(
+                    lm, lm.embed(token), range(lm.num_layers), position, cache, prefilled.weights
+                )
+                logits = lm.head(hidden)[0, 0]
         return ids
 
     def _cut(self, context: list[int], continuation: list[int]) -> list[int]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ablations.lm.cache import StaticCache
+from ablations.lm.device import distinct_indices
 from ablations.lm.layered import LayeredLM, Rotary
 from ablations.sdtp.pruned.masks import attention_mask, keep_probabilities
 from ablations.sdtp.pruned.pruning import Pruning
@@ -112,7 +113,8 @@ class Local(Living):
 
     def candidates(self) -> tuple[Tensor, Tensor]:
         """All prompt tokens."""
-        self._states = self._states.index_copy(1, self.kept, self.hidden)
+        with distinct_indices():
+            self._states = self._states.index_copy(1, self.kept, self.hidden)
         return self._states[0], self._everything
 
     def keep(self, chosen: Tensor) -> None:
@@ -139,7 +141,8 @@ class StaleKeys(Living):
     def layer(self, index: int, cache: StaticCache | None) -> None:
         """Run layer `index` on all rows, for the living ones."""
         output = self.lm.layer(index, self.hidden, self._full_rotary, None, cache)
-        self.hidden = self.hidden.index_copy(1, self.kept, output[:, self.kept])
+        with distinct_indices():
+            self.hidden = self.hidden.index_copy(1, self.kept, output[:, self.kept])
 
     def state(self) -> Tensor:
         """State ``[hidden]`` of the last living token."""

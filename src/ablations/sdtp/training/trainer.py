@@ -77,6 +77,8 @@ class Trainer:
         values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
         require_finite(values, number)
         self.history.append(values)
+        if len(self.history) == self.warmup:
+            self._states.clear()
         return values
 
     def losses(self, windows: Tensor) -> dict[str, Tensor]:

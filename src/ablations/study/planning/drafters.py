@@ -19,9 +19,10 @@ from ablations.study.contracts.dynatree import (
 )
 from ablations.study.errors import UserError
 from ablations.study.planning.artefacts import Artefacts
+from ablations.study.planning.hashes import remembered
 from ablations.study.planning.jobs import Job, Sources
 from ablations.study.planning.stages import DISTIL, DISTIL_TEACHER, FIT_NGRAM
-from ablations.study.planning.userfiles import content_hash
+from ablations.study.userfiles import content_hash
 
 
 class DrafterPlanner:
@@ -93,5 +94,6 @@ class DrafterPlanner:
         files = {}
         if settings.distil.start is not None:
             key = f"dynatree.drafters.{name}.distil.start"
-            files["start"] = content_hash(Path(settings.distil.start), key)
+            with remembered() as hashes:
+                files["start"] = content_hash(Path(settings.distil.start), key, hashes.sha256)
         return {"distilled": Job(DISTIL, settings.distil, self._sources, inputs, files)}

@@ -1,6 +1,8 @@
 """SHA-256 of files, remembered by size and time so that parsing the Snakefile stays quick."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ablations.study.files import canonical_json, sha256_file, write_text_if_changed
@@ -32,3 +34,11 @@ class Hashes:
     def save(self) -> None:
         """Remember what was read."""
         write_text_if_changed(_MEMORY, canonical_json(self._known))
+
+
+@contextmanager
+def remembered() -> Iterator[Hashes]:
+    """Hashes that are saved at the end."""
+    hashes = Hashes()
+    yield hashes
+    hashes.save()
