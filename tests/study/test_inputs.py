@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ablations.study.planning.inputs import job_inputs
+from ablations.study.planning.inputs import due_jobs, job_inputs
 from ablations.study.planning.plan import Plan
 
 ROOT = Path(__file__).parents[2]
@@ -70,3 +70,31 @@ def test_a_damaged_artefact_is_made_again_because_of_a_note_that_is_newer(evalua
     before = note.stat().st_mtime_ns
     assert job_inputs(model, damage).rebuilt == rebuilt
     assert note.stat().st_mtime_ns == before
+
+
+def due(wanted, damage=()):
+    return {job.stage.rule for job in due_jobs([wanted], dict.fromkeys(damage, "a file")).values()}
+
+
+def test_everything_behind_a_missing_result_is_due_and_nothing_behind_a_finished_one(evaluation):
+    assert due(evaluation) == {job.stage.rule for job in evaluation.with_inputs().values()}
+    finish(evaluation.inputs["pruner"])
+    assert "train_pruner" not in due(evaluation)
+    assert "saliency" not in due(evaluation)
+    assert "prepare_model" in due(evaluation)
+    finish(evaluation)
+    assert due(evaluation) == set()
+
+
+def test_a_damaged_artefact_is_due_though_nobody_needs_it_now(evaluation):
+    finish(*evaluation.with_inputs().values())
+    assert due(evaluation, [evaluation.inputs["pruner"].digest]) == {"train_pruner"}
+
+
+def test_shares_of_a_job_are_found_by_its_digest(evaluation):
+    folder = Path("results/shard")
+    folder.mkdir(parents=True)
+    own = folder / f"{evaluation.digest}.1-of-2.json"
+    for path in (own, folder / "0123456789abcdef.1-of-2.json"):
+        path.write_text("{}")
+    assert evaluation.shares() == [own]

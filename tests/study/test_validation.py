@@ -7,8 +7,11 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
+from ablations.study.changes import changed
+from ablations.study.config.reading import require_distinct_keys
 from ablations.study.errors import UserError
 from ablations.study.planning.plan import Plan
+from ablations.study.validation import load_study
 
 ROOT = Path(__file__).parents[2]
 
@@ -240,7 +243,11 @@ def test_impossible_values_are_named(raw, path, changes, expected):
     [
         ("A2", {"mask": "soft"}, "mask: 'soft' needs the keep logits of importance 'learned', not 'random'"),
         ("A2", {"selection": "top_p"}, "selection: 'top_p' needs the keep logits"),
-        ("B1", {"schedule": {"layers": [4], "match": "count"}}, "B1.schedule.match: 'count' needs the"),
+        (
+            "B1",
+            {"schedule": {"layers": [4], "match": "count"}},
+            "B1.change.schedule.match: 'count' needs the",
+        ),
         ("GB", {"pipeline": {"ranks": 1}}, "GB.change.pipeline.ranks: input should be greater than"),
     ],
 )
@@ -390,3 +397,30 @@ def test_an_experiment_without_a_section_is_an_error(raw, method, section):
     changes = {} if section is None else {"section": section}
     message = problem(raw, method, "ablations", name, **changes)
     assert message.startswith(f"{method}.ablations.{name}.section:")
+
+
+def test_a_change_of_kind_takes_no_keys_of_the_kind_before(raw):
+    raw["dynatree"]["baseline"]["adaptation"] = {"kind": "dynamic"}
+    raw["dynatree"]["ablations"]["O1"]["change"] = {"adaptation": {"kind": "cost_aware"}}
+    config = load_study(raw)
+    ablation = config.dynatree.ablations["O1"]
+    assert (
+        changed(config.dynatree.baseline, ablation, "dynatree.ablations.O1").adaptation.kind == "cost_aware"
+    )
+
+
+def test_a_drafter_of_the_baseline_that_nobody_knows(raw):
+    raw["dynatree"]["baseline"]["drafter"] = "hibrid"
+    assert problem(raw).startswith("dynatree.baseline.drafter: 'hibrid' is not in dynatree.drafters")
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("a:\n  A7: {x: 1}\n  A8: {x: 1}\nb:\n  A7: [{y: 2}, {y: 2}]\n")
+    require_distinct_keys(path)
+    path.write_text("a:\n  A7: {x: 1}\n  A7: {x: 1}\n")
+    with pytest.raises(UserError, match=r"config\.yaml: line 3: the key 'A7' is there twice"):
+        require_distinct_keys(path)
+    path.write_text("a: [1\n")
+    with pytest.raises(UserError, match=r"config\.yaml: not YAML"):
+        require_distinct_keys(path)

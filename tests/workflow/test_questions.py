@@ -54,6 +54,13 @@ def test_status_names_the_modules_that_changed_and_damaged_artefacts(study):
     assert f"{corpus.relative_to(study.path)}:" in states(study)
 
 
+def test_status_names_a_record_that_cannot_be_read(study):
+    shown = ask(study, "show", "A9").stdout.splitlines()
+    record = next(line.split()[1] for line in shown if line.startswith("record"))
+    (study.path / record).write_text("{")
+    assert states(study)["A9"] == f"damaged {record} cannot be read; delete it"
+
+
 def test_a_renamed_experiment_keeps_its_measurement(study):
     before = states(study)["A9"]
     study.replace("config.yaml", "    A9:\n", "    Ninety:\n")

@@ -140,6 +140,18 @@ def test_a_configuration_typo_is_one_line_and_leaves_results_alone(study):
     assert records(study) == before
 
 
+def test_ids_that_would_be_lost_or_taken_for_a_rule_are_named(study):
+    study.replace("config.yaml", "    A8:\n", "    A7:\n")
+    done = study.snakemake("-n")
+    assert done.code != 0
+    assert "the key 'A7' is there twice, and the first one would be lost" in done.output
+    study.replace("config.yaml", "    A7:\n", "    tables:\n")
+    study.replace(TINY, "only: [A1,", "only: [tables, A1,")
+    done = study.snakemake("-n")
+    assert done.code != 0
+    assert "error: sdtp.ablations.tables: this id is the name of a rule of the workflow" in done.output
+
+
 def test_a_corrupt_model_is_named_and_finished_results_stay(study):
     before = records(study)
     # The target is the larger of the two models.

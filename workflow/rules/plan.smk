@@ -18,6 +18,7 @@ for variable, folder in (
         filter(None, [folder, os.environ.get(variable)])
     )
 
+from ablations.study.config.reading import require_distinct_keys
 from ablations.study.errors import UserError
 from ablations.study.estimate.requests import Requests
 from ablations.study.planning import stages
@@ -36,6 +37,9 @@ if not workflow.is_main_process and PLANNED_WITH in os.environ:
 
 damage = {}
 try:
+    if workflow.is_main_process:
+        for file in workflow.configfiles:
+            require_distinct_keys(Path(file))
     plan = Plan(config, Path(workflow.basedir))
     models = Path(workflow.basedir, "workflow/plan/models.yaml")
     requests = Requests(plan.config.resources, models)
@@ -140,7 +144,7 @@ def shown(path):
 def refuse_taken_names(rules):
     """Experiments are targets by their ids; one that is called like a rule would be two things."""
     for row in plan.rows:
-        if row.experiment.id in vars(rules):
+        if rules.has(row.experiment.id):
             place = f"{row.experiment.method}.ablations.{row.experiment.id}"
             sys.exit(
                 f"error: {place}: this id is the name of a rule of the workflow; choose another"

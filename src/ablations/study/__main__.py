@@ -11,6 +11,7 @@ from snakemake.utils import update_config
 
 from ablations.study.cli import one_line_errors
 from ablations.study.compare import compare_experiments, compare_studies
+from ablations.study.config.reading import require_distinct_keys
 from ablations.study.errors import UserError
 from ablations.study.estimate.forecast import DEVICES, THIS, forecast, rates_of
 from ablations.study.estimate.report import report, require_room
@@ -99,6 +100,9 @@ def _forget(arguments: argparse.Namespace) -> None:
     found = [job.path for job in row.jobs if job.path.exists()]
     if not found:
         raise UserError(f"{row.experiment.id} has no record ({row.jobs[0].path}); there is nothing to forget")
+    for job in row.jobs:
+        for share in job.shares():
+            share.unlink()
     for path in found:
         path.unlink()
         print(f"deleted {path}; the next snakemake run measures {row.experiment.id} again")
@@ -170,10 +174,8 @@ def _configuration(overlays: list[Path]) -> dict:
     config: dict = {}
     # Overlays go first too: so their experiments precede those of the study that they extend.
     for path in (*overlays, CONFIG, *overlays):
-        try:
-            part = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise UserError(f"{path}: not YAML: {error}") from None
+        require_distinct_keys(path)
+        part = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(part, dict):
             raise UserError(f"{path}: a study's configuration is a map of keys")
         update_config(config, part)

@@ -65,4 +65,7 @@ def changed(baseline: Baseline, ablation: Ablation, key: str) -> Baseline:
 def _merge(base: Any, change: Any) -> Any:
     if not isinstance(base, dict) or not isinstance(change, dict):
         return change
+    if "kind" in base and change.get("kind", base["kind"]) != base["kind"]:
+        # Another kind has keys of its own.
+        return change
     return {**base, **{key: _merge(base.get(key), value) for key, value in change.items()}}

@@ -1,23 +1,22 @@
 """What a study's experiments are: measured as planned now, stale and why, or never run."""
 
-import csv
 import json
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
+from ablations.study.benchmarks import seconds_by_digest
 from ablations.study.planning.damage import find_damage
+from ablations.study.planning.inputs import due_jobs
+from ablations.study.planning.jobs import Job
 from ablations.study.planning.plan import Plan
 from ablations.study.planning.rows import Row
 from ablations.study.planning.stages import RECORD
 from ablations.study.why import Determined, why
 
-State = Literal["fresh", "stale", "never run"]
-
-BENCHMARKS = Path("benchmarks")
+State = Literal["fresh", "stale", "damaged", "never run"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Status:
     Attributes:
         id: The experiment.
         state: ``fresh`` if the records of all its seeds are there.
-        why: What makes it stale, as a short difference; empty unless stale.
+        why: What makes it stale, as a short difference, or which record cannot be read; empty otherwise.
         measured: Date of its last measurement, fresh or not; None if there was none.
         device: Where that was.
         seconds: How long it took.
@@ -46,7 +45,8 @@ class Cost:
     """What running everything that is missing would cost.
 
     Attributes:
-        jobs: Measuring and preparing jobs without a result, and those whose artefact is damaged.
+        jobs: Measuring and preparing jobs that would run: those whose result is missing or damaged, and what
+            they need.
         seconds: Their time, by the median of measured jobs of the same rule.
         unknown: Jobs among them whose rule was never timed here; they are not in `seconds`.
         damaged: Damaged files among the artefacts that the paper was made of.
@@ -91,25 +91,27 @@ def statuses(plan: Plan) -> list[Status]:
 
 def cost(plan: Plan) -> Cost:
     """What the missing results that the paper needs would cost, artefacts and sweeps included."""
-    jobs = plan.paper_jobs
-    damage = find_damage(jobs.values())
-    due = [job for job in jobs.values() if not job.path.exists() or job.digest in damage]
+    damage = find_damage(plan.paper_jobs.values())
+    due = due_jobs(plan.paper_results, damage).values()
     typical: dict[str, float | None] = {}
     for rule in {job.stage.rule for job in due}:
-        seconds = list(_benchmarks(rule))
-        typical[rule] = median(seconds) if seconds else None
+        seconds = seconds_by_digest(rule)
+        typical[rule] = median(seconds.values()) if seconds else None
     known = [found for job in due if (found := typical[job.stage.rule]) is not None]
     return Cost(len(due), sum(known), len(due) - len(known), tuple(damage.values()))
 
 
 def _status(row: Row, plan: Plan, by_digest: dict[str, _Measured], labelled: list[_Measured]) -> Status:
     missing = [job for job in row.jobs if not job.path.exists()]
+    damaged = [str(job.path) for job in row.jobs if job.path.exists() and job.digest not in by_digest]
     own = [by_digest[job.digest] for job in row.jobs if job.digest in by_digest]
-    last = max(own or labelled, key=lambda record: record.environment["measured_at"], default=None)
+    last = max(own or _alike(row.jobs[0], labelled), key=_moment, default=None)
     where = last.environment if last else {}
-    state: State = "fresh" if not missing else "stale" if last else "never run"
+    state: State = "damaged" if damaged else "fresh" if not missing else "stale" if last else "never run"
     reason = ""
-    if missing and last:
+    if damaged:
+        reason = f"{damaged[0]} cannot be read; delete it"
+    elif missing and last:
         reason = "not all of its seeds were measured" if own else why(missing[0], last.determined, plan)
     return Status(
         id=row.experiment.id,
@@ -121,8 +123,20 @@ def _status(row: Row, plan: Plan, by_digest: dict[str, _Measured], labelled: lis
     )
 
 
+def _moment(record: _Measured) -> str:
+    return record.environment["measured_at"]
+
+
+def _alike(job: Job, records: list[_Measured]) -> list[_Measured]:
+    """Records of the job's own seed, as far as they tell: speed is measured on the first seed alone."""
+    timed = getattr(job.spec, "timing", None) is not None
+    return [
+        record for record in records if (record.determined.spec.get("timing") is not None) == timed
+    ] or records
+
+
 def _records() -> dict[str, _Measured]:
-    """All records by digest, their samples left out."""
+    """All records that can be read, by digest, their samples left out."""
     found = {}
     for path in sorted(Path(RECORD).parent.glob("*.json")):
         try:
@@ -131,13 +145,5 @@ def _records() -> dict[str, _Measured]:
                 record["label"], Determined.of_record(record), dict(record["environment"])
             )
         except (ValueError, KeyError, TypeError):
-            # The paper rules name a damaged record; here it is one that was never measured.
             continue
     return found
-
-
-def _benchmarks(rule: str) -> Iterator[float]:
-    """Seconds of the finished jobs of a rule, as Snakemake's benchmark files have them."""
-    for path in (BENCHMARKS / rule).glob("*.tsv"):
-        with path.open(encoding="utf-8") as file:
-            yield from (float(row["s"]) for row in csv.DictReader(file, delimiter="\t"))

@@ -53,6 +53,11 @@ def load_study(raw: Mapping[str, Any]) -> StudyConfig:
         check_known(f"dynatree.calibration.prompts.{name}.text", [prompts.text], config.texts, "texts")
     for name, drafter in config.dynatree.drafters.items():
         _check_drafter(f"dynatree.drafters.{name}", drafter, config)
+    if config.dynatree.baseline.drafter is not None:
+        drafters = config.dynatree.drafters
+        check_known(
+            "dynatree.baseline.drafter", [config.dynatree.baseline.drafter], drafters, "dynatree.drafters"
+        )
     for method, ablations in (("sdtp", config.sdtp.ablations), ("dynatree", config.dynatree.ablations)):
         if BASELINE in ablations:
             raise UserError(f"{method}.ablations.{BASELINE}: this id is the baseline's own; choose another")

@@ -184,14 +184,14 @@ def _judge_rise(
     low: float, high: float, margin: float, strong: float | None, significant: bool
 ) -> tuple[Verdict, Reason]:
     """A predicted rise of at least `strong`; a predicted fall comes mirrored."""
-    if high < 0:
-        if significant:
-            return "contradicted", "other_side"
-        return "inconclusive", "other_side_not_significant"
+    if high < 0 and significant:
+        return "contradicted", "other_side"
     if -margin <= low and high <= margin:
         return "contradicted", "inside_margin"
     if strong is not None and high < strong:
         return "contradicted", "short_of_strong"
+    if high < 0:
+        return "inconclusive", "other_side_not_significant"
     if low <= 0:
         return "inconclusive", "across_zero"
     if strong is not None and low <= strong:

@@ -14,7 +14,7 @@ from ablations.study.estimate import forecast as module
 from ablations.study.estimate.demand import Demand, demand
 from ablations.study.estimate.finished import Finished
 from ablations.study.estimate.forecast import forecast, rates_of
-from ablations.study.estimate.rates import FittedRates
+from ablations.study.estimate.rates import AssumedRates, Devices, FittedRates
 from ablations.study.estimate.report import report, require_room
 from ablations.study.estimate.shapes import shape_of_config, shape_of_folder
 from ablations.study.estimate.work import Work, dense, kv_bytes, living_rows, step, weight_bytes
@@ -150,3 +150,17 @@ def test_a_folder_without_a_configuration(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(UserError, match="num_hidden_layers"):
         shape_of_folder(tmp_path)
+
+
+def test_before_a_model_ran_here_a_job_holds_what_was_counted():
+    jobs = [Finished("prepare_text", str(number), None, Demand(Work(), 0.0), 5.0, 1e8) for number in range(5)]
+    rates = FittedRates(jobs)
+    assert rates.memory(Demand(Work(), 3e9)) == pytest.approx(3e9)
+    assert rates.seconds("prepare_text", None, jobs[0].demand) == pytest.approx(5.0)
+
+
+def test_a_data_type_without_a_peak_is_named():
+    known = Devices.model_validate(yaml.safe_load((ROOT / "workflow/plan/devices.yaml").read_text()))
+    device = known.devices["h100"].model_copy(update={"flops": {"float32": 1e12}})
+    with pytest.raises(UserError, match=r"no peak of NVIDIA H100 .* in bfloat16; add it to its 'flops'"):
+        AssumedRates(device, known.assumptions).seconds("sweep", "bfloat16", Demand(Work(flops=1.0), 0.0))

@@ -1,12 +1,11 @@
 """Jobs that ran in this folder: their specs, times and memory, as Snakemake's benchmark files have them."""
 
-import csv
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from ablations.study.benchmarks import benchmark_files, last_row
 from ablations.study.contracts.base import Contract
 from ablations.study.contracts.benchmark import BenchmarkSpec
 from ablations.study.contracts.dynatree import CostSpec, DecodeSpec, DistilSpec, NgramSpec, TeacherSpec
@@ -26,8 +25,6 @@ from ablations.study.estimate.demand import Demand, demand
 from ablations.study.estimate.shapes import ModelShape, shape_of_folder
 from ablations.study.job import JobFile
 from ablations.study.planning import stages
-
-BENCHMARKS = Path("benchmarks")
 
 SPECS: dict[stages.Stage, type[Contract]] = {
     stages.PREPARE_MODEL: PrepareModelSpec,
@@ -72,12 +69,9 @@ class Finished:
 
 def finished() -> list[Finished]:
     """Every finished job in the working directory whose spec and models are still there."""
-    return [job for stage in SPECS for path in _benchmarks(stage) if (job := _finished(stage, path))]
-
-
-def _benchmarks(stage: stages.Stage) -> Iterator[Path]:
-    # Not the shares of an evaluation, `DIGEST.SHARE.tsv`.
-    yield from (path for path in sorted((BENCHMARKS / stage.rule).glob("*.tsv")) if "." not in path.stem)
+    # A share of an evaluation did not do all of the work that its spec says.
+    whole = ((stage, path) for stage in SPECS for path in benchmark_files(stage.rule) if "." not in path.stem)
+    return [job for stage, path in whole if (job := _finished(stage, path))]
 
 
 def _finished(stage: stages.Stage, path: Path) -> Finished | None:
@@ -97,8 +91,7 @@ def _finished(stage: stages.Stage, path: Path) -> Finished | None:
     inputs = {name: spec for name, needed in file.inputs.items() if (spec := _input_spec(Path(needed)))}
     if len(inputs) < len(file.inputs):
         return None
-    with path.open(encoding="utf-8") as rows:
-        measured = list(csv.DictReader(rows, delimiter="\t"))[-1]
+    measured = last_row(path)
     compute = getattr(file.spec, "compute", None)
     return Finished(
         rule=stage.rule,

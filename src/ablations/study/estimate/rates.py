@@ -101,7 +101,12 @@ class AssumedRates(Rates):
     def seconds(self, rule: str, dtype: Dtype | None, demand: Demand) -> float:
         """Expected seconds of a job, from start to end."""
         work, assumed = demand.work, self._assumed
-        computing = work.flops / (self._device.flops[dtype or "float32"] * assumed.compute)
+        kind = dtype or "float32"
+        if kind not in self._device.flops:
+            raise UserError(
+                f"plan: no peak of {self.name} in {kind}; add it to its 'flops' in the list of devices"
+            )
+        computing = work.flops / (self._device.flops[kind] * assumed.compute)
         moving = work.bytes / (self._device.bandwidth * assumed.bandwidth)
         launching = work.layers * assumed.layer_seconds
         return assumed.job_seconds + work.loaded / assumed.load_bytes + max(computing, launching) + moving
@@ -140,9 +145,12 @@ class FittedRates(Rates):
             shares[job.rule].append(job.seconds / self._fitted(job.dtype, job.demand))
         self._corrections: Mapping[str, float] = {rule: median(found) for rule, found in shares.items()}
         held = [(job.demand.memory, job.memory) for job in jobs if job.memory and job.demand.memory]
-        wanted = np.array([[1.0, demand] for demand, _ in held])
-        measured = np.array([memory for _, memory in held])
-        self._memory, _ = nnls(wanted / measured[:, None], np.ones(len(held)))
+        # Before a model ran here, a job is taken to hold what was counted.
+        self._memory = np.array([0.0, 1.0])
+        if held:
+            wanted = np.array([[1.0, demand] for demand, _ in held])
+            measured = np.array([memory for _, memory in held])
+            self._memory, _ = nnls(wanted / measured[:, None], np.ones(len(held)))
         self.basis = [
             f"rates: fitted to {len(jobs)} jobs that ran in this folder"
             f" ({', '.join(f'{rule} {len(found)}' for rule, found in sorted(shares.items()))})"

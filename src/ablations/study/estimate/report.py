@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from ablations.study.errors import UserError
 from ablations.study.estimate.forecast import Forecast
 from ablations.study.estimate.rates import Rates
+from ablations.study.planning.damage import find_damage
+from ablations.study.planning.inputs import due_jobs
 from ablations.study.planning.plan import Plan
 
 GIB = 2**30
@@ -33,7 +35,8 @@ def report(plan: Plan, found: Mapping[str, Forecast], rates: Rates) -> Iterator[
         yield f"\n{'shared':12}"
         yield from (f"{rule:12} {_line(items)}" for rule, items in shared.items())
     total = sum(item.seconds for item in found.values())
-    missing = [item for item in found.values() if not item.job.path.exists()]
+    due = due_jobs(plan.paper_results, find_damage(plan.paper_jobs.values()))
+    missing = [found[digest] for digest in due]
     yield f"\ntotal {_time(total)} for {len(found)} jobs, one after another"
     if len(missing) < len(found):
         yield f"still to run: {len(missing)} jobs, {_time(sum(item.seconds for item in missing))}"

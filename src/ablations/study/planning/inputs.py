@@ -1,5 +1,6 @@
-"""Files that Snakemake must see before a job runs, and whether their times count."""
+"""What a job waits for: files that Snakemake must see before it runs, and jobs that must run before."""
 
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ablations.study.planning.damage import note_damage
@@ -43,3 +44,27 @@ def job_inputs(job: Job, damage: dict[str, str]) -> Inputs:
         if digest in damage and digest not in {job.digest, *direct}:
             rebuilt[f"rebuilt_{digest}"] = str(artefact.path)
     return Inputs(named, rebuilt)
+
+
+def due_jobs(wanted: Iterable[Job], damage: Mapping[str, str]) -> dict[str, Job]:
+    """The jobs that a run would start, by digest, needed ones first.
+
+    Args:
+        wanted: Jobs whose results are asked for.
+        damage: By digest of the job that makes it, the first damaged file of an artefact.
+    """
+    due: dict[str, Job] = {}
+    for job in wanted:
+        # What is built again is built again for whoever comes next, not only for what is missing.
+        behind = [each for digest, each in job.with_inputs().items() if digest in damage]
+        for each in (*behind, job):
+            _add_due(each, damage, due)
+    return due
+
+
+def _add_due(job: Job, damage: Mapping[str, str], due: dict[str, Job]) -> None:
+    if job.digest in due or (job.path.exists() and job.digest not in damage):
+        return
+    for artefact in job.inputs.values():
+        _add_due(artefact, damage, due)
+    due[job.digest] = job

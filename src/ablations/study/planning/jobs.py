@@ -10,7 +10,7 @@ from ablations.study.files import canonical_json, sha256_text, write_text
 from ablations.study.job import JobFile
 from ablations.study.planning.code import CodeIndex
 from ablations.study.planning.pins import Pins
-from ablations.study.planning.stages import SPEC, Stage
+from ablations.study.planning.stages import SHARD, SPEC, Stage
 
 DIGEST_LENGTH = 16
 
@@ -76,6 +76,10 @@ class Job:
     def spec_path(self) -> Path:
         """Path of the immutable spec file."""
         return Path(SPEC.format(digest=self.digest))
+
+    def shares(self) -> list[Path]:
+        """Results of the jobs that shared this one's work, which a finished result needs no more."""
+        return sorted(Path(SHARD).parent.glob(f"{self.digest}.*"))
 
     def write_spec(self) -> None:
         """Write the spec file if it is missing; one that exists says the same, by its name."""

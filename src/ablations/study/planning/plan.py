@@ -48,12 +48,17 @@ class Plan:
         self.benchmark = dynatree.benchmark(decoding)
         self.grids = dynatree.grids()
 
+    @property
+    def paper_results(self) -> list[Job]:
+        """The jobs whose results the paper reads."""
+        measured = (job for row in self.rows for job in row.jobs)
+        return [*measured, *self.sweeps, *self.grids.values()]
+
     @cached_property
     def paper_jobs(self) -> dict[str, Job]:
         """Every job that the paper needs, by digest."""
-        measured = (job for row in self.rows for job in row.jobs)
         found: dict[str, Job] = {}
-        for job in (*measured, *self.sweeps, *self.grids.values()):
+        for job in self.paper_results:
             found |= job.with_inputs()
         return found
 

@@ -79,7 +79,7 @@ class SdtpPlanner:
         yield Row(baseline, jobs)
         for name, ablation in selected(config.ablations, config.only).items():
             key = f"sdtp.ablations.{name}"
-            jobs = self._evaluations(changed(config.baseline, ablation, key), key)
+            jobs = self._evaluations(changed(config.baseline, ablation, key), f"{key}.change")
             yield ablation_row("sdtp", name, ablation, jobs, ablation.versus or BASELINE, {})
 
     def sweeps(self) -> list[Job]:
