@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TEST_READY := $(VENV)/.test-ready
 
-.PHONY: paper report archive test test-full test-long lint format pdf clean help
+.PHONY: install paper report archive test test-full test-long lint format pdf clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,8 @@ $(READY): pyproject.toml constraints.txt
 $(TEST_READY): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,slurm]'
 	touch $@
+
+install: $(READY) ## the package and its pinned versions, nothing else
 
 paper: $(READY) ## measure what is stale and write paper/ablation.tex
 	$(BIN)/snakemake --cores 1 paper/ablation.tex

@@ -328,6 +328,8 @@ def recomputed(number: dict, alpha: float) -> tuple[np.ndarray | float, tuple[fl
         return of_boundary(item, name), None
     if measure.startswith("detectable."):
         return detectable(item, Sources(number["versus"]), measure.split(".")[1], alpha), None
+    if measure.startswith("against."):
+        return minus(item.speed(), Sources(number["versus"]).speed()), None
     if measure in VERSUS:
         return VERSUS[measure](item, Sources(number["versus"])), None
     return EXPERIMENT[measure](item), None

@@ -21,7 +21,7 @@ def test_every_label_is_listed(whole):
 
 def test_every_kind_of_number_is_listed(whole):
     listed = set(re.findall(r"[a-z_0-9]+", " ".join(re.findall(r"`([^`]+)`", DOCS))))
-    # A detectable effect names what it is of after a full stop.
+    # Some name what they are against after a full stop.
     named = (item.measure.removesuffix(".p") for item in all_quantities(whole.summary))
-    measures = {re.sub(r"^detectable\..*", "detectable", name) for name in named}
+    measures = {re.sub(r"^(detectable|against)\..*", r"\1", name) for name in named}
     assert {measure.removesuffix("_untrained") for measure in measures} <= listed

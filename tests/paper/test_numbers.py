@@ -68,6 +68,8 @@ def test_names_are_unique_and_stable(whole):
             "A3.ranking_effect",
             "A1.detectable.quality.baseline",
             "E3.detectable.speed.E2",
+            "F4.against.F2",
+            "F4.against.F2.p",
         ),
         *("G1.0.boundary_bytes", "G1.sent_share", "F4.speedup", "F4.contribution", "F4.code.throughput"),
         *(

@@ -51,7 +51,9 @@ def commands(block: Block) -> list[str]:
 
 def excused(command: str) -> bool:
     """Whether `NOT_RUN` names the command: its program, or arguments of it."""
-    return command.split()[0] in NOT_RUN or any(part in command for part in NOT_RUN if " " in part)
+    return command.split()[0].removeprefix(".venv/bin/") in NOT_RUN or any(
+        part in command for part in NOT_RUN if " " in part
+    )
 
 
 def runnable(command: str, study: Checkout) -> list[str]:

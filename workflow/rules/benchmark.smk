@@ -17,8 +17,7 @@ if plan.benchmark:
             "../../envs/measure.yaml"
         threads: job_threads
         resources:
-            **model_resources,
-            timer=1,
+            **timer_resources,
         message:
             "Decoding in every way, side by side"
         shell:

@@ -27,6 +27,7 @@ from ablations.study.planning.inputs import job_inputs
 from ablations.study.planning.plan import Plan
 from ablations.study.planning.stamps import write_stamps
 from ablations.study.planning.submitted import require_planned
+from ablations.study.planning.targets import require_free_ids
 from ablations.study.planning.writable import require_writable
 
 # A job that a scheduler runs reads this file again: it is told the configuration that it was planned with, and
@@ -143,12 +144,10 @@ def shown(path):
 
 def refuse_taken_names(rules):
     """Experiments are targets by their ids; one that is called like a rule would be two things."""
-    for row in plan.rows:
-        if rules.has(row.experiment.id):
-            place = f"{row.experiment.method}.ablations.{row.experiment.id}"
-            sys.exit(
-                f"error: {place}: this id is the name of a rule of the workflow; choose another"
-            )
+    try:
+        require_free_ids(plan.rows, rules.has)
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 def say_where():

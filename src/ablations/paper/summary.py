@@ -73,6 +73,12 @@ class Row(Contract):
         """Its own values of the settings in `differences`, by key."""
         return {item.key: item.arm for item in self.differences}
 
+    @property
+    def ordered_against(self) -> tuple[Identifier, ...]:
+        """Experiments besides `versus` whose speed a prediction sets beside its own, each once."""
+        named = [part.against for part in self.parts if part.aspect in ("above", "below", "about")]
+        return tuple(dict.fromkeys(name for name in named if name is not None and name != self.versus))
+
 
 class Machine(Contract):
     """Where and with what some of the experiments were measured."""

@@ -23,7 +23,6 @@ def threats(summary: Summary) -> dict[str, Any]:
         "quality": _detectable(summary.comparisons, "quality"),
         "speed": _detectable(summary.comparisons, "speed"),
         "priced": bool(summary.tree_grid or summary.length_grid),
-        "unpaired": sum(item.unpaired > 0 for item in summary.comparisons),
     }
 
 

@@ -27,6 +27,7 @@ EFFECT = Measured(
 )
 RELATIVE_SPEED = Measured("relative_speed", _SPEED, "log ratio", percent_change, percent_change_interval)
 CONTRIBUTION = Measured("contribution", _SPEED, "log ratio", factor, factor_interval)
+AGAINST = Measured("against", _SPEED, "log ratio", factor, factor_interval)
 LOSS = Measured("loss", _SPEED, "log ratio", percent_change, percent_change_interval)
 
 DETECTABLE = "; smallest mean that the paired t test finds with 80 % power"
@@ -47,6 +48,7 @@ def effect_quantities(summary: Summary, row: Row) -> Iterator[Quantity]:
         wanted = [(CONTRIBUTION, row.versus, "speed")]
         if row.id in summary.settings.backward:
             wanted.append((LOSS, summary.settings.full_method, "speed"))
+    wanted += [(AGAINST._replace(name=f"against.{other}"), other, "speed") for other in row.ordered_against]
     for item, versus, measure in wanted:
         found = summary.comparison(row.id, versus, measure) if versus else None
         if found is None:
