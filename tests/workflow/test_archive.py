@@ -104,7 +104,9 @@ def test_a_file_that_was_edited_after_packing_is_refused(packed, tmp_path):
     assert "is not the file that was packed (its SHA-256 differs)" in done.stderr
 
 
-@pytest.mark.parametrize("content", [b"", b"nothing", gzip.compress(b"nothing")])
+@pytest.mark.parametrize(
+    "content", [b"", b"nothing", gzip.compress(b"nothing")], ids=["empty", "not gzip", "not tar"]
+)
 def test_what_is_no_archive_is_one_line(tmp_path, content):
     (tmp_path / "a.tar.gz").write_bytes(content)
     done = archive("build", tmp_path / "a.tar.gz", "--paper", PAPER, "--out", tmp_path / "new", cwd=tmp_path)

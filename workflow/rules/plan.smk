@@ -1,10 +1,15 @@
 # Shared by all rules. It turns the configuration into a plan, and answers what a digest needs.
 
+import gc
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+# What Snakemake has loaded stays as long as it runs: walking it for garbage again and again takes a third of
+# the time in which a study of 1,000 experiments is planned.
+gc.freeze()
 
 # Jobs run this checkout's source (what their digests describe) with this interpreter, unless a rule's
 # conda environment, activated later, brings its own.

@@ -8,20 +8,22 @@ from pathlib import Path
 BENCHMARKS = Path("benchmarks")
 
 
-def benchmark_files(rule: str) -> Iterator[Path]:
-    """Benchmark files of a rule's finished jobs, `DIGEST.tsv` or, of a share of a job, `DIGEST.SHARE.tsv`."""
-    yield from sorted((BENCHMARKS / rule).glob("*.tsv"))
+def measurements(rule: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """What a rule's finished jobs took, by the stem of the benchmark file.
 
-
-def last_row(path: Path) -> dict[str, str]:
-    """The last measurement of a benchmark file, by column."""
-    with path.open(encoding="utf-8") as rows:
-        return list(csv.DictReader(rows, delimiter="\t"))[-1]
+    The stem is `DIGEST` or, of a share of a job, `DIGEST.SHARE`; what it took is the file's last row, by
+    column. A file without rows says nothing.
+    """
+    for path in sorted((BENCHMARKS / rule).glob("*.tsv")):
+        with path.open(encoding="utf-8") as text:
+            rows = list(csv.DictReader(text, delimiter="\t"))
+        if rows:
+            yield path.stem, rows[-1]
 
 
 def seconds_by_digest(rule: str) -> dict[str, float]:
     """Seconds of each finished job of a rule, its shares added up."""
     found: dict[str, float] = defaultdict(float)
-    for path in benchmark_files(rule):
-        found[path.name.partition(".")[0]] += float(last_row(path)["s"])
+    for stem, measured in measurements(rule):
+        found[stem.partition(".")[0]] += float(measured["s"])
     return found

@@ -6,6 +6,7 @@ arm seconds, so that effects are differences and their exponentials are ratios o
 
 import math
 from collections.abc import Hashable, Iterable, Mapping
+from functools import lru_cache
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -117,22 +118,25 @@ def compare(
         names: Ids of the two arms.
         measure: What the values are.
     """
-    versus_values = pd.Series(0.0, index=arm.index) if versus is None else versus
-    paired = pd.concat({"arm": arm, "versus": versus_values}, axis=1, join="inner").sort_index()
-    if paired.empty:
+    if versus is None:
+        versus = pd.Series(0.0, index=arm.index)
+    shared = arm.index.intersection(versus.index).sort_values()
+    if shared.empty:
         return None
-    effect = estimate(paired["arm"] - paired["versus"], resampling)
-    p = paired_p(paired["arm"] - paired["versus"])
+    arm_values, versus_values = arm.loc[shared], versus.loc[shared]
+    differences = arm_values - versus_values
+    effect = estimate(differences, resampling)
+    p = paired_p(differences)
     return Comparison(
         arm=names[0],
         versus=names[1],
         measure=measure,
         estimate=effect,
-        unpaired=len(arm.index.symmetric_difference(versus_values.index)),
+        unpaired=len(arm) + len(versus) - 2 * len(shared),
         p=p,
         p_adjusted=p,
         mde=None if effect.sd is None else minimum_detectable_effect(effect.sd, effect.n, resampling.alpha),
-        log_spread=_log_spread(paired, resampling),
+        log_spread=_log_spread(arm_values.to_numpy(float), versus_values.to_numpy(float), resampling),
     )
 
 
@@ -168,9 +172,13 @@ def minimum_detectable_effect(deviation: float, n: int, alpha: float) -> float:
         n: Documents, >= 2.
         alpha: Level of the test, before any adjustment for multiplicity.
     """
-    freedom = n - 1
-    quantiles = stats.t.ppf(1 - alpha / 2, freedom) + stats.t.ppf(POWER, freedom)
-    return float(quantiles * deviation / math.sqrt(n))
+    return _detectable_errors(n, alpha) * deviation / math.sqrt(n)
+
+
+@lru_cache(maxsize=256)
+def _detectable_errors(n: int, alpha: float) -> float:
+    """The minimum detectable effect of n documents in standard errors."""
+    return float(stats.t.ppf(1 - alpha / 2, n - 1) + stats.t.ppf(POWER, n - 1))
 
 
 def _constant(data: np.ndarray) -> bool:
@@ -178,14 +186,13 @@ def _constant(data: np.ndarray) -> bool:
     return bool(np.ptp(data) <= 1e-12 * max(1.0, float(np.abs(data).max())))
 
 
-def _log_spread(paired: pd.DataFrame, resampling: Resampling) -> Estimate | None:
-    """Paired bootstrap of the log ratio of standard deviations; columns `arm` and `versus`."""
-    arm, versus = (paired[name].to_numpy(dtype=float) for name in ("arm", "versus"))
-    if len(paired) < SPREAD_FROM or _constant(arm) or _constant(versus):
+def _log_spread(arm: np.ndarray, versus: np.ndarray, resampling: Resampling) -> Estimate | None:
+    """Paired bootstrap of the log ratio of standard deviations of two samples, shape (n,) each."""
+    if len(arm) < SPREAD_FROM or _constant(arm) or _constant(versus):
         return None
 
     def statistic(first: np.ndarray, second: np.ndarray, axis: int = -1) -> np.ndarray:
         return np.log(np.std(first, axis=axis, ddof=1)) - np.log(np.std(second, axis=axis, ddof=1))
 
     low, high = bca_interval((arm, versus), statistic, resampling)
-    return Estimate(value=float(statistic(arm, versus)), low=low, high=high, n=len(paired), sd=None)
+    return Estimate(value=float(statistic(arm, versus)), low=low, high=high, n=len(arm), sd=None)

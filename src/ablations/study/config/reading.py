@@ -15,28 +15,34 @@ def require_distinct_keys(path: Path) -> None:
     Raises:
         UserError: one has, or the file is not YAML.
     """
+    levels: list[_Level] = []
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=_LOADER)
+        for event in yaml.parse(path.read_text(encoding="utf-8"), Loader=_LOADER):
+            if isinstance(event, yaml.CollectionEndEvent):
+                levels.pop()
+            elif isinstance(event, yaml.NodeEvent):
+                if levels:
+                    levels[-1].take(path, event)
+                if isinstance(event, yaml.CollectionStartEvent):
+                    levels.append(_Level(isinstance(event, yaml.MappingStartEvent)))
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not YAML: {error}") from None
-    nodes = [] if root is None else [root]
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, yaml.SequenceNode):
-            nodes += node.value
-        elif isinstance(node, yaml.MappingNode):
-            _check(path, node)
-            nodes += [value for _, value in node.value]
 
 
-def _check(path: Path, node: yaml.MappingNode) -> None:
-    seen = set()
-    for key, _ in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            continue
-        if key.value in seen:
-            raise UserError(
-                f"{path}: line {key.start_mark.line + 1}: the key '{key.value}' is there twice, and the first"
-                " one would be lost; rename or remove one"
-            )
-        seen.add(key.value)
+class _Level:
+    """A map or list that has begun and not ended: events are read as they come, no document is built."""
+
+    def __init__(self, is_map: bool) -> None:
+        self._keys: set[str] = set()
+        self._is_map = self._key_comes = is_map
+
+    def take(self, path: Path, event: yaml.NodeEvent) -> None:
+        """Take a key, value or element of it."""
+        if self._key_comes and isinstance(event, yaml.ScalarEvent):
+            if event.value in self._keys:
+                raise UserError(
+                    f"{path}: line {event.start_mark.line + 1}: the key '{event.value}' is there twice, and"
+                    " the first one would be lost; rename or remove one"
+                )
+            self._keys.add(event.value)
+        self._key_comes = self._is_map and not self._key_comes

@@ -13,7 +13,6 @@ class Contract(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
-        use_attribute_docstrings=True,
         allow_inf_nan=False,
         # `model` is a word of this field, not only of pydantic.
         protected_namespaces=(),

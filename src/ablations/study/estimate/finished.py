@@ -1,11 +1,12 @@
 """Jobs that ran in this folder: their specs, times and memory, as Snakemake's benchmark files have them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from ablations.study.benchmarks import benchmark_files, last_row
+from ablations.study.benchmarks import measurements
 from ablations.study.contracts.base import Contract
 from ablations.study.contracts.benchmark import BenchmarkSpec
 from ablations.study.contracts.dynatree import CostSpec, DecodeSpec, DistilSpec, NgramSpec, TeacherSpec
@@ -70,12 +71,12 @@ class Finished:
 def finished() -> list[Finished]:
     """Every finished job in the working directory whose spec and models are still there."""
     # A share of an evaluation did not do all of the work that its spec says.
-    whole = ((stage, path) for stage in SPECS for path in benchmark_files(stage.rule) if "." not in path.stem)
-    return [job for stage, path in whole if (job := _finished(stage, path))]
+    whole = ((stage, *found) for stage in SPECS for found in measurements(stage.rule) if "." not in found[0])
+    return [job for stage, digest, measured in whole if (job := _finished(stage, digest, measured))]
 
 
-def _finished(stage: stages.Stage, path: Path) -> Finished | None:
-    file = _job_file(stage, path.stem)
+def _finished(stage: stages.Stage, digest: str, measured: Mapping[str, str]) -> Finished | None:
+    file = _job_file(stage, digest)
     if file is None:
         return None
     try:
@@ -85,17 +86,16 @@ def _finished(stage: stages.Stage, path: Path) -> Finished | None:
             if Path(needed) == stages.PREPARE_MODEL.path(Path(needed).parent.name)
         }
         if stage == stages.PREPARE_MODEL:
-            shapes = {"model": shape_of_folder(stage.path(path.stem).parent)}
+            shapes = {"model": shape_of_folder(stage.path(digest).parent)}
     except UserError:
         return None
     inputs = {name: spec for name, needed in file.inputs.items() if (spec := _input_spec(Path(needed)))}
     if len(inputs) < len(file.inputs):
         return None
-    measured = last_row(path)
     compute = getattr(file.spec, "compute", None)
     return Finished(
         rule=stage.rule,
-        digest=path.stem,
+        digest=digest,
         dtype=compute.dtype if compute else None,
         demand=demand(file.spec, shapes, inputs),
         seconds=float(measured["s"]),

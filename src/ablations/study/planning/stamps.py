@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_json
+
 from ablations.study.files import (
     canonical_json,
     sha256_file,
@@ -134,7 +136,7 @@ def _pending(stamp: Path, content: dict[str, Any], asked: bool, made: Iterable[s
 
 
 def _text(content: dict[str, Any]) -> str:
-    return json.dumps(content, indent=1) + "\n"
+    return to_json(content, indent=1).decode() + "\n"
 
 
 def _read(path: Path) -> dict[str, Any]:
