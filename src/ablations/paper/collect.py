@@ -11,7 +11,7 @@ from ablations.paper.collecting.devices import require_one_device
 from ablations.paper.collecting.grids import grid_results
 from ablations.paper.collecting.models import model_facts, saliency_map
 from ablations.paper.collecting.ranking import scorer_rankings
-from ablations.paper.collecting.reading import read_all
+from ablations.paper.collecting.reading import read_all, without_cycles
 from ablations.paper.collecting.rows import make_rows
 from ablations.paper.collecting.sdtp import sdtp_protocol
 from ablations.paper.collecting.sweeps import sweep_results
@@ -93,7 +93,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="summary to write, atomically")
     arguments = parser.parse_args()
-    with one_line_errors(arguments.out):
+    with one_line_errors(arguments.out), without_cycles():
         summary = summarise(read_contract(arguments.plan, PaperPlan))
         write_text(arguments.out, summary.model_dump_json(indent=1) + "\n")
 
