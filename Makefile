@@ -37,7 +37,7 @@ archive: $(READY) ## all that the paper is made of in one file, results/archive.
 	$(BIN)/snakemake --cores 1 results/archive.tar.gz
 
 test: $(TEST_READY) ## units, properties and the tiny study through Snakemake (under 10 minutes)
-	$(BIN)/python -m pytest -n 2 -m 'not full and not long' $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not full and not long' $(PYTEST_FLAGS)
 
 test-full: $(TEST_READY) ## what CI runs: `test` plus TeX, browser and Slurm
 	$(BIN)/python -m pytest -m 'not long'

@@ -162,9 +162,9 @@ class Grids(Contract):
 
     @model_validator(mode="after")
     def _feasible(self) -> Self:
-        deepest = max(*self.linear, *self.depths)
-        if self.max_nodes < deepest:
-            raise ValueError(f"'max_nodes' must hold a path of depth {deepest}")
+        for key, depths in (("linear", self.linear), ("depths", self.depths)):
+            if self.max_nodes < max(depths):
+                raise ValueError(f"'max_nodes' must hold a path of depth {max(depths)}, which '{key}' asks for")
         if list(self.lengths) != sorted(set(self.lengths)):
             raise ValueError("'lengths' must rise")
         return self

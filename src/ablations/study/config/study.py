@@ -18,7 +18,7 @@ class Resources(Contract):
     gpu: NonNegativeInt = 0
     """GPUs of a job that runs a model (0 on machines without; a GPU found at run time is used anyway)."""
     mem_mb: PositiveInt | None = None
-    """Memory of a job that runs a model, MiB; null: from the size of the model."""
+    """Memory of a job, of each of its ranks, MiB; null: from its work and the size of the model."""
     runtime: PositiveInt = 720
     """Longest time limit of a job, minutes (a scheduler's; local runs have none). Jobs ask for less where
     their spec and the size of the model let them."""
