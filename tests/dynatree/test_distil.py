@@ -17,10 +17,10 @@ from ablations.dynatree.drafters.ngram_counts import NgramCounts
 from ablations.dynatree.fit_ngram import count_ngrams
 from ablations.dynatree.growth.fixed import FixedGrowth
 from ablations.dynatree.replay import replay, states_of_text
-from ablations.dynatree.states import last_states
 from ablations.dynatree.tree import TokenTree
 from ablations.dynatree.verify import tree_mask
 from ablations.lm.cache import StaticCache
+from ablations.lm.graphs import last_states
 from ablations.lm.layered import LayeredLM
 from ablations.lm.packing import pack_linears
 from ablations.study.contracts.dynatree import DistilSpec

@@ -204,6 +204,11 @@ def test_a_draft_to_start_from_has_the_vocabulary(folder, inputs):
         ("teacher", {"questions": 4}, r"teacher\.questions: the target has no chat template"),
         ("teacher", {"prompt_tokens": 500}, r"teacher\.prompt_tokens: no training document has 500 tokens"),
         ("teacher", {"texts": 0}, r"teacher\.texts"),
+        (
+            "teacher",
+            {"new_tokens": 9999},
+            r"teacher\.new_tokens: \d+ tokens exceed the model's \d+ positions",
+        ),
         ("distil", {"heldout": 10}, r"10 sequences leave none to train on beside distil\.heldout"),
         ("distil", {"vocabulary": 10**6}, r"distil\.vocabulary: 1000000 tokens, but the target has \d+"),
         ("distil", {"compute": {"dtype": "float16"}}, r"distil\.compute\.dtype: float16"),

@@ -61,5 +61,13 @@ def test_first_and_long_forwards_are_not_graphed(lm):
     assert not cache.takes(ROWS + 1)
 
 
+@pytest.mark.parametrize("mask", [None, torch.ones(1, 1, 2, 5, dtype=torch.bool)], ids=["none", "boolean"])
+def test_masks_that_would_be_silently_wrong_are_refused(lm, mask):
+    cache = GraphedCache(lm, 64, ROWS)
+    ids = torch.zeros(1, 2, dtype=torch.int64)
+    with pytest.raises(ValueError, match="additive attention mask"):
+        cache.forward(ids, ids, mask)
+
+
 def test_the_cpu_has_no_graphs(lm):
     assert not isinstance(cache_for(lm, 8, ROWS), GraphedCache)

@@ -103,6 +103,7 @@ def test_losses_of_weight_zero_are_not_computed(workspace):
         ),
         ("reference", {"windows": WINDOWS | {"prompt_tokens": 9999}}, "at least 10007 tokens"),
         ("saliency", {"layers": [1, 9]}, "layer 9 does not exist"),
+        ("saliency", {"tokens": 300}, r"saliency\.tokens: 300 tokens exceed the model's 256 positions"),
         ("saliency", {"compute": COMPUTE | {"dtype": "float16"}}, r"compute\.dtype.*float16"),
         ("pruner", {"layers": [1, 2]}, r"saliency of layers \[1, 3\]"),
         ("saliency", {"continuation_tokens": 64}, r"saliency\.tokens: 64.*continuation_tokens"),

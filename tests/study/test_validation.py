@@ -169,7 +169,7 @@ def test_unknown_keys_are_named_at_every_level(raw, path, changes, expected):
         (
             ("dynatree", "benchmark"),
             {"transformers": {"HF-lookup": {"method": "prompt_lookup"}}},
-            "dynatree.benchmark: one entry needs 'method: generate'",
+            "dynatree.benchmark: 'transformers': one entry needs 'method: generate'",
         ),
         (
             ("dynatree", "benchmark", "transformers"),
@@ -221,7 +221,7 @@ def test_unknown_keys_are_named_at_every_level(raw, path, changes, expected):
         (
             ("dynatree",),
             {"grids": {**GRIDS, "max_nodes": 7}},
-            "dynatree.grids: 'max_nodes' must hold a path of depth 8",
+            "dynatree.grids: 'max_nodes' must hold a path of depth 8, which 'linear' asks for",
         ),
         (("dynatree",), {"grids": {**GRIDS, "lengths": [64, 32]}}, "dynatree.grids: 'lengths' must rise"),
         (("dynatree",), {"grids": GRIDS, "calibration": None}, "calibrated costs are needed; add the key"),
@@ -317,6 +317,29 @@ def test_a_study_without_decoding_has_no_benchmark(raw):
     assert Plan(raw, ROOT).benchmark is not None
     raw["dynatree"]["only"] = []
     assert Plan(raw, ROOT).benchmark is None
+
+
+def test_a_study_without_decoding_replays_no_grid(raw):
+    raw["dynatree"]["grids"] = GRIDS
+    assert Plan(raw, ROOT).grids
+    raw["dynatree"]["only"] = []
+    assert not Plan(raw, ROOT).grids
+
+
+@pytest.mark.parametrize(
+    ("path", "changes", "message"),
+    [
+        (("sdtp",), {"seeds": [0, 1, 0]}, "sdtp.seeds: 0 is there 2 times; name it once"),
+        (("paper",), {"main": ["A1", "A1"]}, "paper.main: 'A1' is there 2 times; name it once"),
+        (
+            ("dynatree",),
+            {"grids": {**GRIDS, "taus": [0.1, 0.1]}},
+            "dynatree.grids.taus: 0.1 is there 2 times; name it once",
+        ),
+    ],
+)
+def test_what_is_there_twice_would_count_as_more(raw, path, changes, message):
+    assert problem(raw, *path, **changes) == message
 
 
 def test_a_study_of_decoding_alone(raw):
@@ -420,6 +443,9 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path):
     require_distinct_keys(path)
     path.write_text("a:\n  A7: {x: 1}\n  A7: {x: 1}\n")
     with pytest.raises(UserError, match=r"config\.yaml: line 3: the key 'A7' is there twice"):
+        require_distinct_keys(path)
+    path.write_bytes("a: café".encode("latin-1"))
+    with pytest.raises(UserError, match=r"config\.yaml: not UTF-8"):
         require_distinct_keys(path)
     path.write_text("a: [1\n")
     with pytest.raises(UserError, match=r"config\.yaml: not YAML"):

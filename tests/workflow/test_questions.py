@@ -90,3 +90,21 @@ def test_prune_deletes_what_no_study_needs_and_nothing_else(study):
     assert sorted({path.parent.name for path in gone}) == ["config", "record", "spec"]
     assert states(study)["A7"].startswith("never run")
     assert states(study)["A9"].startswith("fresh")
+
+
+def test_prune_deletes_what_kills_left_but_not_while_snakemake_works(study):
+    record = next((study.path / "results/record").glob("*.json"))
+    pruner = next((study.path / "results/pruner").iterdir())
+    left = [record.with_name(f".{record.name}.abc.tmp"), pruner.with_name(f".{pruner.name}.xyz")]
+    kept = pruner.with_name(f".{pruner.name}.checkpoint")
+    for path in (*left, kept):
+        path.write_text("half")
+    lock = study.path / ".snakemake/locks/0.input.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.touch()
+    refused = ask(study, "prune", "--yes")
+    assert refused.returncode == 1 and "a snakemake run works in this folder" in refused.stderr
+    lock.unlink()
+    assert ask(study, "prune", "--yes").returncode == 0
+    assert [path.exists() for path in (*left, kept)] == [False, False, True]
+    assert record.exists() and pruner.exists()

@@ -13,17 +13,16 @@ from ablations.dynatree.growth.fixed import FixedGrowth
 from ablations.dynatree.pricing import MeteredDrafter, price
 from ablations.dynatree.prompts import read_prompts
 from ablations.dynatree.replay import Round, replay, states_of_text
-from ablations.dynatree.states import last_states
 from ablations.dynatree.tree import TokenTree
 from ablations.dynatree.verify import tree_mask
 from ablations.lm.checkpoint import load_model
 from ablations.lm.device import configure
 from ablations.lm.fused import fastest
-from ablations.lm.graphs import cache_for
+from ablations.lm.graphs import cache_for, last_states
 from ablations.lm.layered import LayeredLM
 from ablations.lm.timing import device_lock, stopwatch
 from ablations.study.artefact import new_artefact
-from ablations.study.contracts.dynatree import Costs, CostSpec
+from ablations.study.contracts.dynatree import Costs, CostSpec, row_counts
 from ablations.study.errors import UserError
 from ablations.study.files import write_text
 from ablations.study.job import Run, main
@@ -34,12 +33,6 @@ RATE_ROUNDS = 12
 RATE_TOLERANCE = 1e-3
 
 Known = list[tuple[list[int], list[int], Tensor]]
-
-
-def row_counts(most: int) -> list[int]:
-    """Numbers of rows to measure: all up to 8, then four to every doubling, and the largest."""
-    counts = {round(8 * 2 ** (step / 4)) for step in range(64)} | set(range(1, 9)) | {most}
-    return sorted(count for count in counts if count <= most)
 
 
 def measure_verify(target: LayeredLM, ids: Tensor, counts: list[int], repeats: int) -> list[float]:

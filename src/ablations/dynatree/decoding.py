@@ -10,10 +10,10 @@ from torch import Tensor
 from ablations.dynatree.clock import PhaseClock
 from ablations.dynatree.drafters.interface import Drafter, TimedDrafter
 from ablations.dynatree.growth.fixed import Growth
-from ablations.dynatree.states import last_states
 from ablations.dynatree.tree import TokenTree
 from ablations.dynatree.verify import verify
 from ablations.lm.cache import StaticCache
+from ablations.lm.graphs import last_states
 from ablations.lm.layered import LayeredLM
 from ablations.lm.timing import stopwatch, synchronise
 

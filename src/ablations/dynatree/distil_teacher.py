@@ -140,7 +140,8 @@ def run(run: Run[TeacherSpec]) -> None:
     """Let the target write, and keep tokens, states and token counts.
 
     Raises:
-        UserError: bad input, nothing to write, texts too short, or questions without a chat template.
+        UserError: bad input, nothing to write, texts too short, more tokens than the target has positions, or
+            questions without a chat template.
     """
     spec = run.spec
     if not spec.texts + spec.questions:
@@ -157,6 +158,7 @@ def run(run: Run[TeacherSpec]) -> None:
     frame = chat_frame(tokenizer) if spec.questions else ([], [])
     opening, closing = (torch.tensor(part, device=device) for part in frame)
     target = load_model(model, spec.compute, device)
+    target.require_positions(spec.prompt_tokens + spec.new_tokens, "teacher.new_tokens")
     teacher = Teacher(target, spec)
     pack_linears(target)
     batches = []

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ablations.dynatree.decoding import Draft
-from ablations.dynatree.states import last_states
 from ablations.dynatree.verify import agreed, verified_part
+from ablations.lm.graphs import last_states
 from ablations.lm.layered import LayeredLM
 
 

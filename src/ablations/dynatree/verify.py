@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ablations.dynatree.clock import PhaseClock
-from ablations.dynatree.states import last_states
 from ablations.dynatree.tree import TokenTree
 from ablations.lm.cache import StaticCache
+from ablations.lm.graphs import last_states
 from ablations.lm.layered import LayeredLM
 
 

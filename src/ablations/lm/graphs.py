@@ -43,12 +43,22 @@ class GraphedCache(StaticCache):
         return bool(self.lengths[0]) and rows <= self._largest
 
     def forward(self, ids: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-        """All layers, without the head; the arguments are those of `LayeredLM.forward`.
+        """All layers, without the head.
+
+        Args:
+            ids: ``[1, rows]`` int64.
+            positions: ``[1, rows]`` int64.
+            mask: ``[1, 1, rows, keys]``, additive float; None, for a single row alone, attends to everything.
 
         Returns:
             Last-layer states ``[1, rows, hidden]``, before the final norm; the next forward overwrites them.
+
+        Raises:
+            ValueError: several rows without a mask, or a boolean one, which would be silently wrong.
         """
         start, rows = self.lengths[0], ids.shape[1]
+        if rows > 1 if mask is None else mask.dtype == torch.bool:
+            raise ValueError("graphed forwards of several rows need an additive attention mask")
         step = next(step for size, step in self._steps.items() if size >= rows)
         states = step.run(ids, positions, mask, start)
         self.lengths = [start + rows] * len(self.lengths)
@@ -102,12 +112,7 @@ class _Step:
         return self._states
 
     def _layers(self) -> Tensor:
-        lm = self._lm
-        hidden = lm.embed(self._ids)
-        rotary = lm.rotary(hidden, self._positions)
-        for index in range(lm.num_layers):
-            hidden = lm.layer(index, hidden, rotary, self._mask, self._cache)
-        return hidden
+        return self._lm.states(self._ids, self._positions, self._mask, self._cache)
 
     def capture(self) -> None:
         """Record the layers as a CUDA graph; rows that it writes into the cache are not in use yet."""
@@ -122,6 +127,30 @@ class _Step:
         with torch.cuda.graph(graph):
             self._states = self._layers()
         self._graph = graph
+
+
+def last_states(
+    lm: LayeredLM,
+    ids: Tensor,
+    positions: Tensor,
+    mask: Tensor | None = None,
+    cache: StaticCache | None = None,
+) -> Tensor:
+    """`LayeredLM.states`, by a graph where the cache has one for so many rows.
+
+    Args:
+        lm: The model.
+        ids: ``[1, rows]`` int64.
+        positions: ``[1, rows]`` int64.
+        mask: ``[1, 1, rows, keys]``, additive float; None as `LayeredLM.layer` takes it.
+        cache: Takes the rows' keys and values.
+
+    Returns:
+        ``[1, rows, hidden]``, before the final norm; on a `GraphedCache` the next forward overwrites them.
+    """
+    if isinstance(cache, GraphedCache) and cache.takes(ids.shape[1]):
+        return cache.forward(ids, positions, mask)
+    return lm.states(ids, positions, mask, cache)
 
 
 def cache_for(lm: LayeredLM, capacity: int, rows: int) -> StaticCache:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from ablations.lm.architecture import parts_of
 from ablations.lm.cache import StaticCache
+from ablations.study.errors import UserError
 
 Rotary = tuple[Tensor, Tensor]
 
@@ -61,13 +62,34 @@ class LayeredLM:
             eos = self.config.eos_token_id
         return frozenset() if eos is None else frozenset([eos] if isinstance(eos, int) else eos)
 
+    @property
+    def head_dim(self) -> int:
+        """Width of an attention head."""
+        config = self.config
+        return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+    @property
+    def kv_heads(self) -> int:
+        """Number of key and value heads."""
+        return getattr(self.config, "num_key_value_heads", None) or self.config.num_attention_heads
+
+    def require_positions(self, tokens: int, key: str) -> None:
+        """Check that the model was made for sequences of this length.
+
+        Args:
+            tokens: Length of the sequence.
+            key: Configuration key that decides it, for the error.
+
+        Raises:
+            UserError: it was made for shorter ones.
+        """
+        positions = self.config.max_position_embeddings
+        if tokens > positions:
+            raise UserError(f"{key}: {tokens} tokens exceed the model's {positions} positions; lower it")
+
     def new_cache(self, capacity: int) -> StaticCache:
         """An empty static cache for `capacity` rows per layer."""
-        config = self.config
-        heads = config.num_attention_heads
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-        kv_heads = getattr(config, "num_key_value_heads", None) or heads
-        return StaticCache(self.num_layers, kv_heads, head_dim, capacity, self.dtype, self.device)
+        return StaticCache(self.num_layers, self.kv_heads, self.head_dim, capacity, self.dtype, self.device)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Embed ``[1, rows]`` int64 token ids; returns ``[1, rows, hidden]``."""
@@ -113,6 +135,30 @@ class LayeredLM:
         """Final norm and LM head: ``[1, rows, hidden]`` to logits ``[1, rows, vocabulary]``."""
         return self.lm_head(self.norm(hidden))
 
+    def states(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        mask: Tensor | None = None,
+        cache: StaticCache | None = None,
+    ) -> Tensor:
+        """Embedding and all layers, without the head.
+
+        Args:
+            ids: ``[1, rows]`` int64.
+            positions: ``[1, rows]`` int64.
+            mask: As `layer` takes it, the same for all layers.
+            cache: Takes the rows' keys and values.
+
+        Returns:
+            ``[1, rows, hidden]``, before the final norm.
+        """
+        hidden = self.embed(ids)
+        rotary = self.rotary(hidden, positions)
+        for index in range(self.num_layers):
+            hidden = self.layer(index, hidden, rotary, mask, cache)
+        return hidden
+
     def forward(
         self,
         ids: Tensor,
@@ -133,8 +179,5 @@ class LayeredLM:
         Returns:
             Logits, ``[1, rows or 1, vocabulary]``.
         """
-        hidden = self.embed(ids)
-        rotary = self.rotary(hidden, positions)
-        for index in range(self.num_layers):
-            hidden = self.layer(index, hidden, rotary, mask, cache)
+        hidden = self.states(ids, positions, mask, cache)
         return self.head(hidden[:, -1:] if last_only else hidden)

@@ -81,11 +81,7 @@ def calibrate(run: Run[CalibrationSpec]) -> None:
     prompts = windows(read_corpus(run.job.path("text")), tokenizer, "validation", spec.documents, spec.tokens)
     lm = load_model(run.job.path("model"), spec.compute, device)
     require_layers(spec.layers, lm.num_layers)
-    if spec.tokens > lm.config.max_position_embeddings:
-        raise UserError(
-            f"evaluation.prompt_tokens: a prompt of {spec.tokens} tokens exceeds the model's"
-            f" {lm.config.max_position_embeddings} positions; lower it"
-        )
+    lm.require_positions(spec.tokens, "evaluation.prompt_tokens")
     pruner, _, _ = open_pruner(run.job.path("pruner"), spec.layers, device)
     pack_linears(lm)
     find, count_of = RULES[spec.selection]

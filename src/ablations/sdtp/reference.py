@@ -48,11 +48,7 @@ def reference(run: Run[ReferenceSpec]) -> None:
     # The layout that arms are evaluated with, so that nothing but pruning tells them apart.
     layout = pack_linears(lm)
     longest = max((key.prompt.shape[0] + key.answer.shape[0] for key in keys), default=0)
-    if longest > lm.config.max_position_embeddings:
-        raise UserError(
-            f"retrieval.tokens: prompt and answer of {longest} tokens exceed the model's"
-            f" {lm.config.max_position_embeddings} positions; lower it"
-        )
+    lm.require_positions(longest, "retrieval.tokens")
     cache = lm.new_cache(max(longest, spec.windows.prompt_tokens + spec.windows.continuation_tokens))
     with tqdm(total=len(windows) + len(keys), desc="reference", mininterval=2) as bar:
         rows, states = _windows(lm, cache, windows, spec.windows.prompt_tokens, bar)

@@ -20,7 +20,8 @@ def saliency(run: Run[SaliencySpec]) -> None:
     """Compute the saliency of one window per document and write the table.
 
     Raises:
-        UserError: float16, too few documents, layers that the model lacks, or a saliency that is not finite.
+        UserError: float16, too few documents, layers or positions that the model lacks, or a saliency that
+            is not finite.
     """
     spec = run.spec
     if spec.compute.dtype == "float16":
@@ -37,6 +38,7 @@ def saliency(run: Run[SaliencySpec]) -> None:
     chosen += windows(documents, tokenizer, "heldout", spec.heldout_documents, spec.tokens)
     lm = load_model(run.job.path("model"), spec.compute, device)
     require_layers(spec.layers, lm.num_layers)
+    lm.require_positions(spec.tokens, "saliency.tokens")
     # Nothing comes before a window's first token, so it has no NLL.
     loss_tokens = spec.continuation_tokens if spec.target.loss == "continuation" else spec.tokens - 1
     found, losses = [], []

@@ -65,8 +65,7 @@ def train(trainer: Trainer, checkpoint: Checkpoint) -> float:
     """
     saved = checkpoint.load()
     seconds = 0.0
-    if saved is not None:
-        trainer.load_state_dict(saved["trainer"])
+    if saved is not None and trainer.load_state_dict(saved["trainer"]):
         seconds = saved["seconds"]
     start = time.perf_counter() - seconds
     with tqdm(total=trainer.steps, initial=len(trainer.history), desc="train pruner", mininterval=2) as bar:

@@ -5,17 +5,29 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from ablations.study.errors import UserError
 from ablations.study.planning.jobs import DIGEST_LENGTH
 from ablations.study.planning.plan import Plan
 from ablations.study.planning.stages import RESULTS
 
-# What the workflow names by a job's digest, whatever follows it.
-_NAMED = re.compile(rf"([0-9a-f]{{{DIGEST_LENGTH}}})(\..*)?")
+# What the workflow names by a job's digest, whatever follows it; hidden while it is written.
+_NAMED = re.compile(rf"\.?([0-9a-f]{{{DIGEST_LENGTH}}})(\..*)?")
 _FOLDERS = (RESULTS, Path("logs"), Path("benchmarks"))
 
 
 def unneeded(plans: Iterable[Plan]) -> list[Path]:
-    """What is named by a digest (specs, results, logs, notes on code) that the given studies do not need."""
+    """What is named by a digest (specs, results, logs, notes on code) that the given studies do not need.
+
+    What a killed job left half-written is needed by nobody, but the checkpoint of a training that is.
+
+    Raises:
+        UserError: Snakemake works here, and what is half-written may be its jobs'.
+    """
+    if any(Path(".snakemake/locks").glob("*")):
+        raise UserError(
+            "prune: a snakemake run works in this folder; wait for its end, or `snakemake --unlock` if"
+            " none does"
+        )
     needed = set()
     for plan in plans:
         needed.add(plan.config_path.stem)
@@ -24,7 +36,8 @@ def unneeded(plans: Iterable[Plan]) -> list[Path]:
     found = []
     for path in sorted(path for folder in _FOLDERS for path in folder.glob("*/*")):
         match = _NAMED.fullmatch(path.name)
-        if match and match[1] not in needed:
+        half_written = path.name.startswith(".") and path.suffix != ".checkpoint"
+        if match and (half_written or match[1] not in needed):
             found.append(path)
     return found
 

@@ -141,7 +141,7 @@ def test_a_checkpoint_of_another_kind_of_device_is_told_of_and_left_aside(frozen
     donor, trainer = (Trainer(lm, make_spec(epochs=1), table) for _ in range(2))
     donor.step()
     before = weights(trainer)
-    trainer.load_state_dict(donor.state_dict() | {"device": "cuda"})
+    assert not trainer.load_state_dict(donor.state_dict() | {"device": "cuda"})
     assert trainer.history == []
     assert torch.equal(weights(trainer), before)
     assert "checkpoint is from a cuda device; training starts anew" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from ablations.study.estimate.finished import Finished
 from ablations.study.estimate.forecast import forecast, rates_of
 from ablations.study.estimate.rates import AssumedRates, Devices, FittedRates
 from ablations.study.estimate.report import report, require_room
-from ablations.study.estimate.shapes import shape_of_config, shape_of_folder
+from ablations.study.estimate.shapes import known_models, shape_of_config, shape_of_folder
 from ablations.study.estimate.work import Work, dense, kv_bytes, living_rows, step, weight_bytes
 from ablations.study.planning.plan import Plan
 
@@ -142,6 +142,21 @@ def test_work_grows_with_what_a_spec_asks_for():
     assert isinstance(sweep, SweepSpec)
     double = sweep.model_copy(update={"tokens": 2 * sweep.tokens})
     assert demand(double, shapes, {}).memory > demand(sweep, shapes, {}).memory
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1", "models.yaml: not YAML"),
+        ("mine: {hidden_size: 8}", "models.yaml: 'mine': no sizes of a causal LM"),
+        ("mine: large", "models.yaml: 'mine': no sizes of a causal LM"),
+    ],
+)
+def test_a_slip_in_the_list_of_models_is_one_line(tmp_path, text, message):
+    path = tmp_path / "models.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        known_models(path)
 
 
 def test_a_folder_without_a_configuration(tmp_path):

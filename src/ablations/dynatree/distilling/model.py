@@ -57,15 +57,14 @@ class DistilledDraft(nn.Module):
         The decoder layer adds nothing yet: what it puts into the residual stream is zero.
         """
         config = target.config
-        heads = config.num_attention_heads
         draft = cls(
             _layer_config(
                 vocab_size=len(tokens),
                 hidden_size=config.hidden_size,
                 intermediate_size=config.intermediate_size,
-                num_attention_heads=heads,
-                num_key_value_heads=getattr(config, "num_key_value_heads", None) or heads,
-                head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+                num_attention_heads=config.num_attention_heads,
+                num_key_value_heads=target.kv_heads,
+                head_dim=target.head_dim,
                 max_position_embeddings=config.max_position_embeddings,
             )
         )

@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor
 
-from ablations.dynatree.states import last_states
 from ablations.dynatree.tree import TokenTree
 from ablations.dynatree.verify import tree_mask
-from ablations.lm.graphs import cache_for
+from ablations.lm.graphs import cache_for, last_states
 from ablations.lm.layered import LayeredLM
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ablations.study.cli import one_line_errors
 from ablations.study.contracts.sdtp import EvaluateSpec
 from ablations.study.errors import UserError
-from ablations.study.job import Run, read_job, require_pins
+from ablations.study.job import Run, read_job, require_code, require_pins
 
 
 def main() -> None:
@@ -34,6 +34,7 @@ def main() -> None:
             raise UserError("lm-eval is not installed; pip install -c constraints.txt -e '.[harness]'")
         job = read_job(arguments.spec, EvaluateSpec)
         require_pins(job.pins)
+        require_code(job, arguments.spec)
         # Not at the top: the first imports lm-eval.
         from ablations.sdtp.harness.run import Request, run_tasks
         from ablations.sdtp.harness.scores import as_text

@@ -71,9 +71,7 @@ def kv_bytes(cache: StaticCache, rows: Sequence[int]) -> int:
 
 
 def _layer(lm: LayeredLM, layer: nn.Module, rows: int, attention: int = 2) -> int:
-    config = lm.config
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    width = config.num_attention_heads * head_dim
+    width = lm.config.num_attention_heads * lm.head_dim
     return 2 * _weights(layer.modules()) * rows + 2 * attention * width * (rows * (rows + 1) // 2)
 
 

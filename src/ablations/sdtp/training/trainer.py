@@ -125,20 +125,21 @@ class Trainer:
             "history": self.history,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state_dict`, unless it comes from another kind of device.
+    def load_state_dict(self, state: dict[str, Any]) -> bool:
+        """Continue from a `state_dict`, unless it comes from another kind of device; return whether it does.
 
         Noise drawn on another kind of device could not be continued; that is told, and nothing is loaded.
         """
         if state["device"] != self.lm.device.type:
             print(f"checkpoint is from a {state['device']} device; training starts anew", file=sys.stderr)
-            return
+            return False
         self.pruner.load_state_dict(state["pruner"])
         self._optimiser.load_state_dict(state["optimiser"])
         self._schedule.load_state_dict(state["schedule"])
         self.noise.set_state(state["noise"])
         self.history = state["history"]
         print(f"training resumes after {len(self.history)} of {self.steps} steps", file=sys.stderr)
+        return True
 
     def _decay(self, step: int) -> float:
         """Cosine decay of the learning rate, once over the warm-up and once over the rest."""

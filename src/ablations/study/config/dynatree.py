@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from ablations.study.config.experiment import Ablation, Name
-from ablations.study.contracts.base import Contract
+from ablations.study.contracts.base import Contract, Distinct
 from ablations.study.contracts.benchmark import TransformersArm, check_settings
 from ablations.study.contracts.dynatree import Adaptation, Drafter, Probability, Pruning, Shape
 from ablations.study.contracts.lm import Compute, Split
@@ -145,13 +145,13 @@ class BenchmarkSettings(Contract):
 class Grids(Contract):
     """What the baseline's drafter would bring in other trees: exact replay, priced with calibrated costs."""
 
-    linear: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    linear: Annotated[tuple[PositiveInt, ...], Field(min_length=1), Distinct]
     """Lengths of linear drafts (K)."""
-    depths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    depths: Annotated[tuple[PositiveInt, ...], Field(min_length=1), Distinct]
     """Depths of trees (D)."""
-    branchings: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    branchings: Annotated[tuple[PositiveInt, ...], Field(min_length=1), Distinct]
     """Children per node (B)."""
-    taus: Annotated[tuple[Probability, ...], Field(min_length=1)]
+    taus: Annotated[tuple[Probability, ...], Field(min_length=1), Distinct]
     """Thresholds on the path probability, each with every depth and branching."""
     max_nodes: PositiveInt = 128
     """Most nodes of any tree; costs are calibrated up to it."""
@@ -164,7 +164,9 @@ class Grids(Contract):
     def _feasible(self) -> Self:
         for key, depths in (("linear", self.linear), ("depths", self.depths)):
             if self.max_nodes < max(depths):
-                raise ValueError(f"'max_nodes' must hold a path of depth {max(depths)}, which '{key}' asks for")
+                raise ValueError(
+                    f"'max_nodes' must hold a path of depth {max(depths)}, which '{key}' asks for"
+                )
         if list(self.lengths) != sorted(set(self.lengths)):
             raise ValueError("'lengths' must rise")
         return self

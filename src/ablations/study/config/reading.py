@@ -13,7 +13,7 @@ def require_distinct_keys(path: Path) -> None:
     """Check that no map of a YAML file has a key twice: of two experiments of one id, one would be lost.
 
     Raises:
-        UserError: one has, or the file is not YAML.
+        UserError: one has, or the file is not YAML in UTF-8.
     """
     levels: list[_Level] = []
     try:
@@ -27,6 +27,8 @@ def require_distinct_keys(path: Path) -> None:
                     levels.append(_Level(isinstance(event, yaml.MappingStartEvent)))
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not YAML: {error}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8; save it as UTF-8") from None
 
 
 class _Level:

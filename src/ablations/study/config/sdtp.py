@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ablations.study.config.experiment import Ablation, Name
-from ablations.study.contracts.base import Contract
+from ablations.study.contracts.base import Contract, Distinct
 from ablations.study.contracts.lm import Compute
 from ablations.study.contracts.paper import Identifier, Identifiers
 from ablations.study.contracts.sdtp import (
@@ -133,9 +133,9 @@ class SdtpEvaluation(Contract):
 class SweepSettings(Contract):
     """Prefill and end-to-end time of the baseline against prompt length."""
 
-    lengths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    lengths: Annotated[tuple[PositiveInt, ...], Field(min_length=1), Distinct]
     """Tokens of the prompt; a job each."""
-    keep_ratios: Annotated[tuple[Ratio, ...], Field(min_length=1)]
+    keep_ratios: Annotated[tuple[Ratio, ...], Field(min_length=1), Distinct]
     """Keep ratios of every stage."""
     new_tokens: PositiveInt = 128
     """Tokens decoded after the prefill for the end-to-end time."""
@@ -164,7 +164,7 @@ class SdtpConfig(Contract):
     """Held-out evaluation."""
     sweep: SweepSettings | None = None
     """Time against prompt length; null measures none."""
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[int, ...], Field(min_length=1), Distinct] = (0,)
     """Seeds of training and of random scores; quality is a mean over them, speed is measured on the first."""
     ablations: dict[Identifier, Ablation] = Field(default={})
     """Experiments by id; `baseline` is one by itself."""

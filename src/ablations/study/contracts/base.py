@@ -1,6 +1,23 @@
 """What every contract between jobs has in common: strict, immutable, self-describing models."""
 
-from pydantic import BaseModel, ConfigDict
+from collections import Counter
+from collections.abc import Hashable
+from typing import TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+Entry = TypeVar("Entry", bound=Hashable)
+
+
+def _check_distinct(values: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    for value, times in Counter(values).items():
+        if times > 1:
+            raise ValueError(f"{value!r} is there {times} times; name it once")
+    return values
+
+
+Distinct = AfterValidator(_check_distinct)
+"""No entry of a list may be there twice: it would be measured once and counted as more."""
 
 
 class Contract(BaseModel):

@@ -83,7 +83,9 @@ def check_settings(settings: dict[str, TransformersArm]) -> None:
         ValueError: no setting decodes greedily without candidates.
     """
     if not any(isinstance(setting, Greedy) for setting in settings.values()):
-        raise ValueError("one entry needs 'method: generate': its tokens are what all must emit")
+        raise ValueError(
+            "'transformers': one entry needs 'method: generate': its tokens are what all must emit"
+        )
 
 
 class ArmRun(Contract):

@@ -309,6 +309,12 @@ class CostSpec(Prompted):
     """How the job computes."""
 
 
+def row_counts(most: int) -> list[int]:
+    """Rows of a calibration's target forwards: all up to 8, then four to every doubling, and `most`."""
+    counts = {round(8 * 2 ** (step / 4)) for step in range(64)} | set(range(1, 9)) | {most}
+    return sorted(count for count in counts if count <= most)
+
+
 class Costs(Contract):
     """What `ablations.dynatree.calibrate_costs` found: seconds, and probabilities as they turn out."""
 

@@ -4,12 +4,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from ablations.study.contracts.base import Contract
+from ablations.study.contracts.base import Contract, Distinct
 
 Method = Literal["sdtp", "dynatree"]
 Level = Literal["same", "up", "up_strong", "down", "down_strong", "unstable", "crash"]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}$")]
-Identifiers = tuple[Identifier, ...]
+Identifiers = Annotated[tuple[Identifier, ...], Distinct]
 GridName = Literal["trees", "lengths"]
 
 

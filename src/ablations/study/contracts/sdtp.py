@@ -307,7 +307,7 @@ class RankTime(Contract):
     busy: NonNegativeFloat
     """Computing its layers and stages."""
     idle: NonNegativeFloat
-    """Waiting for its input, or for the end of the prefill after its own work."""
+    """Waiting for its input, handing over its output, or waiting for the end of the prefill."""
 
 
 class SdtpSample(Contract):

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import cast
 
-from ablations.study.contracts.benchmark import BenchmarkSpec
+from ablations.study.contracts.benchmark import BenchmarkSpec, TransformersAssisted
 from ablations.study.contracts.dynatree import (
     ArmSpec,
     CostSpec,
@@ -12,6 +12,7 @@ from ablations.study.contracts.dynatree import (
     DynamicTree,
     Prompted,
     TeacherSpec,
+    row_counts,
 )
 from ablations.study.contracts.grid import GridSpec
 from ablations.study.contracts.lm import Compute, Dtype
@@ -69,7 +70,10 @@ def _(spec: DecodeSpec, shapes: Shapes, inputs: Inputs) -> Demand:
 @demand.register
 def _(spec: BenchmarkSpec, shapes: Shapes, inputs: Inputs) -> Demand:
     dtype, work = spec.compute.dtype, Work()
-    library = len(spec.transformers) if spec.assistant else len(spec.transformers) - 1
+    library = sum(
+        spec.assistant is not None or not isinstance(settings, TransformersAssisted)
+        for settings in spec.transformers.values()
+    )
     for tokens, count in _prompts(spec):
         plain = _autoregressive(shapes["model"], dtype, tokens, spec.new_tokens)
         for arm in spec.arms.values():
@@ -84,7 +88,7 @@ def _(spec: BenchmarkSpec, shapes: Shapes, inputs: Inputs) -> Demand:
 @demand.register
 def _(spec: CostSpec, shapes: Shapes, inputs: Inputs) -> Demand:
     model, dtype = shapes["model"], spec.compute.dtype
-    sizes = _sizes(spec.max_nodes + 1)
+    sizes = row_counts(spec.max_nodes + 1)
     work = Work()
     for rows in sizes:
         work += step(model, dtype, spec.prefix, rows) * (spec.repeats + 1)
@@ -130,11 +134,6 @@ def _autoregressive(model: ModelShape, dtype: Dtype, prompt: int, new: int) -> W
 def _prompts(spec: Prompted) -> list[tuple[int, int]]:
     """Tokens and count of each kind of prompts."""
     return [(chosen.tokens or TYPICAL_PROMPT, chosen.count) for chosen in spec.prompts]
-
-
-def _sizes(most: int) -> list[int]:
-    counts = {round(8 * 2 ** (quarter / 4)) for quarter in range(64)} | set(range(1, 9)) | {most}
-    return sorted(count for count in counts if count <= most)
 
 
 def _all_loaded(shapes: Shapes, compute: Compute) -> Work:

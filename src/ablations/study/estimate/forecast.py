@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from ablations.study.cli import one_line
@@ -13,6 +12,7 @@ from ablations.study.errors import UserError
 from ablations.study.estimate.finished import finished
 from ablations.study.estimate.planned import job_demand
 from ablations.study.estimate.rates import AssumedRates, Devices, FittedRates, Rates
+from ablations.study.estimate.shapes import known_models, read_yaml
 from ablations.study.planning.jobs import Job
 from ablations.study.planning.plan import Plan
 
@@ -47,7 +47,7 @@ def rates_of(device: str) -> Rates:
     if device == THIS:
         return FittedRates(finished())
     try:
-        known = Devices.model_validate(_read(DEVICES))
+        known = Devices.model_validate(read_yaml(DEVICES))
     except ValidationError as error:
         raise UserError(f"{DEVICES}: {one_line(error)}") from None
     if device not in known.devices:
@@ -61,9 +61,9 @@ def forecast(plan: Plan, rates: Rates) -> dict[str, Forecast]:
     """Every job that the paper of a study needs, by digest.
 
     Raises:
-        UserError: the size of a model is not known.
+        UserError: the size of a model is not known, or nothing tells how fast a job is here.
     """
-    known = _read(MODELS)
+    known = known_models(MODELS)
     return {digest: _forecast(job, rates, known) for digest, job in plan.paper_jobs.items()}
 
 
@@ -77,12 +77,3 @@ def _forecast(job: Job, rates: Rates, known: Mapping[str, Any]) -> Forecast:
         memory=memory,
         fits=memory <= rates.room,
     )
-
-
-def _read(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: not here; run this in the root of the repository") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {error}") from None

@@ -3,17 +3,14 @@
 Bounds for slow machines, not predictions: too little ends a job, too much only lets it wait a little longer.
 """
 
-from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from ablations.study.config.study import Resources
 from ablations.study.errors import UserError
 from ablations.study.estimate.demand import Demand
 from ablations.study.estimate.planned import job_demand
+from ablations.study.estimate.shapes import known_models
 from ablations.study.estimate.work import Work
 from ablations.study.planning.jobs import Job
 
@@ -37,11 +34,14 @@ class Requests:
     Args:
         settings: Limits of the study.
         models: List of checkpoints that are not here yet, by name.
+
+    Raises:
+        UserError: the list is no such list.
     """
 
     def __init__(self, settings: Resources, models: Path) -> None:
         self._settings = settings
-        self._known: Mapping[str, Any] = yaml.safe_load(models.read_text(encoding="utf-8"))
+        self._known = known_models(models)
 
     def memory_mib(self, job: Job, ranks: int) -> int:
         """Host memory, MiB; each of the job's ranks loads the model."""

@@ -129,7 +129,7 @@ class DynatreePlanner:
             UserError: the baseline drafts nothing, or there is no calibration.
         """
         grids, baseline, key = self._config.grids, self._config.baseline, "dynatree.grids"
-        if grids is None:
+        if grids is None or self._config.only == ():
             return {}
         if baseline.drafter is None:
             raise UserError(f"{key}: the baseline has no drafter; name one in dynatree.baseline.drafter")
