@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from ablations.lm.models.random import MAX_POSITIONS
 from ablations.sdtp.scores.pruner import PRUNER_FILE, load_pruner
 from ablations.study.artefact import open_artefact
 from ablations.study.contracts.sdtp import PrunerSpec
@@ -103,7 +104,6 @@ def test_losses_of_weight_zero_are_not_computed(workspace):
         ),
         ("reference", {"windows": WINDOWS | {"prompt_tokens": 9999}}, "at least 10007 tokens"),
         ("saliency", {"layers": [1, 9]}, "layer 9 does not exist"),
-        ("saliency", {"tokens": 300}, r"saliency\.tokens: 300 tokens exceed the model's 256 positions"),
         ("saliency", {"compute": COMPUTE | {"dtype": "float16"}}, r"compute\.dtype.*float16"),
         ("pruner", {"layers": [1, 2]}, r"saliency of layers \[1, 3\]"),
         ("saliency", {"continuation_tokens": 64}, r"saliency\.tokens: 64.*continuation_tokens"),
@@ -122,6 +122,22 @@ def test_bad_input_is_one_line_and_writes_nothing(workspace, job, change, messag
         workspace.run(job, out, **change)
     assert "\n" not in str(caught.value)
     assert not (workspace.folder / out).exists()
+
+
+def test_saliency_windows_longer_than_the_models_positions_are_refused(workspace):
+    lines = "".join(f'{{"text": "{number} {"ab " * 2 * MAX_POSITIONS}"}}\n' for number in range(40))
+    (workspace.folder / "long.jsonl").write_text(lines)
+    source = {"source": "local", "path": str(workspace.folder / "long.jsonl")}
+    workspace.run("text", "long_text", text=source)
+    with pytest.raises(UserError, match=r"saliency\.tokens: \d+ tokens exceed the model's \d+ positions"):
+        workspace.run(
+            "saliency",
+            "never",
+            {"text": "long_text"},
+            tokens=MAX_POSITIONS + 1,
+            documents=1,
+            heldout_documents=1,
+        )
 
 
 def test_damaged_pruner(workspace):
