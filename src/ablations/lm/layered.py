@@ -21,7 +21,8 @@ class LayeredLM:
     """A `transformers` causal LM, run layer by layer at batch size 1.
 
     Raises:
-        UserError: an architecture this project cannot take apart, or one with sliding-window layers.
+        UserError: an architecture this project cannot take apart, or one with sliding-window layers or a RoPE
+            that changes with the length.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:

@@ -49,6 +49,7 @@ def prepare_text(run: Run[PrepareTextSpec]) -> None:
         "documents": dict(Counter(document.split for document in documents)),
         "characters": dict(characters),
         "characters_read": sum(len(document.text) for document in read),
+        # Blank ones, and repeats of others.
         "blank_documents": len(read) - len(documents),
         "sha256": sha256_text(lines),
     }

@@ -46,7 +46,8 @@ def evaluate(run: Run[EvaluateSpec], shard: Shard = WHOLE) -> None:
 
     Raises:
         UserError: an input is missing, corrupt or made for something else, the prompt is too short to prune,
-            the model lacks a layer, or the spec combines what does not go together.
+            the model lacks a layer or positions, the NLL is not finite, or the spec combines what does not go
+            together.
     """
     spec = run.spec
     if spec.pipeline is not None:

@@ -34,6 +34,12 @@ class Measurement:
     """The model, its pruner and one prompt, timed with and without pruning.
 
     Time depends on lengths alone, so one prompt stands for all.
+
+    Args:
+        run: The job.
+
+    Raises:
+        UserError: the model lacks a layer or positions, its pruner is for others, or no text is long enough.
     """
 
     def __init__(self, run: Run[SweepSpec]) -> None:

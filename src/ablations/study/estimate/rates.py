@@ -99,7 +99,11 @@ class AssumedRates(Rates):
         self._assumed = assumed
 
     def seconds(self, rule: str, dtype: Dtype | None, demand: Demand) -> float:
-        """Expected seconds of a job, from start to end."""
+        """Expected seconds of a job, from start to end.
+
+        Raises:
+            UserError: the device's peak in this data type is not known.
+        """
         work, assumed = demand.work, self._assumed
         kind = dtype or "float32"
         if kind not in self._device.flops:

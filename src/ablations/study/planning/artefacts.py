@@ -20,13 +20,21 @@ class Artefacts:
         self._texts: dict[str, Job] = {}
 
     def model(self, name: str) -> Job:
-        """The checkpoint called `name` in the configuration."""
+        """The checkpoint called `name` in the configuration.
+
+        Raises:
+            UserError: a file that it names is not there.
+        """
         if name not in self._models:
             self._models[name] = self._model(name)
         return self._models[name]
 
     def text(self, name: str) -> Job:
-        """The corpus called `name` in the configuration."""
+        """The corpus called `name` in the configuration.
+
+        Raises:
+            UserError: a file that it names is not there.
+        """
         if name not in self._texts:
             self._texts[name] = self._text(name)
         return self._texts[name]

@@ -36,7 +36,11 @@ class DynatreePlanner:
         self._drafters = DrafterPlanner(config.dynatree.drafters, self._target, artefacts, sources)
 
     def rows(self) -> Iterator[Row]:
-        """Each experiment with the job that measures it."""
+        """Each experiment with the job that measures it.
+
+        Raises:
+            UserError: a change is impossible, or means nothing beside the rest of the configuration.
+        """
         config = self._config
         for name, ablation in selected(config.ablations, config.only).items():
             key = f"dynatree.ablations.{name}"

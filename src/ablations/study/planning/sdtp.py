@@ -62,7 +62,11 @@ class SdtpPlanner:
         )
 
     def rows(self) -> Iterator[Row]:
-        """Each experiment with the jobs that measure it, the baseline first; none where `only` is empty."""
+        """Each experiment with the jobs that measure it, the baseline first; none where `only` is empty.
+
+        Raises:
+            UserError: a change is impossible, or means nothing beside the rest of the configuration.
+        """
         config = self._config
         if config.only == ():
             return
