@@ -71,6 +71,8 @@ def test_a_cell_is_filled_by_the_very_setting_alone(study, tmp_path):
 def test_an_edit_of_the_file_makes_tables_and_section_stale(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(TEMPLATES, tmp_path / "paper/templates")
+    for folder in ("texts", "drafts"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
     plan = Plan(yaml.safe_load((ROOT / "config.yaml").read_text()), ROOT)
 
     def stamps() -> list[str]:
