@@ -66,7 +66,6 @@ FILTERS: dict[str, Callable[..., str]] = {
         formatting.whole_percent,
         wording.code,
         wording.listing,
-        wording.one_line,
         wording.settings,
         wording.step,
         wording.tex,

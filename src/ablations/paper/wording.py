@@ -110,11 +110,6 @@ def settings(change: Mapping[str, Any], prefix: str = "") -> str:
     return ", ".join(found)
 
 
-def one_line(text: str) -> str:
-    """Text for a LaTeX comment."""
-    return " ".join(text.split())
-
-
 def plain(latex: str) -> str:
     """A number or interval that `formatting` printed, without LaTeX."""
     for marked, text in (("$", ""), (r"\times", "\u00d7"), (r"\%", "%"), (r"\,", "\u2009"), ("{>}", ">")):
