@@ -13,7 +13,7 @@ from ablations.paper.drawing.keep_ratio import keep_ratio_figure
 from ablations.paper.numbers import all_quantities
 from ablations.paper.rendering import render as render_template
 from ablations.paper.section import exactness, render_section
-from ablations.paper.summary import Summary
+from ablations.paper.summary import Difference, Summary
 from ablations.study.contracts.paper import Expectation, Experiment
 from ablations.study.errors import UserError
 from ablations.study.record_io import write_record
@@ -475,6 +475,19 @@ def test_a_row_over_ranks_is_not_called_what_it_is_not(whole):
 def test_stages_are_said_of_keep_ratios_alone(study):
     change = {"adaptation": {"breadths": [3, 3, 3]}}
     assert r"\texttt{3, 3, 3}" in edited(study, "E2", differences=(), change=change)
+
+
+def test_control_is_said_to_be_added_only_where_there_was_none(study):
+    row = study.summary.row("E3")
+    (history,) = (item for item in row.differences if item.key == "adaptation.history")
+    assert "it adds proportional control" in paragraph(study.section, "E3")
+    changed = history.model_copy(update={"versus": history.arm | {"target": 0.9}})
+    assert "it adds" not in edited(study, "E3", differences=(changed,))
+    kind = Difference(key="adaptation.kind", versus="cost_aware", arm="dynamic")
+    lost = Difference(key="adaptation.margin", versus=0.1, arm=None)
+    text = edited(study, "E3", differences=(kind, lost, history))
+    assert "it adds" not in text
+    assert r"\texttt{adaptation.margin} (from \texttt{0.1} to \texttt{none})" in text
 
 
 def test_what_stands_in_for_the_baseline_is_not_called_it(render):
