@@ -121,6 +121,13 @@ def test_what_a_row_changes_is_read_from_the_specs(study):
     assert not study.summary.row("A5").scorer_shared
 
 
+def test_a_setting_that_the_arm_does_not_have_is_a_difference(study):
+    """Prompt lookup has no draft weight of n-grams; before and after it are named."""
+    found = {item.key: item for item in study.summary.row("PL").differences}
+    assert found["drafter.context_weight"].versus is not None
+    assert found["drafter.context_weight"].arm is None
+
+
 def test_a_repeated_document_is_an_error(study, tmp_path):
     record = sdtp_record("A2", 4, SMALL["A2"])
     doubled = record.model_copy(update={"samples": (*record.samples, record.samples[0])})

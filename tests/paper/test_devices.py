@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from ablations.paper.collect import summarise
+from ablations.paper.drawing.bound import bound_points
+from ablations.paper.drawn import drawn_from
 from ablations.paper.section import render_section
 from ablations.paper.tables import write_tables
 from ablations.study.contracts.paper import PaperPlan
@@ -71,3 +73,39 @@ def test_a_sweep_over_two_devices_is_refused(tmp_path):
     plan = moved(tmp_path, "sweep/512.json", lengths=(512, 1024), settings={"mix_devices": True})
     with pytest.raises(UserError, match=rf"the sweep's lengths .*512 on {OTHER}"):
         summarise(plan)
+
+
+def test_a_sweep_on_another_device_than_the_experiments_is_refused(tmp_path):
+    plan = moved(tmp_path, "sweep/512.json", lengths=(512,))
+    with pytest.raises(UserError, match=rf"times of different devices .*the sweep on {OTHER}"):
+        summarise(plan)
+
+
+def test_mixed_on_purpose_a_sweep_stands_for_itself(tmp_path):
+    plan = moved(tmp_path, "sweep/512.json", lengths=(512,), settings={"mix_devices": True})
+    summary = summarise(plan)
+    assert summary.sweep_elsewhere == OTHER
+    assert summary.elsewhere == {}
+    assert set(bound_points(summary)["tokens"]) == {summary.sdtp.prompt_tokens}
+    assert not [path for name, path in drawn_from(summary, "bound") if name == "bound"]
+    section = render_section(summary, TEMPLATES)
+    assert f"The prompt-length sweep ran on {OTHER}" in section
+    assert rf"All times come from Synthetic CPU @ 2.00GHz and {OTHER}" in section
+    assert "did not all run in the same environment" not in section
+    write_tables(summary, TEMPLATES, tmp_path / "tables")
+    caption = f"Measured on {OTHER}, another device than that of the experiments"
+    assert caption in section
+    assert caption in (tmp_path / "tables/sweep.tex").read_text()
+
+
+def test_a_sweep_on_the_device_of_the_experiments_needs_no_mention(whole):
+    assert whole.summary.sweep_elsewhere is None
+    assert "prompt-length sweep ran on" not in whole.section
+    assert "another device" not in whole.section + whole.table("sweep.tex")
+
+
+def test_a_sweep_alone_is_named(tmp_path):
+    plan = moved(tmp_path, lengths=(512,))
+    summary = summarise(plan.model_copy(update={"experiments": ()}))
+    assert [machine.experiments for machine in summary.machines] == [()]
+    assert (summary.elsewhere, summary.sweep_elsewhere) == ({}, None)

@@ -20,7 +20,7 @@ from ablations.paper.drawing.grid import (
     grid_trees_figure,
     tree_points,
 )
-from ablations.paper.drawing.keep_ratio import keep_ratio_figure, keep_ratio_rows
+from ablations.paper.drawing.keep_ratio import keep_ratio_figure
 from ablations.paper.drawing.living import living_figure
 from ablations.paper.drawing.losses import losses_figure
 from ablations.paper.drawing.rounds import rounds_figure
@@ -30,6 +30,7 @@ from ablations.paper.drawing.traffic import traffic_figure
 from ablations.paper.drawing.waterfall import backward_figure, forward_figure
 from ablations.paper.figures import FIGURES, write_figures
 from ablations.paper.formatting import FEWEST_ROUNDS
+from ablations.paper.lines import keep_ratio_rows
 from ablations.paper.tables import pipeline_rows
 from ablations.study.artefact import Manifest
 from ablations.study.contracts.record import Digests
@@ -101,6 +102,19 @@ def test_the_grid_shows_every_line_threshold_and_tree(whole):
     for axes, branching in zip(panels, (1, 2, 3), strict=True):
         chosen = points[points["branching"] == branching].sort_values(["depth", "tau"])
         assert texts(axes) == [f"{speedup:.2f}" for speedup in chosen["speedup"]]
+
+
+def test_grids_of_more_branchings_and_kinds_than_colours_are_drawn(whole):
+    tree = next(point for point in whole.summary.tree_grid if point.shape.method == "tree")
+    many = tuple(
+        tree.model_copy(update={"shape": tree.shape.model_copy(update={"branching": place})})
+        for place in range(1, 13)
+    )
+    line = next(point for point in whole.summary.length_grid if point.shape.method == "tree")
+    kinds = tuple(line.model_copy(update={"kind": f"kind {place}"}) for place in range(12))
+    summary = whole.summary.model_copy(update={"tree_grid": many, "length_grid": (line, *kinds)})
+    assert len(grid_figure(summary).axes[1].lines) == 13
+    assert len(grid_lengths_figure(summary).axes[0].lines) == 13
 
 
 def test_acceptance_against_length_is_shown_by_kind(whole):

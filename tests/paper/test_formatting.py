@@ -65,7 +65,9 @@ def test_changes_name_nested_keys():
 
 
 def test_equal_entries_are_said_once():
-    assert wording.value([0.7] * 10) == "0.7 at each of 10 stages"
+    assert wording.per_stage([0.7] * 10) == "0.7 at each of 10 stages"
+    assert wording.per_stage((0.7, 0.5)) == "0.7, 0.5"
+    assert wording.value((3, 3)) == "3, 3"
     assert wording.value((4, 7)) == "4, 7"
     assert wording.value(None) == "none"
 

@@ -1,6 +1,7 @@
 """Published numbers: one file, in a column of their own, beside what the very setting measured."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from ablations.paper.section import render_section
 from ablations.paper.tables import write_tables
 from ablations.study.errors import UserError
 from ablations.study.planning.plan import Plan
+from ablations.study.planning.stages import NUMBERS_STAMP, SECTION_STAMP, TABLES_STAMP
+from ablations.study.planning.stamps import write_stamps
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "paper/templates"
@@ -63,6 +66,26 @@ def test_a_cell_is_filled_by_the_very_setting_alone(study, tmp_path):
         assert "not measured (paper-scale-dynatree-500)" in line
         assert number.text not in line
         assert r"\input{tables/published}" not in section
+
+
+def test_an_edit_of_the_file_makes_tables_and_section_stale(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(TEMPLATES, tmp_path / "paper/templates")
+    for folder in ("texts", "drafts"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    plan = Plan(yaml.safe_load((ROOT / "config.yaml").read_text()), ROOT)
+
+    def stamps() -> list[str]:
+        write_stamps(plan, tmp_path)
+        return [Path(stamp).read_text() for stamp in (TABLES_STAMP, SECTION_STAMP, NUMBERS_STAMP)]
+
+    tables, section, numbers = stamps()
+    with (tmp_path / "paper/templates/published.yaml").open("a") as file:
+        file.write("# a word more\n")
+    edited = stamps()
+    assert edited[0] != tables
+    assert edited[1] != section
+    assert edited[2] == numbers
 
 
 @pytest.mark.parametrize(

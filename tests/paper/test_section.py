@@ -12,8 +12,8 @@ import pytest
 from ablations.paper.drawing.keep_ratio import keep_ratio_figure
 from ablations.paper.numbers import all_quantities
 from ablations.paper.rendering import render as render_template
-from ablations.paper.section import render_section
-from ablations.paper.summary import Summary
+from ablations.paper.section import exactness, render_section
+from ablations.paper.summary import Difference, Summary
 from ablations.study.contracts.paper import Expectation, Experiment
 from ablations.study.errors import UserError
 from ablations.study.record_io import write_record
@@ -410,3 +410,97 @@ def test_grids_are_said_to_be_priced(whole, study):
         assert rf"\label{{{label}}}" in whole.section
     assert "Repetition and acceptance rise together" in whole.section
     assert "priced" not in study.section
+
+
+def edited(study, name, other=None, **changes):
+    """The section after the fields of one row were changed; `other` takes the results of the comparator."""
+    rows = tuple(
+        row.model_copy(update=changes)
+        if row.id == name
+        else row.model_copy(update=(other or {}).get(row.id, {}))
+        for row in study.summary.rows
+    )
+    return paragraph(render_section(study.summary.model_copy(update={"rows": rows}), TEMPLATES), name)
+
+
+def test_the_full_method_is_told_though_another_row_shares_its_record(study):
+    rows = list(study.summary.rows)
+    full = study.summary.row("F4")
+    rows.append(full.model_copy(update={"id": "Z4"}))
+    told = exactness(study.summary.model_copy(update={"rows": tuple(rows)}))
+    assert told == exactness(study.summary)
+    assert (told["source"], told["repeated"]) == ("F4", full.decoding.repeated_4grams)
+
+
+def test_the_full_method_is_told_though_it_shares_the_record_of_an_earlier_row(study):
+    settings = study.summary.settings.model_copy(update={"full_method": "Z3"})
+    rows = (*study.summary.rows, study.summary.row("F3").model_copy(update={"id": "Z3"}))
+    told = exactness(study.summary.model_copy(update={"rows": rows, "settings": settings}))
+    assert told["source"] == "Z3"
+
+
+def test_more_stages_are_not_called_fewer(whole):
+    row = whole.summary.row("B1")
+    stages = {"schedule": {"stages": 20}}
+    result = row.sdtp.model_copy(update={"keep_ratios": (0.7,) * 20})
+    more = edited(whole, "B1", change=stages, sdtp=result)
+    assert "Pruning happens at more layers" in more
+    assert "more stages drop more tokens" in more
+    same = edited(whole, "B1", change={"schedule": {"layers": [5] * 10}}, sdtp=whole.summary.row("A7").sdtp)
+    unknown = edited(whole, "B1", change=stages, sdtp=None, status="not_run")
+    for text in (same, unknown):
+        assert "Pruning happens at other layers" in text
+        assert "fewer" not in text.split("The hypothesis")[0]
+    both = edited(whole, "B1", change={"schedule": {"stages": 5, "keep_ratio": 0.9}})
+    assert "how much is pruned, and where" in both
+    assert "fewer stages" not in both
+
+
+def test_a_row_over_ranks_is_not_called_what_it_is_not(whole):
+    text = paragraph(whole.section, "GB")
+    assert "it is the comparator of G0, G1 and G2." in text
+    assert "same scorer, stages and survivors" in text
+    compound = edited(whole, "GB", change={"pipeline": {"ranks": 2}, "importance": "random"})
+    assert "survivors" not in compound
+    assert "cannot be ascribed to the split alone" in compound
+    alone = {name: {"versus": "baseline"} for name in ("G0", "G1", "G2")}
+    assert "comparator" not in edited(whole, "GB", other=alone)
+    after = edited(whole, "G0", versus="baseline")
+    assert "runs after the transfer" in after
+    assert "comparator" not in after
+    both = edited(whole, "G0", change={"pipeline": {"ranks": 2, "prune": "after"}, "importance": "random"})
+    assert "other settings change too" in both
+
+
+def test_stages_are_said_of_keep_ratios_alone(study):
+    change = {"adaptation": {"breadths": [3, 3, 3]}}
+    assert r"\texttt{3, 3, 3}" in edited(study, "E2", differences=(), change=change)
+
+
+def test_control_is_said_to_be_added_only_where_there_was_none(study):
+    row = study.summary.row("E3")
+    (history,) = (item for item in row.differences if item.key == "adaptation.history")
+    assert "it adds proportional control" in paragraph(study.section, "E3")
+    changed = history.model_copy(update={"versus": history.arm | {"target": 0.9}})
+    assert "it adds" not in edited(study, "E3", differences=(changed,))
+    kind = Difference(key="adaptation.kind", versus="cost_aware", arm="dynamic")
+    lost = Difference(key="adaptation.margin", versus=0.1, arm=None)
+    text = edited(study, "E3", differences=(kind, lost, history))
+    assert "it adds" not in text
+    assert r"\texttt{adaptation.margin} (from \texttt{0.1} to \texttt{none})" in text
+
+
+def test_what_stands_in_for_the_baseline_is_not_called_it(render):
+    setup = render(crashed=("baseline",)).section.split(r"\paragraph{SDTP.}")[1].split(r"\paragraph")[0]
+    assert "The baseline prunes" not in setup
+    assert "The scorer of the baseline" not in setup
+    assert "As the baseline has no result, A2 stands for the protocol: it prunes" in setup
+
+
+def test_lines_that_a_panel_has_no_room_for_are_counted(study):
+    assert "highest of" not in study.section
+    more = [study.summary.row("A7").model_copy(update={"id": f"R{place}"}) for place in range(5)]
+    rows = (*study.summary.rows, *more)
+    section = render_section(study.summary.model_copy(update={"rows": rows}), TEMPLATES)
+    assert "Left: the six highest of eight keep ratios." in section
+    assert "Right: the first" not in section

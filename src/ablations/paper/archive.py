@@ -26,11 +26,10 @@ from ablations.study.cli import one_line_errors
 from ablations.study.contracts.paper import PaperPlan
 from ablations.study.errors import UserError
 from ablations.study.files import atomic_path, canonical_json, sha256_file, sha256_text, write_text
+from ablations.study.planning.stages import COLLECT_STAMP, GRID, SPEC, SUMMARY, SWEEP
 from ablations.study.record_io import read_contract
 
 CONTENTS = "archive.json"
-PLAN = "results/stamp/collect.json"
-SPECS = "results/spec"
 
 
 def pack(plan_path: Path, out: Path) -> int:
@@ -50,7 +49,7 @@ def pack(plan_path: Path, out: Path) -> int:
         UserError: there is no plan, or a record does not fit its digest.
     """
     plan = read_contract(plan_path, PaperPlan)
-    files = {PLAN: plan_path} | {str(path): path for path in _needed(plan)}
+    files = {COLLECT_STAMP: plan_path} | {str(path): path for path in _needed(plan)}
     for name, path in files.items():
         check_digest(name, path.read_bytes())
     contents = {"study": plan.study, "files": {name: sha256_file(files[name]) for name in sorted(files)}}
@@ -71,7 +70,7 @@ def _needed(plan: PaperPlan) -> Iterator[Path]:
     """Files of the study that the paper is made of, as far as they are there."""
     results = [path for item in plan.experiments for path in item.records]
     for path in map(Path, dict.fromkeys([*results, *plan.sweeps, *plan.grids.values()])):
-        spec, rows = Path(SPECS, path.name), path.with_suffix(".rows.jsonl")
+        spec, rows = Path(SPEC.format(digest=path.stem)), path.with_suffix(".rows.jsonl")
         yield from (item for item in (path, spec, rows) if item.is_file())
     yield from (path for path in map(Path, plan.manifests.values()) if path.is_file())
     if plan.saliency and Path(plan.saliency).is_file():
@@ -109,7 +108,7 @@ def check_digest(name: str, content: bytes) -> None:
         raise UserError(f"{name}: its digests do not give its name; it was edited or renamed")
 
 
-_MODULES = {"sweep": "ablations.sdtp.sweep", "grid": "ablations.dynatree.grid"}
+_MODULES = {"sweep": SWEEP.module, "grid": GRID.module}
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -160,9 +159,9 @@ def build(archive: Path, paper: Path, folder: Path) -> None:
         (folder / "paper").mkdir(exist_ok=True)
         shutil.copyfile(paper / name, folder / "paper" / name)
     with contextlib.chdir(folder):
-        summary = summarise(read_contract(Path(PLAN), PaperPlan))
+        summary = summarise(read_contract(Path(COLLECT_STAMP), PaperPlan))
         templates, out = paper / "templates", Path("paper")
-        write_text(Path("results/summary.json"), summary.model_dump_json(indent=1) + "\n")
+        write_text(Path(SUMMARY), summary.model_dump_json(indent=1) + "\n")
         write_tables(summary, templates, out / "tables")
         write_figures(summary, out / "figures")
         write_numbers(summary, templates, out / "numbers.tex", out / "provenance.json")
@@ -185,7 +184,7 @@ def main() -> None:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     packing = commands.add_parser("pack", help="write the archive of the study in the working directory")
-    packing.add_argument("--plan", type=Path, default=Path(PLAN), help="stamp of the rule collect")
+    packing.add_argument("--plan", type=Path, default=Path(COLLECT_STAMP), help="stamp of the rule collect")
     packing.add_argument("--out", type=Path, required=True, help="archive to write")
     building = commands.add_parser("build", help="check an archive and write its paper")
     building.add_argument("archive", type=Path, help="what `pack` wrote")

@@ -1,7 +1,7 @@
 """Rule `collect`: read every record of a study and compute all that the paper prints."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ from ablations.paper.collecting.ranking import scorer_rankings
 from ablations.paper.collecting.reading import read_all, without_cycles
 from ablations.paper.collecting.rows import make_rows
 from ablations.paper.collecting.sdtp import sdtp_protocol
-from ablations.paper.collecting.sweeps import sweep_results
+from ablations.paper.collecting.sweeps import sweep_environments, sweep_results
 from ablations.paper.ordering import ordered
 from ablations.paper.summary import Machine, Summary
 from ablations.study.arms import Arm
 from ablations.study.cli import one_line_errors
 from ablations.study.contracts.paper import PaperPlan
+from ablations.study.contracts.record import Environment
 from ablations.study.files import canonical_json, write_text
 from ablations.study.record_io import read_contract
 
@@ -52,12 +53,12 @@ def summarise(plan: PaperPlan) -> Summary:
         length_grid=grid_results(plan.grids, "lengths", plan.settings),
         sdtp=sdtp_protocol(arms),
         decoding=decoding_protocol(arms, plan.settings),
-        machines=_machines(arms),
+        machines=_machines(arms, sweep_environments(plan.sweeps)),
     )
     return ordered(summary)
 
 
-def _machines(arms: Mapping[str, Arm]) -> tuple[Machine, ...]:
+def _machines(arms: Mapping[str, Arm], sweeps: Iterable[Environment]) -> tuple[Machine, ...]:
     shared = (
         "host",
         "device",
@@ -70,13 +71,19 @@ def _machines(arms: Mapping[str, Arm]) -> tuple[Machine, ...]:
         "git_dirty",
     )
     groups: dict[str, tuple[dict[str, Any], list[str]]] = {}
+
+    def experiments(method: str, environment: Environment) -> list[str]:
+        facts = {"method": method, **environment.model_dump(include=set(shared))}
+        return groups.setdefault(canonical_json(facts), (facts, []))[1]
+
     for arm in arms.values():
         for record in arm.records:
-            facts = {"method": arm.experiment.method}
-            facts |= record.environment.model_dump(include=set(shared))
-            names = groups.setdefault(canonical_json(facts), (facts, []))[1]
+            names = experiments(arm.experiment.method, record.environment)
             if arm.experiment.id not in names:
                 names.append(arm.experiment.id)
+    # A sweep is no experiment; what measured nothing else has none.
+    for environment in sweeps:
+        experiments("sdtp", environment)
     return tuple(Machine(**facts, experiments=tuple(names)) for facts, names in groups.values())
 
 

@@ -14,7 +14,7 @@ def drawn_from(summary: Summary, name: str) -> list[tuple[str, RecordFile]]:
     """Files of the figures that the float called `name` has, each with the experiment it belongs to."""
     points: dict[str, tuple[SweepResult | GridResult | SaliencyMap, ...]] = {
         "sweep": summary.sweeps,
-        "bound": summary.sweeps,
+        "bound": () if summary.sweep_elsewhere else summary.sweeps,
         "grid": summary.tree_grid,
         "grid_lengths": summary.length_grid,
         "saliency": (summary.saliency,) if summary.saliency else (),

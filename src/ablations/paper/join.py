@@ -24,9 +24,7 @@ NUMBERS: dict[Method, tuple[str, str]] = {
 """What a cell shows of an experiment, by its method: names as in `paper/numbers.tex`."""
 
 
-def joined(
-    summaries: Sequence[Summary], method: Method
-) -> list[tuple[str, str, list[list[Quantity | None]]]]:
+def joined(summaries: Sequence[Summary], method: Method) -> list[JoinedRow]:
     """Rows of the table; None stands for a number that a study does not have.
 
     Raises:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ablations.paper.drawn import drawn_from
+from ablations.paper.lines import MOST_LINES, keep_ratio_rows, layer_rows
 from ablations.paper.ordering import PARTS_OF
 from ablations.paper.published import belongs, read_published
 from ablations.paper.rendering import render
@@ -110,38 +111,36 @@ def _placed(summary: Summary, parts: Sequence[tuple[Method, str]]) -> dict[str, 
 
 
 def machines(summary: Summary) -> list[dict[str, Any]]:
-    """Distinct environments with the methods that ran there; commits are no part of a machine."""
+    """Distinct environments with what ran there (methods, or `sweep`); commits are no part of a machine."""
     found: dict[tuple[object, ...], dict[str, Any]] = {}
     for machine in summary.machines:
         told = (machine.versions.get(name) for name in ("python", "torch", "transformers"))
         key = (machine.host, machine.device, machine.dtype, machine.threads, *told)
         entry = found.setdefault(key, {**_described(machine), "methods": []})
-        if machine.method not in entry["methods"]:
-            entry["methods"].append(machine.method)
+        # Experiments come first: where SDTP ran, its sweep needs no mention.
+        ran = machine.method if machine.experiments or machine.method in entry["methods"] else "sweep"
+        if ran not in entry["methods"]:
+            entry["methods"].append(ran)
     return list(found.values())
 
 
 def exactness(summary: Summary) -> dict[str, Any]:
     """Prompts of all drafting arms that emitted the target's tokens; arms that share a record count once."""
-    arms = {
-        row.files[0].path: row
-        for row in summary.rows
-        if row.decoding is not None and not row.decoding.autoregressive
-    }
-    results = [row.decoding for row in arms.values()]
+    results = [row.decoding for row in drafting_rows(summary) if row.decoding is not None]
     prompts, matched, tied = (
         sum(getattr(result, name) for result in results) for name in ("prompts", "matched", "tied")
     )
-    full = next((row for row in arms.values() if row.id == summary.settings.full_method), None)
+    full = summary.row(summary.settings.full_method)
+    told = full is not None and full.decoding is not None and not full.decoding.autoregressive
     return {
         "prompts": prompts,
         "matched": matched,
         "tied": tied,
         "departed": prompts - matched - tied,
         "repeated": full.decoding.repeated_4grams
-        if full
+        if told
         else float(np.mean([result.repeated_4grams for result in results]) if results else 0.0),
-        "source": full.id if full else "mean over the drafting arms",
+        "source": full.id if told else "mean over the drafting arms",
     }
 
 
@@ -165,6 +164,8 @@ def render_section(summary: Summary, templates: Path) -> str:
         library=_autoregressive_rows(summary)[:1],
         dirty=any(machine.git_dirty for machine in summary.machines),
         exactness=exactness(summary),
+        most_lines=MOST_LINES,
+        living={"ratios": len(keep_ratio_rows(summary)), "layers": len(layer_rows(summary))},
         drawn={name: drawn_from(summary, name) for name in (*FLOATS, "grid", "grid_lengths")},
     )
     # Line statements take the blank lines around them along, and conditions that do not hold leave some.

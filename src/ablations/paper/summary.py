@@ -86,7 +86,7 @@ class Machine(Contract):
     method: Method
     """Method of these experiments."""
     experiments: tuple[Identifier, ...]
-    """Experiments."""
+    """Experiments; empty where only the prompt-length sweep was measured there."""
     host: str
     """Anonymised name of the host."""
     device: str
@@ -148,15 +148,25 @@ class Summary(Contract):
         """Devices of the experiments that ran on another one than most of their method, by id."""
         found: dict[str, str] = {}
         for method in dict.fromkeys(machine.method for machine in self.machines):
-            places = [
-                (name, machine.device)
-                for machine in self.machines
-                if machine.method == method
-                for name in machine.experiments
-            ]
-            ((usual, _),) = Counter(device for _, device in places).most_common(1)
+            usual = self._usual_device(method)
+            places = self._places(method)
             found |= {name: device for name, device in places if device != usual}
         return found
+
+    @property
+    def sweep_elsewhere(self) -> str | None:
+        """Device of the sweep where it is another one than that of most SDTP experiments; else None."""
+        device = self.sweeps[0].file.device if self.sweeps else None
+        return None if self._usual_device("sdtp") in (None, device) else device
+
+    def _places(self, method: Method) -> list[tuple[str, str]]:
+        """Experiments of a method with their devices."""
+        machines = (machine for machine in self.machines if machine.method == method)
+        return [(name, machine.device) for machine in machines for name in machine.experiments]
+
+    def _usual_device(self, method: Method) -> str | None:
+        most = Counter(device for _, device in self._places(method)).most_common(1)
+        return most[0][0] if most else None
 
     def row(self, name: str | None) -> Row | None:
         """The experiment called `name`; None where the study does not have it, or for null."""

@@ -20,7 +20,7 @@ PARTS = ("adaptation", "drafter", "neural")
 
 
 def sdtp_rows(summary: Summary) -> list[Row]:
-    """Every SDTP experiment, in the order of the configuration."""
+    """Every SDTP experiment, in the order of the section."""
     return [row for row in summary.rows if row.method == "sdtp"]
 
 

@@ -66,7 +66,7 @@ FILTERS: dict[str, Callable[..., str]] = {
         formatting.whole_percent,
         wording.code,
         wording.listing,
-        wording.one_line,
+        wording.per_stage,
         wording.settings,
         wording.step,
         wording.tex,

@@ -1,7 +1,7 @@
 """Names, settings and counts as LaTeX: escaping, lists and small numbers in words."""
 
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 _ESCAPES = {
@@ -83,7 +83,7 @@ def listing(items: Iterable[str]) -> str:
 
 
 def value(given: Any) -> str:
-    """The value of a setting as plain text; equal entries of a sequence are said once."""
+    """The value of a setting as plain text."""
     if given is None:
         return "none"
     if isinstance(given, bool):
@@ -91,10 +91,15 @@ def value(given: Any) -> str:
     if isinstance(given, Mapping):
         return ", ".join(f"{key} {value(inner)}" for key, inner in given.items())
     if isinstance(given, list | tuple):
-        if len(given) > 1 and len(set(map(str, given))) == 1:
-            return f"{value(given[0])} at each of {len(given)} stages"
         return ", ".join(value(item) for item in given)
     return f"{given:g}" if isinstance(given, float) else str(given)
+
+
+def per_stage(ratios: Sequence[float]) -> str:
+    """Keep ratios of stages; equal ones are said once."""
+    if len(ratios) > 1 and len(set(ratios)) == 1:
+        return f"{value(ratios[0])} at each of {len(ratios)} stages"
+    return value(ratios)
 
 
 def settings(change: Mapping[str, Any], prefix: str = "") -> str:
@@ -108,11 +113,6 @@ def settings(change: Mapping[str, Any], prefix: str = "") -> str:
             else f"{code(name)} = {code(value(given))}"
         )
     return ", ".join(found)
-
-
-def one_line(text: str) -> str:
-    """Text for a LaTeX comment."""
-    return " ".join(text.split())
 
 
 def plain(latex: str) -> str:

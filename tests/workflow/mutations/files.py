@@ -37,10 +37,12 @@ _ONCE_MORE = RENDERING | {BENCHMARK_TABLE, "written"}
 
 def _template(name: str, *rules: str) -> Mutation:
     """A template with one more line, and the rules that render with it."""
+    # In YAML a line must not start with a per cent sign.
+    more = "\n# a word more\n" if name.endswith(".yaml") else "\n%# a word more\n"
     # What tables and numbers become is part of the section.
     return Mutation(
         f"template {name}",
-        lambda study: study.append(f"paper/templates/{name}", "\n%# a word more\n"),
+        lambda study: study.append(f"paper/templates/{name}", more),
         stale(rules),
     )
 
@@ -54,6 +56,8 @@ TEMPLATES = [
     _template("decoding_part.tex.j2", "tables"),
     _template("preamble.tex.j2", "tables"),
     _template("longtable.tex.j2", "tables"),
+    _template("published.tex.j2", "tables"),
+    _template("published.yaml", "tables"),
     _template("numbers.tex.j2", "numbers"),
     _template("page/results.html.j2", "page"),
     _template("page/results.css", "page"),

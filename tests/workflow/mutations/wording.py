@@ -128,6 +128,7 @@ NOTHING = [
     wording("sdtp.ablations.A7.compound", True, frozenset()),
     wording("texts.written.description", "of no row", frozenset()),
     wording("texts.more", {"source": "local", "path": "README.md"}, frozenset()),
+    wording("models.tiny_draft.description", "a very small draft", frozenset()),
     wording("models.more", {"source": "random", "architecture": "llama", "layers": 1}, frozenset()),
     wording("dynatree.drafters.more", {"kind": "prompt_lookup"}, frozenset()),
     wording("sdtp.training.temperature", 0.50, frozenset()),

@@ -14,15 +14,23 @@ def require_one_device(
 ) -> None:
     """Check that what tables put side by side was timed on one device, unless the study says otherwise.
 
-    Prefills over ranks stand for themselves: where there are fewer GPUs than ranks they run on the CPU.
+    A sweep stands beside the SDTP experiments. Prefills over ranks stand for themselves: where there are
+    fewer GPUs than ranks they run on the CPU.
 
     Raises:
-        UserError: experiments of one kind, or lengths of a sweep, were timed on different devices.
+        UserError: lengths of the sweep were timed on different devices, whatever the study says; or
+            experiments of one kind were, and the study does not say `mix_devices`.
     """
+    sweeps = list(sweeps)
+    _require_one_sweep(sweeps)
     if not settings.mix_devices:
-        timed = sorted((_kind(arm), arm.device, name) for name, arm in arms.items() if arm.device)
-        for _, kind in groupby(timed, key=lambda item: item[0]):
+        timed = [(_kind(arm), arm.device, name) for name, arm in arms.items() if arm.device]
+        timed += [("sdtp", point.file.device, "the sweep") for point in sweeps[:1] if point.file.device]
+        for _, kind in groupby(sorted(timed), key=lambda item: item[0]):
             _require_one({device: [item[2] for item in found] for device, found in _by_device(kind)})
+
+
+def _require_one_sweep(sweeps: Iterable[SweepResult]) -> None:
     lengths = sorted((point.file.device, str(point.tokens)) for point in sweeps)
     found = {
         device: list(dict.fromkeys(item[1] for item in points))
@@ -48,7 +56,8 @@ def _require_one(found: Mapping[str, list[str]]) -> None:
     if len(found) > 1:
         raise UserError(
             f"times of different devices do not compare ({_listed(found)}): let snakemake measure the fewer"
-            " again on the other (`python -m ablations.study forget ID`), or set paper.mix_devices: true,"
+            " again on the other (`python -m ablations.study forget ID`; for a sweep delete results/sweep/),"
+            " or set paper.mix_devices: true,"
             " which leaves such comparisons out"
         )
 

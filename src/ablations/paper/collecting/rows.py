@@ -104,7 +104,7 @@ def _differences(arm: Arm, other: Arm | None) -> tuple[Difference, ...]:
         )
         inner = isinstance(one, dict) and isinstance(before, dict)
         values: dict[str, tuple[Any, Any]] = (
-            {f"{name}.{key}": (before.get(key), one.get(key)) for key in one}
+            {f"{name}.{key}": (before.get(key), one.get(key)) for key in {**one, **before}}
             if inner
             else {name: (before, one)}
         )

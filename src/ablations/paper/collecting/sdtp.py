@@ -71,6 +71,7 @@ def sdtp_protocol(arms: Mapping[str, Arm]) -> SdtpProtocol | None:
     record = cast(SdtpRecord, arm.record)
     spec, totals, timing = record.spec, record.totals, record.spec.timing
     return SdtpProtocol(
+        arm=arm.experiment.id,
         documents=spec.windows.documents,
         prompt_tokens=spec.windows.prompt_tokens,
         continuation_tokens=spec.windows.continuation_tokens,

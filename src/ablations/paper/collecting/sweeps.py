@@ -1,13 +1,14 @@
 """Prompt-length sweeps as results."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ablations.paper.results.files import RecordFile, record_file
 from ablations.paper.results.sdtp import SweepResult
+from ablations.study.contracts.record import Environment
 from ablations.study.contracts.sdtp import Sweep, SweepPoint, TimedPair
 from ablations.study.contracts.statistics import Estimate
 from ablations.study.record_io import read_contract
@@ -21,13 +22,23 @@ def sweep_results(paths: Iterable[str]) -> tuple[SweepResult, ...]:
         UserError: a sweep is damaged.
     """
     points = []
-    for path in paths:
-        if not Path(path).is_file():
-            continue
-        sweep = read_contract(Path(path), Sweep)
+    for path, sweep in _found(paths):
         file = record_file(path, sweep.environment, sweep.digests)
         points += [_result(file, sweep, point) for point in sweep.points]
     return tuple(sorted(points, key=lambda point: (point.tokens, -point.keep_ratio)))
+
+
+def sweep_environments(paths: Iterable[str]) -> list[Environment]:
+    """Where each of the sweeps that have run was measured.
+
+    Raises:
+        UserError: a sweep is damaged.
+    """
+    return [sweep.environment for _, sweep in _found(paths)]
+
+
+def _found(paths: Iterable[str]) -> Iterator[tuple[str, Sweep]]:
+    return ((path, read_contract(Path(path), Sweep)) for path in paths if Path(path).is_file())
 
 
 def _result(file: RecordFile, sweep: Sweep, point: SweepPoint) -> SweepResult:

@@ -8,14 +8,16 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from ablations.paper import style
-from ablations.paper.drawing.keep_ratio import keep_ratio_rows
 from ablations.paper.drawing.parts import bars, factor_ticks, say_missing
+from ablations.paper.lines import keep_ratio_rows
 from ablations.paper.summary import Summary
 from ablations.study.contracts.statistics import Estimate
 
 
 def bound_points(summary: Summary) -> pd.DataFrame:
     """One row per timed keep ratio and prompt length, from the study's rows and from the sweeps.
+
+    Sweeps of another device than that of most SDTP experiments are left out.
 
     Columns: `tokens`, `keep`, `ideal` (FLOPs-ideal speed-up) and `share` (estimate of the log of measured
     over ideal speed-up).
@@ -26,7 +28,7 @@ def bound_points(summary: Summary) -> pd.DataFrame:
     ]
     points += [
         (point.tokens, point.keep_ratio, math.exp(point.ideal), _over(point.prefill, point.ideal))
-        for point in summary.sweeps
+        for point in (() if summary.sweep_elsewhere else summary.sweeps)
     ]
     return pd.DataFrame(points, columns=["tokens", "keep", "ideal", "share"]).sort_values(
         ["tokens", "ideal"], kind="stable", ignore_index=True

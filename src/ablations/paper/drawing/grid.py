@@ -104,7 +104,7 @@ def grid_lengths_figure(summary: Summary) -> Figure:
     for place, kind in enumerate(kinds):
         line = [point for point in points if point.kind == kind]
         settings = {
-            "color": style.GREY if kind is None else style.PALETTE[place - 1],
+            "color": style.GREY if kind is None else style.PALETTE[(place - 1) % len(style.PALETTE)],
             "marker": style.MARKERS[place % len(style.MARKERS)],
             "markersize": 3,
             "linewidth": 1.4 if kind is None else 0.8,
@@ -135,7 +135,7 @@ def _usual_depth(summary: Summary, depths: Iterable[int]) -> int | None:
 
 
 def _curve(axes: Axes, points: list[tuple[float, GridResult]], place: int, label: str | None) -> None:
-    colour = style.PALETTE[place]
+    colour = style.PALETTE[place % len(style.PALETTE)]
     places = [where for where, _ in points]
     lows = [point.speedup.low for _, point in points]
     highs = [point.speedup.high for _, point in points]
@@ -151,7 +151,7 @@ def _curve(axes: Axes, points: list[tuple[float, GridResult]], place: int, label
     axes.plot(
         places,
         [math.exp(point.speedup.value) for _, point in points],
-        marker=style.MARKERS[place],
+        marker=style.MARKERS[place % len(style.MARKERS)],
         markersize=3,
         linewidth=0.8,
         color=colour,

@@ -9,22 +9,8 @@ from matplotlib.figure import Figure
 
 from ablations.paper import style
 from ablations.paper.drawing.parts import bars, say_missing
-from ablations.paper.summary import Row, Summary
-
-
-def keep_ratio_rows(summary: Summary) -> list[Row]:
-    """The baseline and the experiments that change the keep ratio alone, by falling keep ratio."""
-    rows = [
-        row
-        for row in summary.rows
-        if row.sdtp is not None
-        and row.sdtp.speedup is not None
-        and (
-            not row.change
-            or (set(row.change) == {"schedule"} and set(row.change["schedule"]) == {"keep_ratio"})
-        )
-    ]
-    return sorted(rows, key=lambda row: -row.sdtp.keep_ratios[0])
+from ablations.paper.lines import keep_ratio_rows
+from ablations.paper.summary import Summary
 
 
 def keep_ratio_figure(summary: Summary) -> Figure:

@@ -8,12 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ablations.paper import style
-from ablations.paper.drawing.keep_ratio import keep_ratio_rows
 from ablations.paper.drawing.parts import factor_ticks, say_missing
+from ablations.paper.lines import MOST_LINES, keep_ratio_rows, layer_rows
 from ablations.paper.summary import Row, Summary
-
-MOST_LINES = 6
-"""Lines of one panel; more could not be told apart."""
 
 
 def living_figure(summary: Summary) -> Figure:
@@ -29,15 +26,6 @@ def living_figure(summary: Summary) -> Figure:
     panels[0].set_ylim(80 * min(shares, default=0.01), 125)
     sns.despine(figure)
     return figure
-
-
-def layer_rows(summary: Summary) -> list[Row]:
-    """The baseline, and what prunes at other layers without ranks."""
-    return [
-        row
-        for row in summary.rows
-        if row.sdtp is not None and (not row.change or (row.section == "layers" and "schedule" in row.change))
-    ]
 
 
 def _draw(axes: Axes, lines: Sequence[tuple[Row, str]], title: str) -> None:

@@ -152,8 +152,11 @@ class SweepResult(Contract):
 
 
 class SdtpProtocol(Contract):
-    """How the SDTP experiments were measured."""
+    """How the SDTP experiments were measured: by the baseline, or by what stands in for it."""
 
+    arm: Identifier
+    """Experiment that the rest is of: the baseline; where it did not run to the end, the first that did, or
+    (where none did) the first with a record, the baseline before others."""
     documents: PositiveInt
     """Held-out documents."""
     prompt_tokens: PositiveInt
@@ -167,11 +170,11 @@ class SdtpProtocol(Contract):
     warmup: NonNegativeInt
     """Untimed pairs before the first timed one."""
     seeds: PositiveInt
-    """Seeds of the baseline."""
+    """Seeds of that experiment."""
     decoder_layers: NonNegativeInt
     """Layers of the model; 0 where no arm ran to the end."""
     layers: tuple[NonNegativeInt, ...]
-    """Pruning layers of the baseline (of the first arm where it has no record)."""
+    """Its pruning layers."""
     keep_ratios: tuple[float, ...]
     """Its keep ratios."""
     head: NonNegativeInt

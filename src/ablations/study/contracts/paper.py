@@ -109,7 +109,7 @@ class PaperPlan(Contract):
     experiments: tuple[Experiment, ...]
     """Every experiment, in the order of the configuration; the SDTP baseline has the id `baseline`."""
     models: dict[str, str]
-    """What the paper calls each model in use, by role (`sdtp`, `dynatree`, `draft`)."""
+    """What the paper calls each model in use, by role (`sdtp`, `dynatree`)."""
     sources: dict[str, str] = Field(default={})
     """Where the models in use are from, by role: a name on the hub, or a folder; others are left out."""
     texts: dict[str, str]

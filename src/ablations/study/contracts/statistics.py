@@ -11,7 +11,7 @@ Measure = Literal["quality", "speed", "ranking"]
 
 
 class Resampling(Contract):
-    """How intervals and p-values are resampled."""
+    """How intervals are resampled; p-values are those of t tests and need no resampling."""
 
     alpha: float
     """Intervals cover 1 - alpha."""

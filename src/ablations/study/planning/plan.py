@@ -120,11 +120,6 @@ class Plan:
         )
         named = {name: source.description or name for name, source in config.models.items()}
         models = {"sdtp": named[config.sdtp.model], "dynatree": named[config.dynatree.target]}
-        drafts = [
-            named[drafter.model] for drafter in config.dynatree.drafters.values() if drafter.kind == "neural"
-        ]
-        if drafts:
-            models["draft"] = "; ".join(drafts)
         pruning, decoding = (
             next((row.jobs[0] for row in self.rows if row.experiment.method == method), None)
             for method in ("sdtp", "dynatree")

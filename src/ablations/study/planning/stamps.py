@@ -96,8 +96,10 @@ def _templates(root: Path) -> dict[str, dict[str, str]]:
         found = rendered_with(folder, [f"{Path(output).name}.j2" for output in outputs])
         return {name: digest for name, digest in section.items() if found is None or name in found}
 
+    # No template names the data that the code of the tables reads.
+    data = {name: digest for name, digest in section.items() if not name.endswith(".j2")}
     # The section names its floats as it goes.
-    return {"tables": of(*TABLES), "numbers": of(MACROS), "page": page, "section": section}
+    return {"tables": of(*TABLES) | data, "numbers": of(MACROS), "page": page, "section": section}
 
 
 def _code(plan: Plan, module: str) -> str:
