@@ -12,6 +12,12 @@ from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 TINY = "workflow/studies/tiny.yaml"
+BENCHMARK = "results/benchmark/decoding.json"
+ARCHIVE = "results/archive.tar.gz"
+MADE = ("paper/ablation.tex", "paper/results.html", ARCHIVE, BENCHMARK)
+"""What the finished tiny study has made."""
+PATIENCE = 900
+"""Seconds after which whatever a test waits for counts as hung."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,13 @@ class Checkout:
         command = [sys.executable, "-m", "snakemake", *side_by_side]
         command += ["--configfile", study, *flags, "--", *targets]
         done = subprocess.run(
-            command, cwd=self.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+            command,
+            cwd=self.path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
         )
         return Finished(done.returncode, done.stdout)
 
@@ -56,7 +68,13 @@ class Checkout:
         """What `python -m ablations.study` says of the tiny study."""
         command = [sys.executable, "-m", "ablations.study", *arguments, "--configfile", TINY]
         done = subprocess.run(
-            command, cwd=self.path, env=self.environment, capture_output=True, text=True, check=False
+            command,
+            cwd=self.path,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -77,9 +95,13 @@ class Checkout:
         os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
 
     def copy(self, path: Path) -> "Checkout":
-        """A copy of this checkout with everything that was built, times kept."""
-        shutil.copytree(self.path, path, symlinks=True)
+        """A copy of this checkout with everything that was built, times kept, where no snakemake runs."""
+        shutil.copytree(self.path, path, symlinks=True, ignore=_without_locks)
         return Checkout(path)
+
+
+def _without_locks(folder: str, names: list[str]) -> list[str]:
+    return names if folder.endswith("/.snakemake/locks") else []
 
 
 def clone(path: Path) -> Checkout:
@@ -105,14 +127,14 @@ def clone(path: Path) -> Checkout:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Checkout:
-    """The finished tiny study, one for all processes that run tests; tests that edit it take a copy."""
+    """The finished tiny study, one for all processes that run tests: to read; `study` is one to write to."""
     folder = tmp_path_factory.getbasetemp()
     folder = folder.parent if os.environ.get("PYTEST_XDIST_WORKER") else folder
     checkout = Checkout(folder / "tiny" / "study")
-    with FileLock(folder / "tiny.lock"):
+    with FileLock(folder / "tiny.lock", timeout=PATIENCE):
         if not checkout.path.exists():
             making = clone(folder / "making" / "study")
-            done = making.snakemake("paper/ablation.tex")
+            done = making.snakemake(*MADE)
             assert done.code == 0, done.output
             making.path.parent.rename(checkout.path.parent)
     return checkout

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.workflow.conftest import ARCHIVE
+
 PAPER = Path(__file__).parents[2] / "paper"
 
 
@@ -20,11 +22,9 @@ def archive(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def packed(finished) -> Path:
-    done = finished.snakemake("results/archive.tar.gz")
-    assert done.code == 0, done.output
-    return finished.path / "results/archive.tar.gz"
+    return finished.path / ARCHIVE
 
 
 def edited(packed: Path, out: Path, edit: Callable[[dict[str, bytes]], None]) -> Path:
