@@ -25,12 +25,11 @@ QUICK += ["--slurm-status-command", "squeue"]
 class Head:
     """A running snakemake. Its output goes to a file, which takes any length without a reader."""
 
-    def __init__(self, command: Sequence[str], folder: Path) -> None:
-        descriptor, name = tempfile.mkstemp(dir=folder, prefix="head-", suffix=".log")
-        self._log = Path(name)
-        with open(descriptor, "w") as out:
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        self._log = log
+        with log.open("w") as out:
             self._process = subprocess.Popen(
-                command, cwd=folder, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+                command, cwd=log.parent, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
             )
 
     def finish(self) -> Finished:
@@ -53,7 +52,8 @@ class Study(Checkout):
     def start(self, *targets: str, flags: Sequence[str] = ()) -> Head:
         """Start snakemake with the profile `slurm`."""
         command = [sys.executable, "-m", "snakemake", "--profile", "slurm", *QUICK, *flags]
-        self.heads.append(Head([*command, "--configfile", TINY, OVERLAY, "--", *targets], self.path))
+        command += ["--configfile", TINY, OVERLAY, "--", *targets]
+        self.heads.append(Head(command, self.path / f"head-{len(self.heads)}.log"))
         return self.heads[-1]
 
     def submit(self, *targets: str, flags: Sequence[str] = ()) -> Finished:
