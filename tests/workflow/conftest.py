@@ -2,8 +2,12 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +30,32 @@ class Finished:
 
     code: int
     output: str
+
+
+@dataclass(frozen=True)
+class Running:
+    """A snakemake that was started, and the file of what it prints."""
+
+    process: subprocess.Popen
+    log: Path
+
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        """Wait for something that it does."""
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.05)
+
+    def finish(self) -> Finished:
+        """Wait for its end."""
+        return Finished(self.process.wait(PATIENCE), self.log.read_text())
+
+    def kill(self) -> None:
+        """End it and its jobs at once, as far as they still run."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
 
 @dataclass(frozen=True)
@@ -52,9 +82,24 @@ class Checkout:
         )
         return Finished(done.returncode, done.stdout)
 
-    def planned(self) -> list[str]:
+    @contextmanager
+    def running(self, *targets: str) -> Iterator[Running]:
+        """Start snakemake, one job at a time; nothing of it outlives the block."""
+        command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", TINY, "--", *targets]
+        log = self.path / "running.log"
+        with log.open("w") as out:
+            process = subprocess.Popen(
+                command, cwd=self.path, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        running = Running(process, log)
+        try:
+            yield running
+        finally:
+            running.kill()
+
+    def planned(self, target: str = "paper/ablation.tex") -> list[str]:
         """Messages of the jobs that snakemake would run now, sorted; experiments with their id."""
-        done = self.snakemake("-n", "paper/ablation.tex")
+        done = self.snakemake("-n", target)
         assert done.code == 0, done.output
         lines = done.output.splitlines()
         return sorted(line.split(": ", 1)[1] for line in lines if line.startswith("Job ") and ": " in line)
