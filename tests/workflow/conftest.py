@@ -20,7 +20,7 @@ BENCHMARK = "results/benchmark/decoding.json"
 ARCHIVE = "results/archive.tar.gz"
 MADE = ("paper/ablation.tex", "paper/results.html", ARCHIVE, BENCHMARK)
 """What the finished tiny study has made."""
-PATIENCE = 900
+PATIENCE = 1800
 """Seconds after which whatever a test waits for counts as hung."""
 
 

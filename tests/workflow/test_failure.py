@@ -1,6 +1,7 @@
 """Whatever fails ends with one clear line, an exit code that is not 0, and a state to go on from."""
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -199,6 +200,28 @@ def test_a_checkpoint_damaged_after_planning_is_named_and_built_again(study):
     manifest = first.split("delete ")[1].split(" ")[0]
     (study.path / manifest).unlink()
     recovered(study, kept)
+
+
+def test_code_edited_after_planning_is_refused_and_nothing_is_written(study):
+    kept = forget(study, "A7")
+    (command,) = re.findall(r"^run +python (.*)$", study.ask("show", "A7"), re.MULTILINE)
+    module = study.path / "src/ablations/sdtp/evaluation/windows.py"
+    module.write_text(f"{module.read_text()}\n\nOTHER = 1\n")
+    done = subprocess.run(
+        [sys.executable, *command.split()],
+        cwd=study.path,
+        env=study.environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: ablations.sdtp.evaluation.windows: edited after this job was planned; run snakemake again,"
+        " which plans it anew\n"
+    )
+    assert records(study) == kept
 
 
 def test_two_at_once_are_told_apart(study):
