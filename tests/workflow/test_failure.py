@@ -255,10 +255,12 @@ def test_what_does_not_fail_is_finished_and_the_paper_says_what_is_missing(study
 
 
 def test_a_killed_job_is_run_again_and_nothing_else(study):
+    log = study.path / "logs/evaluate_sdtp" / record_of(study, "A7").with_suffix(".log").name
+    log.unlink()
     kept = forget(study, "A7")
     # The job waits for the device, so that it is killed before it has ended.
     with device_lock(CPU), study.running("A7") as running:
-        running.wait_until(lambda: "Evaluating A7 (SDTP)" in running.log.read_text())
+        running.wait_until(log.exists)
         running.kill()
     assert "Directory cannot be locked" in study.snakemake("A7").output
     assert study.snakemake("--unlock").code == 0
