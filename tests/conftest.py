@@ -45,4 +45,3 @@ def own_temporary_folder(tmp_path_factory) -> Iterator[None]:
         patch.setenv("TMPDIR", _FOLDER.name)
         patch.setattr(tempfile, "tempdir", _FOLDER.name)
         yield
-    _FOLDER.cleanup()
