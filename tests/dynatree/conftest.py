@@ -3,6 +3,7 @@ import torch
 
 from ablations.lm.layered import LayeredLM
 from tests.dynatree.noisy_models import SIZES, tiny_model
+from tests.torch_state import torch_as_before  # noqa: F401
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,6 +11,7 @@ from ablations.lm.prepare_text import prepare_text
 from ablations.study.contracts.base import Contract
 from ablations.study.contracts.lm import PrepareModelSpec, PrepareTextSpec
 from ablations.study.job import JobFile, Run
+from tests.torch_state import torch_as_before  # noqa: F401
 
 
 def run_of(spec: Contract, out: Path) -> Run:

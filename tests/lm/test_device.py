@@ -1,21 +1,9 @@
 """Settings of the device."""
 
-from collections.abc import Iterator
-
-import pytest
 import torch
 
 from ablations.lm.device import configure, device_name, peak_memory_bytes, pick_device
 from ablations.study.contracts.lm import Compute
-
-
-@pytest.fixture(autouse=True)
-def settings_as_before() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
-    torch.utils.deterministic.fill_uninitialized_memory = True
 
 
 def test_configure_takes_the_threads_of_the_spec() -> None:

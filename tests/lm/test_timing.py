@@ -33,7 +33,7 @@ def test_pairs_swap_their_order_every_other_time(arm_first: bool, order: str) ->
 def test_stopwatch() -> None:
     result, seconds = stopwatch(CPU, lambda: time.sleep(0.05) or 7)
     assert result == 7
-    assert 0.05 <= seconds < 1.0
+    assert seconds >= 0.05
 
 
 def test_the_device_is_locked_while_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,12 @@
 """Tiny random causal LMs and a window of ids."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
 from ablations.lm.layered import LayeredLM
 from tests.sdtp.random_models import CONFIGS, VOCABULARY, tiny_lm
 from tests.sdtp.workspace import Workspace
+from tests.torch_state import torch_as_before  # noqa: F401
 
 
 @pytest.fixture(params=sorted(CONFIGS))
@@ -26,9 +25,5 @@ def ids() -> torch.Tensor:
 
 
 @pytest.fixture(scope="session")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    folder = tmp_path_factory.mktemp("sdtp")
-    with pytest.MonkeyPatch.context() as patch:
-        # A lock of its own: these timings mean nothing, and must not wait for ones that do.
-        patch.setattr("tempfile.tempdir", str(folder))
-        yield Workspace(folder)
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return Workspace(tmp_path_factory.mktemp("sdtp"))

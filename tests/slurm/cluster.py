@@ -16,6 +16,10 @@ DAEMONS = ("munged", "slurmctld", "slurmd")
 # that another place would not do.
 CONFIGURATION = Path("/etc/slurm")
 FILES = ("slurm.conf", "gres.conf", "cgroup.conf")
+OURS = "# written by the tests of ablations\n"
+"""First line of every configuration file of the tests."""
+ASIDE = ".before-the-tests-of-ablations"
+"""What the name of a file that was there before ends with while the tests run."""
 CPUS, MEMORY_MIB = 4, 16000
 # Stand for GPUs: without cgroups nobody opens them.
 GPUS = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random")
@@ -117,8 +121,10 @@ class Cluster:
         if active:
             self._ask("scancel", "--signal=KILL", "--full", *active)
             self._ask("scancel", *active)
-        while self._ask("squeue", "--noheader"):
-            time.sleep(0.3)
+        for _ in tries(120):
+            if not self._ask("squeue", "--noheader"):
+                return
+        raise AssertionError(f"jobs are still there after 120 s: {self.jobs()}\n{self.logs()}")
 
     def _start(self) -> None:
         munge = self.folder / "munge"
@@ -133,9 +139,9 @@ class Cluster:
         text = SLURM_CONF.format(
             host=host, ports=_free_ports(2), folder=self.folder, cpus=CPUS, memory=MEMORY_MIB, gpus=len(GPUS)
         )
-        (CONFIGURATION / "slurm.conf").write_text(text)
-        (CONFIGURATION / "gres.conf").write_text(f"NodeName=node Name=gpu File={','.join(GPUS)}\n")
-        (CONFIGURATION / "cgroup.conf").write_text("IgnoreSystemd=yes\n")
+        gpus = f"NodeName=node Name=gpu File={','.join(GPUS)}\n"
+        for name, content in zip(FILES, (text, gpus, "IgnoreSystemd=yes\n"), strict=True):
+            (CONFIGURATION / name).write_text(OURS + content)
         self._daemon(
             "munged",
             *("--foreground", "--force", f"--key-file={key}", f"--socket={munge}/socket"),
@@ -180,7 +186,7 @@ class Cluster:
                     process.wait()
 
     def _ask(self, *command: str, check: bool = True) -> str:
-        return subprocess.run(command, capture_output=True, text=True, check=check).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=check).stdout
 
 
 def tries(seconds: float) -> Iterator[None]:
@@ -192,19 +198,28 @@ def tries(seconds: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def saved(folder: Path) -> Iterator[None]:
-    """Put a folder's configuration files back as they were."""
-    before = {name: (folder / name).read_bytes() for name in FILES if (folder / name).exists()}
+    """Put a folder's configuration files back as they were, also those that killed tests have set aside."""
     existed = folder.exists()
+    put_back(folder)
+    for name in FILES:
+        if (folder / name).exists():
+            (folder / name).rename(folder / f"{name}{ASIDE}")
     try:
         yield
     finally:
-        for name in FILES:
-            if name in before:
-                (folder / name).write_bytes(before[name])
-            else:
-                (folder / name).unlink(missing_ok=True)
+        put_back(folder)
         if not existed:
             shutil.rmtree(folder)
+
+
+def put_back(folder: Path) -> None:
+    """Delete what the tests wrote into a folder and give what they set aside its name again."""
+    for path in (folder / name for name in FILES):
+        if path.exists() and path.read_text().startswith(OURS):
+            path.unlink()
+        aside = path.with_name(f"{path.name}{ASIDE}")
+        if aside.exists():
+            aside.rename(path)
 
 
 def missing_programs() -> list[str]:

@@ -6,14 +6,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from tests.slurm.cluster import PACKAGES, Cluster, Job, missing_programs
-from tests.workflow.conftest import TINY, Checkout, Finished, clone
+from tests.workflow.conftest import PATIENCE, TINY, Checkout, Finished, clone
 
 OVERLAY = "tests/slurm/study.yaml"
 # A cluster's own settings are for jobs of hours.
@@ -22,33 +22,60 @@ QUICK = ["--slurm-init-seconds-before-status-checks", "5", "--latency-wait", "20
 QUICK += ["--slurm-status-command", "squeue"]
 
 
+class Head:
+    """A running snakemake. Its output goes to a file, which takes any length without a reader."""
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        self._log = log
+        with log.open("w") as out:
+            self._process = subprocess.Popen(
+                command, cwd=log.parent, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def finish(self) -> Finished:
+        """Wait for the end."""
+        return Finished(self._process.wait(PATIENCE), self._log.read_text())
+
+    def kill(self) -> None:
+        """End it at once, and what it runs on this machine; jobs of the cluster stay."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+
 @dataclass(frozen=True)
 class Study(Checkout):
     """A copy of the repository whose jobs run on the cluster."""
 
-    def start(self, *targets: str, flags: Sequence[str] = ()) -> subprocess.Popen:
+    heads: list[Head] = field(default_factory=list)
+
+    def start(self, *targets: str, flags: Sequence[str] = ()) -> Head:
         """Start snakemake with the profile `slurm`."""
         command = [sys.executable, "-m", "snakemake", "--profile", "slurm", *QUICK, *flags]
-        return subprocess.Popen(
-            [*command, "--configfile", TINY, OVERLAY, "--", *targets],
-            cwd=self.path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        command += ["--configfile", TINY, OVERLAY, "--", *targets]
+        self.heads.append(Head(command, self.path / f"head-{len(self.heads)}.log"))
+        return self.heads[-1]
 
     def submit(self, *targets: str, flags: Sequence[str] = ()) -> Finished:
         """Run snakemake with the profile `slurm` to its end."""
-        head = self.start(*targets, flags=flags)
-        output = head.communicate()[0]
-        return Finished(head.returncode, output)
+        return self.start(*targets, flags=flags).finish()
+
+    def stop(self) -> None:
+        """Kill every snakemake that still runs: it would submit what is cancelled once more."""
+        for head in self.heads:
+            head.kill()
 
     def ask(self, *arguments: str) -> str:
         """Ask the study's command line."""
         command = [sys.executable, "-m", "ablations.study", *arguments, "--configfile", TINY, OVERLAY]
-        environment = os.environ | {"PYTHONPATH": str(self.path / "src")}
         done = subprocess.run(
-            command, cwd=self.path, env=environment, capture_output=True, text=True, check=True
+            command,
+            cwd=self.path,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=True,
         )
         return done.stdout
 
@@ -80,6 +107,8 @@ class Measured(NamedTuple):
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A running Slurm."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        pytest.fail("one Slurm on a host: run tests/slurm without pytest's -n", pytrace=False)
     if missing := missing_programs():
         pytest.fail(f"{missing[0]} is not installed; apt-get install {PACKAGES}", pytrace=False)
     if os.getuid() != 0:
@@ -109,13 +138,18 @@ def site(tmp_path_factory) -> Study:
 @pytest.fixture(scope="session")
 def measured(cluster, site) -> Measured:
     """The study, run through the cluster."""
-    done = site.submit("paper/ablation.tex")
+    try:
+        done = site.submit("paper/ablation.tex")
+    finally:
+        site.stop()
     assert done.code == 0, done.output
     return Measured(site, cluster.jobs())
 
 
 @pytest.fixture
 def study(measured, cluster, tmp_path) -> Iterator[Study]:
-    """A copy of the measured study; its jobs are gone at the end."""
-    yield measured.study.copy(tmp_path / "study")
+    """A copy of the measured study; what it started is gone at the end."""
+    copy = measured.study.copy(tmp_path / "study")
+    yield copy
+    copy.stop()
     cluster.cancel()

@@ -1,17 +1,15 @@
 """What docs/cluster.md says, on a real Slurm."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 from itertools import combinations
-from pathlib import Path
 
 import pytest
-from filelock import FileLock
+import torch
 
-from tests.slurm.cluster import CPUS, Job, tries
+from ablations.lm.timing import device_lock
+from tests.slurm.cluster import CPUS, Job
 
 pytestmark = pytest.mark.full
 
@@ -94,9 +92,9 @@ def test_a_cancelled_job_leaves_the_others_and_is_all_that_a_rerun_runs(study, c
     head = study.start("A7", "F1", flags=["--retries", "0"])
     job = cluster.wait("RUNNING", EVALUATE, after=before)
     subprocess.run(["scancel", job.id], check=True)
-    output = head.communicate()[0]
-    assert head.returncode != 0
-    assert f"SLURM-job '{job.id}' failed, SLURM status is: 'CANCELLED'" in output
+    done = head.finish()
+    assert done.code != 0
+    assert f"SLURM-job '{job.id}' failed, SLURM status is: 'CANCELLED'" in done.output
     assert study.record("F1").exists()
     assert not study.record("A7").exists()
     before = cluster.jobs()
@@ -112,7 +110,8 @@ def test_retries_cover_a_cancelled_job(study, cluster):
     head = study.start("A7")
     job = cluster.wait("RUNNING", EVALUATE, after=before)
     subprocess.run(["scancel", job.id], check=True)
-    assert head.wait() == 0, head.communicate()[0]
+    done = head.finish()
+    assert done.code == 0, done.output
     first, second = new_jobs(cluster, before)
     assert (first.state, second.state) == ("CANCELLED", "COMPLETED")
     # What ran out of time or memory needs more of it.
@@ -126,7 +125,8 @@ def test_a_preempted_job_is_requeued_and_awaited(study, cluster):
     job = cluster.wait("RUNNING", EVALUATE, after=before)
     command = ["sbatch", "--partition=urgent", "--exclusive", "--time=1", "--output=/dev/null"]
     subprocess.run([*command, "--wrap=sleep 3"], check=True, capture_output=True)
-    assert head.wait() == 0, head.communicate()[0]
+    done = head.finish()
+    assert done.code == 0, done.output
     assert study.record("A7").exists()
     (found,) = (each for each in cluster.jobs() if each.id == job.id)
     assert (found.state, found.restarts) == ("COMPLETED", 1)
@@ -137,15 +137,12 @@ def test_a_killed_head_is_started_again_and_what_its_jobs_finished_counts(study,
     study.forget("A7", "F1")
     kept = study.records()
     head = study.start("A7")
-    job = cluster.wait("RUNNING", EVALUATE, after=before)
-    head.send_signal(signal.SIGKILL)
-    head.wait()
+    cluster.wait("RUNNING", EVALUATE, after=before)
+    head.kill()
     refused = study.submit("A7", "F1")
     assert refused.code != 0
     assert "Directory cannot be locked" in refused.output
-    for _ in tries(120):
-        if {each.id: each.state for each in cluster.jobs()}[job.id] == "COMPLETED":
-            break
+    cluster.wait("COMPLETED", EVALUATE, after=before)
     finished = study.record("A7").read_bytes()
     assert study.submit(flags=["--unlock"]).code == 0
     done = study.submit("A7", "F1")
@@ -185,9 +182,7 @@ def test_a_hung_job_ends_at_its_time_limit(study, cluster):
     before = cluster.jobs()
     study.forget("A7")
     # Whoever holds the lock of the device lets the job wait forever.
-    folder = Path(os.environ.get("TMPDIR", "/tmp")) / f"ablations-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    with FileLock(folder / "cpu-0.lock"):
+    with device_lock(torch.device("cpu")):
         done = study.submit("A7", flags=["--retries", "0", "--set-resources", f"{EVALUATE}:runtime=1"])
     assert done.code != 0
     (job,) = new_jobs(cluster, before)
@@ -216,7 +211,8 @@ def test_a_configuration_edited_while_a_job_waits_changes_nothing_for_it(study, 
     cluster.wait("PENDING", EVALUATE, after=before)
     study.replace("config.yaml", "schedule: {keep_ratio: 0.5}", "schedule: {keep_ratio: 0.6}")
     subprocess.run(["scancel", blocker.stdout.strip()], check=True)
-    assert head.wait() == 0, head.communicate()[0]
+    done = head.finish()
+    assert done.code == 0, done.output
     assert json.loads(record.read_text())["spec"]["keep_ratios"] == [0.5, 0.5, 0.5]
     assert not study.record("A7").exists()
 

@@ -369,7 +369,9 @@ def test_null_takes_a_kind_of_prompts_out(raw):
     assert "chat" not in Plan(raw, ROOT).config.dynatree.prompts
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "workflow/studies").glob("paper-scale*.yaml")), ids=str)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "workflow/studies").glob("paper-scale*.yaml")), ids=lambda path: path.stem
+)
 def test_paper_scale_overlays_are_plannable(raw, path):
     update_config(raw, yaml.safe_load(path.read_text()))
     plan = Plan(raw, ROOT)

@@ -2,8 +2,12 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +16,12 @@ from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 TINY = "workflow/studies/tiny.yaml"
+BENCHMARK = "results/benchmark/decoding.json"
+ARCHIVE = "results/archive.tar.gz"
+MADE = ("paper/ablation.tex", "paper/results.html", ARCHIVE, BENCHMARK)
+"""What the finished tiny study has made."""
+PATIENCE = 1800
+"""Seconds after which whatever a test waits for counts as hung."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +30,32 @@ class Finished:
 
     code: int
     output: str
+
+
+@dataclass(frozen=True)
+class Running:
+    """A snakemake that was started, and the file of what it prints."""
+
+    process: subprocess.Popen
+    log: Path
+
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        """Wait for something that it does."""
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.05)
+
+    def finish(self) -> Finished:
+        """Wait for its end."""
+        return Finished(self.process.wait(PATIENCE), self.log.read_text())
+
+    def kill(self) -> None:
+        """End it and its jobs at once, as far as they still run."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
 
 @dataclass(frozen=True)
@@ -36,13 +72,34 @@ class Checkout:
         command = [sys.executable, "-m", "snakemake", *side_by_side]
         command += ["--configfile", study, *flags, "--", *targets]
         done = subprocess.run(
-            command, cwd=self.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+            command,
+            cwd=self.path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
         )
         return Finished(done.returncode, done.stdout)
 
-    def planned(self) -> list[str]:
+    @contextmanager
+    def running(self, *targets: str) -> Iterator[Running]:
+        """Start snakemake, one job at a time; nothing of it outlives the block."""
+        command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", TINY, "--", *targets]
+        log = self.path / "running.log"
+        with log.open("w") as out:
+            process = subprocess.Popen(
+                command, cwd=self.path, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        running = Running(process, log)
+        try:
+            yield running
+        finally:
+            running.kill()
+
+    def planned(self, target: str = "paper/ablation.tex") -> list[str]:
         """Messages of the jobs that snakemake would run now, sorted; experiments with their id."""
-        done = self.snakemake("-n", "paper/ablation.tex")
+        done = self.snakemake("-n", target)
         assert done.code == 0, done.output
         lines = done.output.splitlines()
         return sorted(line.split(": ", 1)[1] for line in lines if line.startswith("Job ") and ": " in line)
@@ -56,7 +113,13 @@ class Checkout:
         """What `python -m ablations.study` says of the tiny study."""
         command = [sys.executable, "-m", "ablations.study", *arguments, "--configfile", TINY]
         done = subprocess.run(
-            command, cwd=self.path, env=self.environment, capture_output=True, text=True, check=False
+            command,
+            cwd=self.path,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -77,9 +140,13 @@ class Checkout:
         os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
 
     def copy(self, path: Path) -> "Checkout":
-        """A copy of this checkout with everything that was built, times kept."""
-        shutil.copytree(self.path, path, symlinks=True)
+        """A copy of this checkout with everything that was built, times kept, where no snakemake runs."""
+        shutil.copytree(self.path, path, symlinks=True, ignore=_without_locks)
         return Checkout(path)
+
+
+def _without_locks(folder: str, names: list[str]) -> list[str]:
+    return names if folder.endswith("/.snakemake/locks") else []
 
 
 def clone(path: Path) -> Checkout:
@@ -105,14 +172,14 @@ def clone(path: Path) -> Checkout:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Checkout:
-    """The finished tiny study, one for all processes that run tests; tests that edit it take a copy."""
+    """The finished tiny study, one for all processes that run tests: to read; `study` is one to write to."""
     folder = tmp_path_factory.getbasetemp()
     folder = folder.parent if os.environ.get("PYTEST_XDIST_WORKER") else folder
     checkout = Checkout(folder / "tiny" / "study")
-    with FileLock(folder / "tiny.lock"):
+    with FileLock(folder / "tiny.lock", timeout=PATIENCE):
         if not checkout.path.exists():
             making = clone(folder / "making" / "study")
-            done = making.snakemake("paper/ablation.tex")
+            done = making.snakemake(*MADE)
             assert done.code == 0, done.output
             making.path.parent.rename(checkout.path.parent)
     return checkout

@@ -49,11 +49,10 @@ def commands(block: Block) -> list[str]:
     return [" ".join(line.split("  #")[0].split()) for line in lines if line.strip() and line[0] != "#"]
 
 
-def excused(command: str) -> bool:
-    """Whether `NOT_RUN` names the command: its program, or arguments of it."""
-    return command.split()[0].removeprefix(".venv/bin/") in NOT_RUN or any(
-        part in command for part in NOT_RUN if " " in part
-    )
+def excuses(command: str) -> set[str]:
+    """Keys of `NOT_RUN` that name the command: its program, or arguments of it."""
+    program = command.split()[0].removeprefix(".venv/bin/")
+    return {key for key in NOT_RUN if (key in command if " " in key else key == program)}
 
 
 def runnable(command: str, study: Checkout) -> list[str]:

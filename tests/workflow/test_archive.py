@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -12,6 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from ablations.paper.archive import unpack
+from ablations.study.errors import UserError
+from tests.workflow.conftest import ARCHIVE
+
 PAPER = Path(__file__).parents[2] / "paper"
 
 
@@ -20,26 +25,29 @@ def archive(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def packed(finished) -> Path:
-    done = finished.snakemake("results/archive.tar.gz")
-    assert done.code == 0, done.output
-    return finished.path / "results/archive.tar.gz"
+    return finished.path / ARCHIVE
 
 
-def edited(packed: Path, out: Path, edit: Callable[[dict[str, bytes]], None]) -> Path:
-    """A copy of an archive whose files were edited, and whose list of hashes was made to fit."""
-    with tarfile.open(packed) as tar:
-        files = {item.name: tar.extractfile(item).read() for item in tar}
-    contents = json.loads(files.pop("archive.json"))
-    edit(files)
-    contents["files"] = {name: sha256(content).hexdigest() for name, content in files.items()}
+def packed_as(out: Path, files: dict[str, bytes], promised: dict[str, bytes]) -> Path:
+    """An archive of files, whose list of hashes is that of the promised ones."""
+    contents = {"files": {name: sha256(content).hexdigest() for name, content in promised.items()}}
     with tarfile.open(out, "w:gz") as tar:
         for name, content in {"archive.json": json.dumps(contents).encode(), **files}.items():
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
     return out
+
+
+def edited(packed: Path, out: Path, edit: Callable[[dict[str, bytes]], None]) -> Path:
+    """A copy of an archive whose files were edited, and whose list of hashes was made to fit."""
+    with tarfile.open(packed) as tar:
+        files = {item.name: tar.extractfile(item).read() for item in tar}
+    del files["archive.json"]
+    edit(files)
+    return packed_as(out, files, files)
 
 
 def test_the_paper_from_an_archive_is_the_paper(finished, packed, tmp_path):
@@ -102,6 +110,38 @@ def test_a_file_that_was_edited_after_packing_is_refused(packed, tmp_path):
     done = archive("build", tmp_path / "a.tar.gz", "--paper", PAPER, "--out", tmp_path / "new", cwd=tmp_path)
     assert done.returncode == 1
     assert "is not the file that was packed (its SHA-256 differs)" in done.stderr
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_nothing_is_written_outside_the_folder(tmp_path, absolute):
+    target = tmp_path / "outside"
+    name = str(target) if absolute else "../outside"
+    files = {"results/a": b"a", name: b"b"}
+    path = packed_as(tmp_path / "a.tar.gz", files, files)
+    with pytest.raises(UserError, match=f"{re.escape(name)} points out of the archive"):
+        unpack(path, tmp_path / "new")
+    assert not target.exists()
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "promised"), [({"a": b"", "b": b""}, {"a": b""}), ({"a": b""}, {"a": b"", "b": b""})]
+)
+def test_a_file_too_many_or_too_few_is_named(tmp_path, files, promised):
+    path = packed_as(tmp_path / "a.tar.gz", files, promised)
+    with pytest.raises(UserError, match=r": b is in the archive or in archive\.json, not in both"):
+        unpack(path, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_holds_something_is_left_alone(tmp_path):
+    path = packed_as(tmp_path / "a.tar.gz", {"a": b"new"}, {"a": b"new"})
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"old")
+    with pytest.raises(UserError, match="not empty; name a new folder with --out"):
+        unpack(path, folder)
+    assert (folder / "a").read_bytes() == b"old"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 from tests.workflow.conftest import TINY, Checkout
 
@@ -28,13 +27,11 @@ def edit(study: Checkout) -> None:
 
 def test_jobs_of_this_machine_run_as_planned(study):
     forgotten = forget(study, "A7", "A9")
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", TINY, "--", "A7", "A9"]
-    with (study.path / "said").open("w") as said:
-        running = subprocess.Popen(command, cwd=study.path, stdout=said, stderr=subprocess.STDOUT)
-        while "Evaluating A" not in (study.path / "said").read_text() and running.poll() is None:
-            time.sleep(0.1)
+    with study.running("A7", "A9") as running:
+        running.wait_until(lambda: "Evaluating A" in running.log.read_text())
         edit(study)
-        assert running.wait(timeout=600) == 0, (study.path / "said").read_text()
+        done = running.finish()
+    assert done.code == 0, done.output
     for path, spec in forgotten.items():
         assert json.loads(path.read_text())["spec"] == spec
     assert [job for job in study.planned() if "Evaluating" in job] == [

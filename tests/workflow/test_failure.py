@@ -1,22 +1,36 @@
 """Whatever fails ends with one clear line, an exit code that is not 0, and a state to go on from."""
 
 import json
-import os
+import re
 import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.workflow.conftest import TINY, Checkout, Finished
+from ablations.lm.timing import device_lock
+from tests.workflow.conftest import PATIENCE, TINY, Checkout, Finished
 
+CPU = torch.device("cpu")
 RECORDS = "results/record"
 
-needs_root = pytest.mark.skipif(os.getuid() != 0, reason="mounting needs root")
+needs_mounts = pytest.mark.usefixtures("may_mount")
+
+
+@pytest.fixture(scope="module")
+def may_mount(tmp_path_factory) -> None:
+    """Skips where this process may not mount, as root in a container often may not."""
+    folder = tmp_path_factory.mktemp("mounted")
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "tmpfs", folder], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"no mounts here: {done.stderr.strip()}")
+    subprocess.run(["umount", "-l", folder], check=True)
 
 
 def records(study: Checkout) -> dict[str, bytes]:
@@ -62,10 +76,11 @@ def mounted(folder: Path, *arguments: object) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", folder], check=True)
+        # Whatever still has a file open in it must not keep it mounted.
+        subprocess.run(["umount", "-l", folder], check=True)
 
 
-@needs_root
+@needs_mounts
 def test_a_full_disk_is_named(study):
     kept = forget(study, "A7")
     folder = study.path / RECORDS
@@ -81,7 +96,7 @@ def test_a_full_disk_is_named(study):
     recovered(study, kept)
 
 
-@needs_root
+@needs_mounts
 def test_a_disk_that_is_full_before_a_checkpoint_is_whole_is_named(study):
     kept = forget(study, "A7")
     study.replace(TINY, "width: 16", "width: 24")
@@ -93,7 +108,7 @@ def test_a_disk_that_is_full_before_a_checkpoint_is_whole_is_named(study):
     recovered(study, kept)
 
 
-@needs_root
+@needs_mounts
 def test_a_read_only_folder_is_named(study):
     kept = forget(study, "A7")
     folder = study.path / RECORDS
@@ -107,7 +122,7 @@ def test_a_read_only_folder_is_named(study):
     recovered(study, kept)
 
 
-@needs_root
+@needs_mounts
 def test_results_that_cannot_be_written_at_all_are_named_before_anything_runs(study):
     forget(study, "A7")
     study.replace("config.yaml", "schedule: {keep_ratio: 0.5}", "schedule: {keep_ratio: 0.6}")
@@ -127,6 +142,7 @@ def limited(study: Checkout, limit: Callable[[], None], *targets: str) -> Finish
         stderr=subprocess.STDOUT,
         text=True,
         preexec_fn=limit,
+        timeout=PATIENCE,
         check=False,
     )
     return Finished(done.returncode, done.stdout)
@@ -186,19 +202,39 @@ def test_a_checkpoint_damaged_after_planning_is_named_and_built_again(study):
     recovered(study, kept)
 
 
+def test_code_edited_after_planning_is_refused_and_nothing_is_written(study):
+    kept = forget(study, "A7")
+    (command,) = re.findall(r"^run +python (.*)$", study.ask("show", "A7"), re.MULTILINE)
+    module = study.path / "src/ablations/sdtp/evaluation/windows.py"
+    module.write_text(f"{module.read_text()}\n\nOTHER = 1\n")
+    done = subprocess.run(
+        [sys.executable, *command.split()],
+        cwd=study.path,
+        env=study.environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: ablations.sdtp.evaluation.windows: edited after this job was planned; run snakemake again,"
+        " which plans it anew\n"
+    )
+    assert records(study) == kept
+
+
 def test_two_at_once_are_told_apart(study):
     kept = forget(study, "A7")
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", TINY, "--", "A7"]
-    pipe = subprocess.PIPE
-    first = subprocess.Popen(command, cwd=study.path, stdout=pipe, stderr=subprocess.STDOUT, text=True)
-    while not list((study.path / ".snakemake/locks").glob("*")):
-        assert first.poll() is None, first.communicate()
-        time.sleep(0.05)
-    second = study.snakemake("A7")
+    with study.running("A7") as running:
+        # The first one's measurement waits for the device, so that it runs when the second one starts.
+        with device_lock(CPU):
+            running.wait_until(lambda: any((study.path / ".snakemake/locks").glob("*")))
+            second = study.snakemake("A7")
+        first = running.finish()
     assert second.code != 0
     assert "Directory cannot be locked" in second.output
-    assert first.wait() == 0, first.communicate()
-    first.communicate()
+    assert first.code == 0, first.output
     assert record_of(study, "A7").exists()
     assert kept.items() <= records(study).items()
 
@@ -219,16 +255,14 @@ def test_what_does_not_fail_is_finished_and_the_paper_says_what_is_missing(study
 
 
 def test_a_killed_job_is_run_again_and_nothing_else(study):
+    log = study.path / "logs/evaluate_sdtp" / record_of(study, "A7").with_suffix(".log").name
+    log.unlink()
     kept = forget(study, "A7")
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", TINY, "--", "A7"]
-    head = subprocess.Popen(command, cwd=study.path, start_new_session=True, stderr=subprocess.DEVNULL)
-    log = study.path / "logs/evaluate_sdtp"
-    before = time.time()
-    while not any(path.stat().st_mtime > before for path in log.glob("*.log")):
-        assert head.poll() is None
-        time.sleep(0.05)
-    os.killpg(head.pid, 9)
-    head.wait()
+    # The job waits for the device, so that it is killed before it has ended.
+    with device_lock(CPU), study.running("A7") as running:
+        running.wait_until(log.exists)
+        running.kill()
     assert "Directory cannot be locked" in study.snakemake("A7").output
     assert study.snakemake("--unlock").code == 0
+    assert study.planned("A7") == ["Evaluating A7 (SDTP)"]
     recovered(study, kept)

@@ -24,7 +24,8 @@ def watch(event, arguments):
             path = os.path.realpath(os.fsdecode(path))
             os.write(2, f"wrote {path}\\n".encode())
     if event in ("os.mkdir", "os.rename", "os.remove"):
-        os.write(2, f"wrote {os.path.realpath(os.fsdecode(arguments[0]))}\\n".encode())
+        for path in arguments[: 2 if event == "os.rename" else 1]:
+            os.write(2, f"wrote {os.path.realpath(os.fsdecode(path))}\\n".encode())
 sys.addaudithook(watch)
 """
 

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from tests.workflow.conftest import TINY
+from tests.workflow.conftest import MADE, TINY
 
 RENDERING = [
     "Collecting the records into results/summary.json",
@@ -43,8 +43,8 @@ def test_the_section_its_tables_and_figures_are_made_of_records(finished):
     assert [name for name, status in outcomes.items() if status != "ok"] == ["B2"]
 
 
-def test_a_second_run_has_nothing_to_do(finished):
-    assert "Nothing to be done" in finished.snakemake("paper/ablation.tex").output
+def test_a_second_run_has_nothing_to_do(study):
+    assert "Nothing to be done" in study.snakemake(*MADE).output
 
 
 def test_an_arms_value_reruns_that_arm_and_the_paper(study):

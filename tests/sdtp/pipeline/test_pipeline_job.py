@@ -43,12 +43,6 @@ def assert_same_results(workspace, found: SdtpRecord, single: SdtpRecord) -> Non
         assert getattr(found.totals, cost) == getattr(single.totals, cost)
 
 
-@pytest.fixture(autouse=True)
-def own_lock(workspace, monkeypatch):
-    # The ranks' temporary folder, where the timing lock lies.
-    monkeypatch.setenv("TMPDIR", str(workspace.folder))
-
-
 @pytest.mark.skipif(len(own_cores()) < 2, reason="two ranks on one core are not timed")
 def test_pruned_before_the_boundary_only_survivors_cross(workspace):
     single = workspace.evaluate("single.json", timing=None)

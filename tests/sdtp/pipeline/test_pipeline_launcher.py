@@ -1,5 +1,6 @@
 """Processes of a pipeline: started here or joined, and ended together."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -74,6 +75,15 @@ def memory_in_one(run: Run[EvaluateSpec], member: Member) -> None:
     barrier()
 
 
+def wait_long(run: Run[EvaluateSpec], member: Member) -> None:
+    run.out.with_name(f"rank-{member.rank}").touch()
+    time.sleep(600)
+
+
+def start_waiting(out: str) -> None:
+    launch(wait_long, some_run(Path(out)))
+
+
 def killed_in_one(run: Run[EvaluateSpec], member: Member) -> None:
     if member.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -100,6 +110,35 @@ def test_one_failing_rank_ends_all(run, work, message):
     assert time.monotonic() - start < 60
     assert not run.out.exists()
     assert not [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+
+
+def program(function: str, out: Path) -> list[str]:
+    """Command that calls a function of this module in a process of its own."""
+    module = "tests.sdtp.pipeline.test_pipeline_launcher"
+    code = f"import sys; from {module} import {function}; {function}(sys.argv[1])"
+    return [sys.executable, "-c", code, str(out)]
+
+
+def test_a_killed_parent_leaves_no_rank_behind(run):
+    parent = subprocess.Popen(program("start_waiting", run.out))
+    started = []
+    try:
+        end = time.monotonic() + 120
+        while len([*run.out.parent.glob("rank-*")]) < 2:
+            assert parent.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        started = psutil.Process(parent.pid).children(recursive=True)
+        assert len(started) >= 2
+        parent.kill()
+        _, alive = psutil.wait_procs(started, timeout=60)
+        assert not alive
+    finally:
+        parent.kill()
+        parent.wait()
+        for process in started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def test_a_lone_process_is_in_no_group(monkeypatch):
@@ -148,13 +187,17 @@ def test_processes_of_a_slurm_step_meet(run):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     step = {"SLURM_STEP_NUM_TASKS": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    program = "import sys; from tests.sdtp.pipeline.test_pipeline_launcher import join; join(sys.argv[1])"
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", program, str(run.out)],
+            program("join", run.out),
             env=os.environ | step | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
         )
         for rank in range(2)
     ]
-    assert [process.wait(60) for process in processes] == [0, 0]
+    try:
+        assert [process.wait(120) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
     assert run.out.read_text() == "2 [0, 1] label"
