@@ -172,13 +172,19 @@ def clone(path: Path) -> Checkout:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Checkout:
-    """The finished tiny study, one for all processes that run tests: to read; `study` is one to write to."""
+    """The finished tiny study, one for all processes that run tests: to read; `study` is one to write to.
+
+    Where `ABLATIONS_TINY` names a checkout, what was built there is not built again if it is fresh.
+    """
     folder = tmp_path_factory.getbasetemp()
     folder = folder.parent if os.environ.get("PYTEST_XDIST_WORKER") else folder
     checkout = Checkout(folder / "tiny" / "study")
     with FileLock(folder / "tiny.lock", timeout=PATIENCE):
         if not checkout.path.exists():
-            making = clone(folder / "making" / "study")
+            making = folder / "making" / "study"
+            if "ABLATIONS_TINY" in os.environ:
+                Checkout(Path(os.environ["ABLATIONS_TINY"])).copy(making)
+            making = clone(making)
             done = making.snakemake(*MADE)
             assert done.code == 0, done.output
             making.path.parent.rename(checkout.path.parent)
