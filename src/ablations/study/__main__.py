@@ -143,15 +143,17 @@ def _prune(arguments: argparse.Namespace) -> None:
     if not paths:
         print("nothing to prune: every result belongs to a study")
         return
-    for path in paths:
-        print(f"{size(path):>12,} bytes  {path}")
+    sizes = [size(path) for path in paths]
+    for path, taken in zip(paths, sizes, strict=True):
+        print(f"{taken:>12,} bytes  {path}")
+    what = f"{len(paths)} files and folders ({sum(sizes):,} bytes)"
     if not arguments.yes:
         if not sys.stdin.isatty():
             raise UserError("prune: nobody is there to ask; add --yes to delete these")
-        if input(f"delete {len(paths)} files and folders? [y/N] ").strip().lower() != "y":
+        if input(f"delete {what}? [y/N] ").strip().lower() != "y":
             return
     remove(paths)
-    print(f"deleted {len(paths)} files and folders")
+    print(f"deleted {what}")
 
 
 def _compare(arguments: argparse.Namespace) -> None:
