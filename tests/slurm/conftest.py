@@ -8,14 +8,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import pytest
 
 from tests.slurm.cluster import PACKAGES, Cluster, Job, missing_programs
 from tests.workflow.conftest import PATIENCE, TINY, Checkout, Finished, clone
 
-OVERLAY = "tests/slurm/study.yaml"
 # A cluster's own settings are for jobs of hours.
 QUICK = ["--slurm-init-seconds-before-status-checks", "5", "--latency-wait", "20"]
 # The tests' cluster keeps no accounts.
@@ -47,12 +46,14 @@ class Head:
 class Study(Checkout):
     """A copy of the repository whose jobs run on the cluster."""
 
+    OVERLAYS: ClassVar[tuple[str, ...]] = (TINY, "tests/slurm/study.yaml")
+
     heads: list[Head] = field(default_factory=list)
 
     def start(self, *targets: str, flags: Sequence[str] = ()) -> Head:
         """Start snakemake with the profile `slurm`."""
         command = [sys.executable, "-m", "snakemake", "--profile", "slurm", *QUICK, *flags]
-        command += ["--configfile", TINY, OVERLAY, "--", *targets]
+        command += ["--configfile", *self.OVERLAYS, "--", *targets]
         self.heads.append(Head(command, self.path / f"head-{len(self.heads)}.log"))
         return self.heads[-1]
 
@@ -64,20 +65,6 @@ class Study(Checkout):
         """Kill every snakemake that still runs: it would submit what is cancelled once more."""
         for head in self.heads:
             head.kill()
-
-    def ask(self, *arguments: str) -> str:
-        """Ask the study's command line."""
-        command = [sys.executable, "-m", "ablations.study", *arguments, "--configfile", TINY, OVERLAY]
-        done = subprocess.run(
-            command,
-            cwd=self.path,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=True,
-        )
-        return done.stdout
 
     def record(self, experiment: str) -> Path:
         """Path of an experiment's record."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from filelock import FileLock
@@ -62,6 +63,9 @@ class Running:
 class Checkout:
     """A copy of the repository to run and edit."""
 
+    OVERLAYS: ClassVar[tuple[str, ...]] = (TINY,)
+    """Files over config.yaml, of the study that it is asked for."""
+
     path: Path
 
     def snakemake(self, *arguments: str, study: str = TINY) -> Finished:
@@ -110,8 +114,8 @@ class Checkout:
         return {**os.environ, "PYTHONPATH": str(self.path / "src")}
 
     def ask(self, *arguments: str) -> str:
-        """What `python -m ablations.study` says of the tiny study."""
-        command = [sys.executable, "-m", "ablations.study", *arguments, "--configfile", TINY]
+        """What `python -m ablations.study` says of the study."""
+        command = [sys.executable, "-m", "ablations.study", *arguments, "--configfile", *self.OVERLAYS]
         done = subprocess.run(
             command,
             cwd=self.path,
