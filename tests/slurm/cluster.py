@@ -78,6 +78,7 @@ class Job:
     ended: float
     exclusive: bool
     restarts: int
+    folder: Path
 
 
 class Cluster:
@@ -101,30 +102,32 @@ class Cluster:
             finally:
                 self._stop()
 
-    def jobs(self) -> list[Job]:
-        """Every job since the start, in the order of submission."""
+    def jobs(self, folder: Path) -> list[Job]:
+        """Every job that was submitted from a folder or from one below it, in the order of submission."""
         shown = self._ask("scontrol", "show", "job", "--oneliner")
         found = [_job(line) for line in shown.splitlines() if line.startswith("JobId=")]
-        return sorted(found, key=lambda job: int(job.id))
+        return sorted(
+            (job for job in found if job.folder.is_relative_to(folder)), key=lambda job: int(job.id)
+        )
 
-    def wait(self, state: str, rule: str, after: list[Job], seconds: float = 120) -> Job:
-        """The first job of a rule that is in a state, once there is one besides those of `after`."""
+    def wait(self, state: str, rule: str, folder: Path, after: int = 0, seconds: float = 120) -> Job:
+        """The first job of a rule that is in a state, of those of a folder but for the first `after`."""
         for _ in tries(seconds):
-            for job in self.jobs()[len(after) :]:
+            for job in self.jobs(folder)[after:]:
                 if (job.state, job.rule) == (state, rule):
                     return job
-        raise AssertionError(f"no {state} job of rule {rule} in {seconds} s: {self.jobs()}")
+        raise AssertionError(f"no {state} job of rule {rule} in {seconds} s: {self.jobs(folder)}")
 
-    def cancel(self) -> None:
-        """End all jobs and wait until they are gone."""
-        active = [job.id for job in self.jobs() if job.state in ("PENDING", "RUNNING", "COMPLETING")]
-        if active:
+    def cancel(self, folder: Path) -> None:
+        """End all jobs of a folder and wait until they are gone."""
+        states = ("PENDING", "RUNNING", "COMPLETING")
+        if active := [job.id for job in self.jobs(folder) if job.state in states]:
             self._ask("scancel", "--signal=KILL", "--full", *active)
             self._ask("scancel", *active)
         for _ in tries(120):
-            if not self._ask("squeue", "--noheader"):
+            if not any(job.state in states for job in self.jobs(folder)):
                 return
-        raise AssertionError(f"jobs are still there after 120 s: {self.jobs()}\n{self.logs()}")
+        raise AssertionError(f"jobs are still there after 120 s: {self.jobs(folder)}\n{self.logs()}")
 
     def _start(self) -> None:
         munge = self.folder / "munge"
@@ -175,7 +178,7 @@ class Cluster:
     def _stop(self) -> None:
         try:
             with contextlib.suppress(subprocess.CalledProcessError):
-                self.cancel()
+                self.cancel(Path("/"))
         finally:
             for process in reversed(self._processes):
                 process.terminate()
@@ -252,6 +255,7 @@ def _job(line: str) -> Job:
         ended=_seconds(fields["EndTime"]),
         exclusive=fields["OverSubscribe"] == "NO",
         restarts=int(fields["Restarts"]),
+        folder=Path(fields["WorkDir"]),
     )
 
 

@@ -6,29 +6,42 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import pytest
+import torch
 
+from ablations.lm.timing import device_lock
 from tests.slurm.cluster import PACKAGES, Cluster, Job, missing_programs
 from tests.workflow.conftest import PATIENCE, TINY, Checkout, Finished, clone
 
-# A cluster's own settings are for jobs of hours.
-QUICK = ["--slurm-init-seconds-before-status-checks", "5", "--latency-wait", "20"]
+# A cluster's own settings are for jobs of hours. The executor asks after these seconds, and waits 10 seconds
+# longer each time until a job is done: with 4, one of 15 seconds is seen after 18; with 2, after 36.
+QUICK = ["--slurm-init-seconds-before-status-checks", "4", "--latency-wait", "20"]
 # The tests' cluster keeps no accounts.
 QUICK += ["--slurm-status-command", "squeue"]
+EVALUATE = "evaluate_sdtp"
+# A job with a GPU takes no whole node.
+SHARED = ["--config", 'resources={"gpu": 1}']
 
 
 class Head:
     """A running snakemake. Its output goes to a file, which takes any length without a reader."""
 
-    def __init__(self, command: Sequence[str], log: Path) -> None:
+    def __init__(self, command: Sequence[str], log: Path, temporary: Path | None = None) -> None:
         self._log = log
+        environment = {**os.environ, "TMPDIR": str(temporary)} if temporary else None
         with log.open("w") as out:
             self._process = subprocess.Popen(
-                command, cwd=log.parent, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                cwd=log.parent,
+                env=environment,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     def finish(self) -> Finished:
@@ -50,11 +63,11 @@ class Study(Checkout):
 
     heads: list[Head] = field(default_factory=list)
 
-    def start(self, *targets: str, flags: Sequence[str] = ()) -> Head:
-        """Start snakemake with the profile `slurm`."""
+    def start(self, *targets: str, flags: Sequence[str] = (), temporary: Path | None = None) -> Head:
+        """Start snakemake with the profile `slurm`, if asked for with a temporary folder of its own."""
         command = [sys.executable, "-m", "snakemake", "--profile", "slurm", *QUICK, *flags]
         command += ["--configfile", *self.OVERLAYS, "--", *targets]
-        self.heads.append(Head(command, self.path / f"head-{len(self.heads)}.log"))
+        self.heads.append(Head(command, self.path / f"head-{len(self.heads)}.log", temporary))
         return self.heads[-1]
 
     def submit(self, *targets: str, flags: Sequence[str] = ()) -> Finished:
@@ -130,13 +143,51 @@ def measured(cluster, site) -> Measured:
     finally:
         site.stop()
     assert done.code == 0, done.output
-    return Measured(site, cluster.jobs())
+    return Measured(site, cluster.jobs(site.path))
+
+
+@contextmanager
+def copied(measured: Measured, cluster: Cluster, folder: Path) -> Iterator[Study]:
+    """A copy of the measured study; what it started is gone at the end."""
+    copy = measured.study.copy(folder / "study")
+    yield copy
+    copy.stop()
+    cluster.cancel(copy.path)
 
 
 @pytest.fixture
 def study(measured, cluster, tmp_path) -> Iterator[Study]:
-    """A copy of the measured study; what it started is gone at the end."""
-    copy = measured.study.copy(tmp_path / "study")
-    yield copy
-    copy.stop()
-    cluster.cancel()
+    """A copy of the measured study, free to edit."""
+    with copied(measured, cluster, tmp_path) as copy:
+        yield copy
+
+
+class Background(NamedTuple):
+    """Studies that fail, each with the one head that it started."""
+
+    hung: Study
+    damaged: Study
+    hungry: Study
+
+
+@pytest.fixture(scope="session")
+def background(measured, cluster, tmp_path_factory) -> Iterator[Background]:
+    """Runs that mostly wait, all started at once, beside which others share the node."""
+    with ExitStack() as stack:
+        folders = [tmp_path_factory.mktemp(name) for name in Background._fields]
+        found = Background(*(stack.enter_context(copied(measured, cluster, folder)) for folder in folders))
+        for each in found:
+            each.forget("A7")
+        # Whoever holds a device's lock lets its jobs wait forever. Nobody else's lock is in this folder.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tempfile, "tempdir", str(folders[0]))
+            stack.enter_context(device_lock(torch.device("cpu")))
+        limit = ["--retries", "0", "--set-resources", f"{EVALUATE}:runtime=1"]
+        found.hung.start("A7", flags=[*SHARED, *limit], temporary=folders[0])
+        (weights,) = (found.damaged.path / "results/model").rglob("model.safetensors")
+        # What planning sees is damaged is made anew; the job reads the bytes.
+        found.damaged.spoil(weights)
+        found.damaged.start("A7", flags=[*SHARED, "--retries", "0"])
+        memory = ["--set-resources", f"{EVALUATE}:mem_mb=150*8**(attempt-1)"]
+        found.hungry.start("A7", flags=[*SHARED, *memory])
+        yield found

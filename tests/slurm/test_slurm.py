@@ -1,4 +1,7 @@
-"""What docs/cluster.md says, on a real Slurm."""
+"""What docs/cluster.md says, on a real Slurm.
+
+Tests of jobs that take the whole node stand first; from there on, jobs share it with those of `background`.
+"""
 
 import json
 import shutil
@@ -6,24 +9,20 @@ import subprocess
 from itertools import combinations
 
 import pytest
-import torch
 
-from ablations.lm.timing import device_lock
 from tests.slurm.cluster import CPUS, Job
+from tests.slurm.conftest import EVALUATE, SHARED
 
 pytestmark = pytest.mark.full
 
 UNTIMED = {"prepare_model": 1, "prepare_text": 1, "saliency": 1, "train_pruner": 1, "reference": 1}
 TIMED = {"decode": 2, "evaluate_sdtp": 2, "evaluate_pipeline": 1}
-EVALUATE = "evaluate_sdtp"
+
+beside_the_background = pytest.mark.usefixtures("background")
 
 
 def overlap(one: Job, other: Job) -> bool:
     return one.started < other.ended and other.started < one.ended
-
-
-def new_jobs(cluster, before: list[Job]) -> list[Job]:
-    return cluster.jobs()[len(before) :]
 
 
 def test_jobs_ran_under_slurm_with_what_they_asked_for(measured):
@@ -51,8 +50,13 @@ def test_timed_jobs_ran_alone(measured):
             assert not overlap(one, other), (one, other)
 
 
+def test_ranks_are_tasks_of_the_job(measured):
+    record = json.loads(measured.study.record("GB").read_text())
+    assert record["outcome"]["status"] == "ok"
+    assert len(record["samples"][0]["ranks"]) == 2
+
+
 def test_untimed_jobs_run_side_by_side(study, cluster):
-    before = cluster.jobs()
     artefacts = [
         next((study.path / "results" / kind).glob("*/manifest.json")) for kind in ("saliency", "reference")
     ]
@@ -60,155 +64,32 @@ def test_untimed_jobs_run_side_by_side(study, cluster):
         shutil.rmtree(artefact.parent)
     done = study.submit(*(str(artefact.relative_to(study.path)) for artefact in artefacts))
     assert done.code == 0, done.output
-    one, other = new_jobs(cluster, before)
+    one, other = cluster.jobs(study.path)
     assert overlap(one, other)
 
 
-def test_ranks_are_tasks_of_the_job(measured):
-    record = json.loads(measured.study.record("GB").read_text())
-    assert record["outcome"]["status"] == "ok"
-    assert len(record["samples"][0]["ranks"]) == 2
-
-
-def test_gpus_are_asked_for_as_the_plugin_understands_it(study, cluster):
-    before = cluster.jobs()
-    study.forget("A7", "GB")
-    done = study.submit("A7", "GB", flags=["--config", 'resources={"gpu": 1}'])
-    assert done.code == 0, done.output
-    found = {job.rule: job for job in new_jobs(cluster, before)}
-    assert {rule: job.tres for rule, job in found.items()} == {
-        EVALUATE: "gres:gpu:1",
-        "evaluate_pipeline": "gres:gpu:2",
-    }
-    # A GPU is nobody else's, so that its node can be shared.
-    assert not any(job.exclusive for job in found.values())
-    assert found["evaluate_pipeline"].tasks == 2
-
-
-def test_a_cancelled_job_leaves_the_others_and_is_all_that_a_rerun_runs(study, cluster):
-    before = cluster.jobs()
-    study.forget("A7", "F1")
-    kept = study.records()
-    head = study.start("A7", "F1", flags=["--retries", "0"])
-    job = cluster.wait("RUNNING", EVALUATE, after=before)
-    subprocess.run(["scancel", job.id], check=True)
-    done = head.finish()
-    assert done.code != 0
-    assert f"SLURM-job '{job.id}' failed, SLURM status is: 'CANCELLED'" in done.output
-    assert study.record("F1").exists()
-    assert not study.record("A7").exists()
-    before = cluster.jobs()
-    done = study.submit("A7", "F1")
-    assert done.code == 0, done.output
-    assert [job.rule for job in new_jobs(cluster, before)] == [EVALUATE]
-    assert kept.items() <= study.records().items()
-
-
-def test_retries_cover_a_cancelled_job(study, cluster):
-    before = cluster.jobs()
-    study.forget("A7")
-    head = study.start("A7")
-    job = cluster.wait("RUNNING", EVALUATE, after=before)
-    subprocess.run(["scancel", job.id], check=True)
-    done = head.finish()
-    assert done.code == 0, done.output
-    first, second = new_jobs(cluster, before)
-    assert (first.state, second.state) == ("CANCELLED", "COMPLETED")
-    # What ran out of time or memory needs more of it.
-    assert (second.minutes, second.memory) == (2 * first.minutes, 2 * first.memory)
-
-
 def test_a_preempted_job_is_requeued_and_awaited(study, cluster):
-    before = cluster.jobs()
     study.forget("A7")
     head = study.start("A7")
-    job = cluster.wait("RUNNING", EVALUATE, after=before)
+    job = cluster.wait("RUNNING", EVALUATE, study.path)
     command = ["sbatch", "--partition=urgent", "--exclusive", "--time=1", "--output=/dev/null"]
-    subprocess.run([*command, "--wrap=sleep 3"], check=True, capture_output=True)
+    subprocess.run([*command, "--wrap=sleep 3"], cwd=study.path, check=True, capture_output=True)
     done = head.finish()
     assert done.code == 0, done.output
     assert study.record("A7").exists()
-    (found,) = (each for each in cluster.jobs() if each.id == job.id)
+    (found,) = (each for each in cluster.jobs(study.path) if each.id == job.id)
     assert (found.state, found.restarts) == ("COMPLETED", 1)
 
 
-def test_a_killed_head_is_started_again_and_what_its_jobs_finished_counts(study, cluster):
-    before = cluster.jobs()
-    study.forget("A7", "F1")
-    kept = study.records()
-    head = study.start("A7")
-    cluster.wait("RUNNING", EVALUATE, after=before)
-    head.kill()
-    refused = study.submit("A7", "F1")
-    assert refused.code != 0
-    assert "Directory cannot be locked" in refused.output
-    cluster.wait("COMPLETED", EVALUATE, after=before)
-    finished = study.record("A7").read_bytes()
-    assert study.submit(flags=["--unlock"]).code == 0
-    done = study.submit("A7", "F1")
-    assert done.code == 0, done.output
-    assert [each.rule for each in new_jobs(cluster, before)] == [EVALUATE, "decode"]
-    assert study.record("A7").read_bytes() == finished
-    assert kept.items() <= study.records().items()
-
-
-def test_an_invalid_partition_is_named_and_the_others_finish(study):
-    study.forget("A7", "F1")
-    flags = ["--retries", "0", "--set-resources", f"{EVALUATE}:slurm_partition=nowhere"]
-    done = study.submit("A7", "F1", flags=flags)
-    assert done.code != 0
-    assert "invalid partition specified: nowhere" in done.output
-    assert study.record("F1").exists()
-    assert not study.record("A7").exists()
-
-
-def test_the_error_and_the_logs_of_a_failed_job_are_shown(study, cluster):
-    before = cluster.jobs()
-    study.forget("A7")
-    (weights,) = (study.path / "results/model").rglob("model.safetensors")
-    # What planning sees is damaged is made anew; the job reads the bytes.
-    study.spoil(weights)
-    done = study.submit("A7", flags=["--retries", "0"])
-    assert done.code != 0
-    assert "its SHA-256 is not the one in manifest.json" in done.output
-    (job,) = new_jobs(cluster, before)
-    log = next(line for line in study.ask("show", "A7").splitlines() if line.startswith("log")).split()[1]
-    assert "its SHA-256" in (study.path / log).read_text()
-    assert list(study.path.glob(f".snakemake/slurm_logs/rule_{EVALUATE}/*/{job.id}.log"))
-    assert f"{job.id}.log" in done.output
-
-
-def test_a_hung_job_ends_at_its_time_limit(study, cluster):
-    before = cluster.jobs()
-    study.forget("A7")
-    # Whoever holds the lock of the device lets the job wait forever.
-    with device_lock(torch.device("cpu")):
-        done = study.submit("A7", flags=["--retries", "0", "--set-resources", f"{EVALUATE}:runtime=1"])
-    assert done.code != 0
-    (job,) = new_jobs(cluster, before)
-    assert job.state == "TIMEOUT"
-    assert f"SLURM-job '{job.id}' failed, SLURM status is: 'TIMEOUT'" in done.output
-    assert not study.record("A7").exists()
-
-
-def test_a_job_out_of_memory_is_ended_and_its_retry_gets_more(study, cluster):
-    before = cluster.jobs()
-    study.forget("A7")
-    done = study.submit("A7", flags=["--set-resources", f"{EVALUATE}:mem_mb=150*8**(attempt-1)"])
-    assert done.code == 0, done.output
-    first, second = new_jobs(cluster, before)
-    assert first.state != "COMPLETED"
-    assert (first.memory, second.memory, second.state) == (150, 1200, "COMPLETED")
-
-
 def test_a_configuration_edited_while_a_job_waits_changes_nothing_for_it(study, cluster):
-    before = cluster.jobs()
     study.forget("A7")
     record = study.record("A7")
     command = ["sbatch", "--partition=urgent", "--exclusive", "--time=5", "--output=/dev/null", "--parsable"]
-    blocker = subprocess.run([*command, "--wrap=sleep 300"], check=True, capture_output=True, text=True)
+    blocker = subprocess.run(
+        [*command, "--wrap=sleep 300"], cwd=study.path, check=True, capture_output=True, text=True
+    )
     head = study.start("A7")
-    cluster.wait("PENDING", EVALUATE, after=before)
+    cluster.wait("PENDING", EVALUATE, study.path)
     study.replace("config.yaml", "schedule: {keep_ratio: 0.5}", "schedule: {keep_ratio: 0.6}")
     subprocess.run(["scancel", blocker.stdout.strip()], check=True)
     done = head.finish()
@@ -218,12 +99,121 @@ def test_a_configuration_edited_while_a_job_waits_changes_nothing_for_it(study, 
 
 
 def test_experiments_of_one_group_are_one_job_and_run_one_after_the_other(study, cluster):
-    before = cluster.jobs()
     study.forget("F1", "F4")
     flags = ["--groups", "decode=decoding", "--group-components", "decoding=2"]
     done = study.submit("F1", "F4", flags=flags)
     assert done.code == 0, done.output
-    (job,) = new_jobs(cluster, before)
+    (job,) = cluster.jobs(study.path)
     assert (job.state, job.exclusive) == ("COMPLETED", True)
     assert study.record("F1").exists()
     assert study.record("F4").exists()
+
+
+@beside_the_background
+def test_gpus_are_asked_for_as_the_plugin_understands_it(study, cluster):
+    study.forget("A7", "GB")
+    done = study.submit("A7", "GB", flags=SHARED)
+    assert done.code == 0, done.output
+    found = {job.rule: job for job in cluster.jobs(study.path)}
+    assert {rule: job.tres for rule, job in found.items()} == {
+        EVALUATE: "gres:gpu:1",
+        "evaluate_pipeline": "gres:gpu:2",
+    }
+    # A GPU is nobody else's, so that its node can be shared.
+    assert not any(job.exclusive for job in found.values())
+    assert found["evaluate_pipeline"].tasks == 2
+
+
+@beside_the_background
+def test_a_cancelled_job_leaves_the_others_and_is_all_that_a_rerun_runs(study, cluster):
+    study.forget("A7", "F1")
+    kept = study.records()
+    head = study.start("A7", "F1", flags=[*SHARED, "--retries", "0"])
+    job = cluster.wait("RUNNING", EVALUATE, study.path)
+    subprocess.run(["scancel", job.id], check=True)
+    done = head.finish()
+    assert done.code != 0
+    assert f"SLURM-job '{job.id}' failed, SLURM status is: 'CANCELLED'" in done.output
+    assert study.record("F1").exists()
+    assert not study.record("A7").exists()
+    before = len(cluster.jobs(study.path))
+    done = study.submit("A7", "F1", flags=SHARED)
+    assert done.code == 0, done.output
+    assert [job.rule for job in cluster.jobs(study.path)[before:]] == [EVALUATE]
+    assert kept.items() <= study.records().items()
+
+
+@beside_the_background
+def test_retries_cover_a_cancelled_job(study, cluster):
+    study.forget("A7")
+    head = study.start("A7", flags=SHARED)
+    job = cluster.wait("RUNNING", EVALUATE, study.path)
+    subprocess.run(["scancel", job.id], check=True)
+    done = head.finish()
+    assert done.code == 0, done.output
+    first, second = cluster.jobs(study.path)
+    assert (first.state, second.state) == ("CANCELLED", "COMPLETED")
+    # What ran out of time or memory needs more of it.
+    assert (second.minutes, second.memory) == (2 * first.minutes, 2 * first.memory)
+
+
+@beside_the_background
+def test_a_killed_head_is_started_again_and_what_its_jobs_finished_counts(study, cluster):
+    study.forget("A7", "F1")
+    kept = study.records()
+    head = study.start("A7", flags=SHARED)
+    cluster.wait("RUNNING", EVALUATE, study.path)
+    head.kill()
+    refused = study.submit("A7", "F1", flags=SHARED)
+    assert refused.code != 0
+    assert "Directory cannot be locked" in refused.output
+    cluster.wait("COMPLETED", EVALUATE, study.path)
+    finished = study.record("A7").read_bytes()
+    assert study.submit(flags=["--unlock"]).code == 0
+    done = study.submit("A7", "F1", flags=SHARED)
+    assert done.code == 0, done.output
+    assert [each.rule for each in cluster.jobs(study.path)] == [EVALUATE, "decode"]
+    assert study.record("A7").read_bytes() == finished
+    assert kept.items() <= study.records().items()
+
+
+@beside_the_background
+def test_an_invalid_partition_is_named_and_the_others_finish(study):
+    study.forget("A7", "F1")
+    flags = [*SHARED, "--retries", "0", "--set-resources", f"{EVALUATE}:slurm_partition=nowhere"]
+    done = study.submit("A7", "F1", flags=flags)
+    assert done.code != 0
+    assert "invalid partition specified: nowhere" in done.output
+    assert study.record("F1").exists()
+    assert not study.record("A7").exists()
+
+
+def test_the_error_and_the_logs_of_a_failed_job_are_shown(background, cluster):
+    study = background.damaged
+    done = study.heads[0].finish()
+    assert done.code != 0
+    assert "its SHA-256 is not the one in manifest.json" in done.output
+    (job,) = cluster.jobs(study.path)
+    log = next(line for line in study.ask("show", "A7").splitlines() if line.startswith("log")).split()[1]
+    assert "its SHA-256" in (study.path / log).read_text()
+    assert list(study.path.glob(f".snakemake/slurm_logs/rule_{EVALUATE}/*/{job.id}.log"))
+    assert f"{job.id}.log" in done.output
+
+
+def test_a_job_out_of_memory_is_ended_and_its_retry_gets_more(background, cluster):
+    study = background.hungry
+    done = study.heads[0].finish()
+    assert done.code == 0, done.output
+    first, second = cluster.jobs(study.path)
+    assert first.state != "COMPLETED"
+    assert (first.memory, second.memory, second.state) == (150, 1200, "COMPLETED")
+
+
+def test_a_hung_job_ends_at_its_time_limit(background, cluster):
+    study = background.hung
+    done = study.heads[0].finish()
+    assert done.code != 0
+    (job,) = cluster.jobs(study.path)
+    assert job.state == "TIMEOUT"
+    assert f"SLURM-job '{job.id}' failed, SLURM status is: 'TIMEOUT'" in done.output
+    assert not study.record("A7").exists()
