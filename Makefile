@@ -36,10 +36,10 @@ report: $(READY) ## results page and Snakemake's report: paper/results.html, rep
 archive: $(READY) ## all that the paper is made of in one file, results/archive.tar.gz
 	$(BIN)/snakemake --cores 1 results/archive.tar.gz
 
-test: $(TEST_READY) ## units, properties and the tiny study through Snakemake (under 10 minutes)
+test: $(TEST_READY) ## units, properties and the tiny study through Snakemake (about ten minutes)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not full and not long' $(PYTEST_FLAGS)
 
-test-full: $(TEST_READY) ## what CI runs: `test` plus TeX, browser and Slurm
+test-full: $(TEST_READY) ## what CI runs: `test` plus failures, TeX, browser and Slurm
 	$(BIN)/python -m pytest -m 'not long'
 
 test-long: $(TEST_READY) ## hours; run by hand

@@ -15,6 +15,8 @@ import torch
 from ablations.lm.timing import device_lock
 from tests.workflow.conftest import PATIENCE, TINY, Checkout, Finished
 
+pytestmark = pytest.mark.full
+
 CPU = torch.device("cpu")
 RECORDS = "results/record"
 
