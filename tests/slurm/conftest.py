@@ -150,9 +150,11 @@ def measured(cluster, site) -> Measured:
 def copied(measured: Measured, cluster: Cluster, folder: Path) -> Iterator[Study]:
     """A copy of the measured study; what it started is gone at the end."""
     copy = measured.study.copy(folder / "study")
-    yield copy
-    copy.stop()
-    cluster.cancel(copy.path)
+    try:
+        yield copy
+    finally:
+        copy.stop()
+        cluster.cancel(copy.path)
 
 
 @pytest.fixture
@@ -163,7 +165,7 @@ def study(measured, cluster, tmp_path) -> Iterator[Study]:
 
 
 class Background(NamedTuple):
-    """Studies that fail, each with the one head that it started."""
+    """Studies whose first job fails, each with the one head that it started."""
 
     hung: Study
     damaged: Study
