@@ -20,6 +20,8 @@ from scipy.stats import t as student
 
 NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
 ROW = re.compile(r"^\s*% (\S+): (.+?)(?: sha256 ([0-9a-f]{64})| \(missing\))$")
+BREAK = re.compile(r"\\\\\*?$")
+"""End of a table's line; the starred break keeps the next line on the page."""
 CELL = re.compile(r"\\ablationcell\{(.*)\}\{(.*)\}")
 UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "G": 1e9}
 INTERVAL_SLACK = 0.2
@@ -428,8 +430,8 @@ def _check_kinds(checker: Checker, study: Study, table: Path, check_kind) -> Non
     for line in table.read_text().splitlines():
         if match := ROW.match(line):
             lines = blocks[match[1]] = []
-        elif blocks and "&" in line and line.endswith("\\\\"):
-            lines.append([cell.strip() for cell in re.split(r"(?<!\\)&", line.removesuffix("\\\\"))])
+        elif blocks and "&" in line and (end := BREAK.search(line)):
+            lines.append([cell.strip() for cell in re.split(r"(?<!\\)&", line[: end.start()])])
     paths = [study.experiments[name]["records"][0] for name in blocks]
     if len(set(paths)) != len(paths):
         checker.problems.append(f"{table.name}: a record stands there twice")

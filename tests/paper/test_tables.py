@@ -145,6 +145,14 @@ def test_records_that_rows_share_stand_in_the_tables_by_kind_once(study):
     assert drafting == [name for name in rows if name != "F1"]
 
 
+@pytest.mark.parametrize("table", ["decoding_kinds.tex", "decoding_rounds.tex"])
+def test_no_page_ends_between_the_kinds_of_an_arm(study, table):
+    *_, lines = study.table(table).partition(r"\endlastfoot")
+    arms = [re.findall(r"\\\\\*?$", arm, re.M) for arm in re.split(r"^    % .*", lines, flags=re.M)[1:]]
+    assert any(len(ends) > 1 for ends in arms)
+    assert all(ends == [r"\\*"] * (len(ends) - 1) + [r"\\"] for ends in arms)
+
+
 def test_every_decoding_row_that_was_predicted_has_its_verdict(study):
     tables = "".join(path.read_text() for path in study.tables.glob("decoding*.tex"))
     for row in study.summary.rows:
