@@ -54,6 +54,12 @@ def test_every_experiment_is_there_with_what_it_is_made_of(page, mixed):
     assert rows["A6"]["crash"].startswith("RuntimeError: ")
 
 
+def test_each_verdict_names_its_prediction(page):
+    rows = {row["id"]: [part.partition(":")[0] for part in row["parts"]] for row in data_of(page)["rows"]}
+    assert rows["A7"] == ["quality down", "speed up"]
+    assert rows["F4"] == ["quality same", "speed up strong", "above F2"]
+
+
 def test_the_page_needs_no_network(page):
     text = page.read_text().split('id="data"')[0] + page.read_text().split("</script>", 1)[1]
     assert not re.search(r"(?:src|href)=|@import|url\(|fetch\(|https?://", text)

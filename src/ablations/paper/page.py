@@ -23,6 +23,7 @@ from ablations.study.contracts.sdtp import SdtpSample
 from ablations.study.files import write_text
 from ablations.study.record_io import read_contract
 from ablations.study.statistics import log_speedup
+from ablations.study.verdicts import Part
 
 LONGEST_LOG = 20_000
 """Last characters of a log that the page shows."""
@@ -56,9 +57,9 @@ def _row(row: Row, experiment: Experiment, quantities: Iterable[Quantity], logs:
         "hypothesis": row.hypothesis or "",
         "expected": _expected(row.expect),
         "versus": row.versus or "",
-        "status": row.status.replace("_", " "),
-        "verdict": row.verdict.replace("_", " ") if row.parts else "",
-        "parts": [f"{part.aspect}: {part.verdict} ({part.reason})".replace("_", " ") for part in row.parts],
+        "status": _words(row.status),
+        "verdict": _words(row.verdict) if row.parts else "",
+        "parts": [_judged(part) for part in row.parts],
         "crash": f"{row.outcome.exception}: {row.outcome.message}" if row.status == "crashed" else "",
         "effect": _cell(own.get("effect")),
         "speedup": _cell(own.get("speedup")),
@@ -83,11 +84,19 @@ def _cell(item: Quantity | None) -> dict[str, Any] | None:
 
 
 def _expected(expect: Expectation) -> str:
-    parts = [f"{name} {level}".replace("_", " ") for name, level in expect if isinstance(level, str)]
-    parts += [
-        f"{name} {', '.join(ids)}".replace("_", " ") for name, ids in expect if isinstance(ids, tuple) and ids
-    ]
+    parts = [f"{name} {_words(level)}" for name, level in expect if isinstance(level, str)]
+    parts += [f"{_words(name)} {', '.join(ids)}" for name, ids in expect if isinstance(ids, tuple) and ids]
     return "; ".join(parts)
+
+
+def _judged(part: Part) -> str:
+    """A prediction in the words of `_expected`, and what came of it."""
+    predicted = _words(part.level) if part.aspect in ("quality", "speed") else part.against
+    return f"{_words(part.aspect)} {predicted}: {_words(part.verdict)} ({_words(part.reason)})"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _value(given: Any) -> str:
