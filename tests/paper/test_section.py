@@ -123,10 +123,10 @@ def test_comparators_precede_what_is_compared_with_them(whole):
 
 def test_threats_follow_the_records(study, whole):
     threats = study.section.split(r"\paragraph{Threats to validity.}")[1].split(r"\subsection")[0]
-    for topic in ("Models", "Hardware", "Loops", "Power", "Measures"):
+    for topic in ("Models", "Hardware", "Loops", "Length", "Power", "Measures"):
         assert rf"\emph{{{topic}.}}" in threats
     assert "Synthetic CPU @ 2.00GHz" in threats
-    assert not re.search(r"\S\\emph\{(?:Hardware|Loops|Power|Measures)", threats)
+    assert not re.search(r"\S\\emph\{(?:Hardware|Loops|Length|Power|Measures)", threats)
     assert "No GPU was used" in threats
     assert "Prices of replayed drafts were not timed" in whole.section
     content = study.summary.model_dump(mode="json")
