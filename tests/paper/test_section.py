@@ -138,6 +138,19 @@ def test_threats_follow_the_records(study, whole):
     assert "No GPU was used" not in told
 
 
+def test_where_nothing_was_repeated_no_arm_is_the_one_that_repeats_most(study):
+    content = study.summary.model_dump(mode="json")
+    for row in content["rows"]:
+        if row["decoding"]:
+            row["decoding"]["repeated_4grams"] = 0.0
+    told = render_section(Summary.model_validate(content), TEMPLATES)
+    tokens = study.summary.decoding.new_tokens
+    assert f"in generations of at most {tokens} tokens no drafting arm has a 4-gram a second time" in told
+    assert "here no generated 4-gram had occurred before in the same text (F4)" in told
+    assert "repeats most" in study.section
+    assert "the share of generated 4-grams that had occurred before" in study.section
+
+
 def test_tables_of_one_column_take_the_place_of_the_full_ones(render):
     study = render(settings={"width": "column"})
     for name in ("sdtp_matrix", "decoding", "decoding_backward"):
