@@ -30,6 +30,7 @@ from ablations.study.contracts.sdtp import EvaluateSpec, Preserve, PromptSalienc
 from ablations.study.errors import UserError
 from ablations.study.job import Run, read_job
 from ablations.study.record_io import read_contract
+from tests.sdtp.naive import naive_greedy
 
 ROOT = Path(__file__).parents[2]
 TASKS = ROOT / "tests" / "data" / "downstream"
@@ -139,6 +140,21 @@ def test_the_context_is_pruned_and_the_continuation_is_not(pruned, library):
     logits = lm.head(states[None])[0].log_softmax(-1)
     expected = logits[torch.arange(len(continuation)), continuation].sum().item()
     assert found == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("positions", ["original", "packed"])
+def test_a_generation_goes_on_in_every_layer_after_its_own_prompt(checkpoint, positions):
+    model, tokenizer = checkpoint
+    lm = LayeredLM(model)
+    pruning = Pruning(LAYERS, (0.5, 0.5), Preserve(head=2, tail=4), positions)
+    harness = PrunedLM(Arm(lm, pruning, importance.hidden_norm()), tokenizer)
+    (text,) = harness.generate_until(instances("generate_until", (TEXT, {"until": [], "max_gen_toks": 8})))
+    prompt = torch.tensor(harness.tok_encode(TEXT))
+    expected, gap = naive_greedy(
+        lm, lambda _, states: states.norm(dim=-1), prompt, 8, list(LAYERS), (0.5, 0.5), 2, 4, positions
+    )
+    assert gap > 1e-3, "a tie in this test; change its text"
+    assert text == tokenizer.decode(expected, skip_special_tokens=True)
 
 
 def test_choices_of_one_question_share_its_prefill(pruned, monkeypatch):

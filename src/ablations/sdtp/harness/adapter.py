@@ -116,9 +116,13 @@ class PrunedLM(HFLM):
                 ids = torch.cat([ids, token], dim=1)
                 if token.item() in lm.eos_ids or stopped(ids, None).all():
                     break
-                position = prefilled.next_position + ids.shape[1] - tokens - 1
                 hidden = continue_layers(
-                    lm, lm.embed(token), range(lm.num_layers), position, cache, prefilled.weights
+                    lm,
+                    lm.embed(token),
+                    range(lm.num_layers),
+                    prefilled.position_offsets,
+                    cache,
+                    prefilled.weights,
                 )
                 logits = lm.head(hidden)[0, 0]
         return ids
