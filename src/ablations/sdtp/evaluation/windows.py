@@ -100,7 +100,10 @@ class Evaluation:
         timing = self.spec.timing
         if timing is None or number >= timing.documents:
             return arm(), ()
-        warmup = 0 if self.kept else timing.warmup
+        # What runs with its numbers of rows for the first time pays for kernels made on the way: with top-k
+        # that is the first prompt alone, rules that count by scores have other numbers on each.
+        fresh = not self.kept or self.arm.pruning.selection != "top_k"
+        warmup = timing.warmup if fresh else 0
         with device_lock(self.arm.lm.device):
             dense = partial(self.dense_prefill, ids)
             last, pairs = timed_prefills(self.arm.lm.device, arm, dense, warmup, timing.repeats, number)
