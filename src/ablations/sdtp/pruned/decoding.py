@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ablations.lm.cache import StaticCache
+from ablations.lm.finite import greedy_ids
 from ablations.lm.layered import LayeredLM
 from ablations.sdtp.pruned.prefill import Prefilled
 
@@ -21,13 +22,14 @@ def greedy_decode(lm: LayeredLM, prefilled: Prefilled, cache: StaticCache, token
         tokens: How many, at least one.
 
     Returns:
-        ``[tokens]`` int64, on the model's device.
+        ``[tokens]`` int64, on the model's device; `NOT_FINITE` where logits were NaN or infinite.
     """
-    token = prefilled.logits.argmax()[None, None]
+    token = greedy_ids(prefilled.logits)[None, None]
     position = torch.full_like(token, prefilled.next_position)
     found = [token]
     for _ in range(tokens - 1):
-        token = lm.forward(token, position, None, cache).argmax(-1)
+        # What stands for a token that is none has no embedding.
+        token = greedy_ids(lm.forward(token.clamp(min=0), position, None, cache))
         position = position + 1
         found.append(token)
     return torch.cat(found, dim=1)[0]
