@@ -160,3 +160,31 @@ def test_prompt_lookup_of_transformers_copies_from_the_text():
     assert found.tokens == plain.tokens
     assert max(found.accepted) <= 3
     assert plain.accepted == [0] * 39
+
+
+def test_every_arm_decodes_each_of_its_prompts_untimed_first(folder, inputs, monkeypatch):
+    runs, timed = [], []
+    warm_up, stopwatch = benchmark.warm_up, benchmark.stopwatch
+
+    def watched(decoder, prompt, new_tokens, drafts):
+        assert not timed
+        warm_up(
+            lambda *asked: runs.append((len(asked[0]), asked[1])) or decoder(*asked),
+            prompt,
+            new_tokens,
+            drafts,
+        )
+
+    monkeypatch.setattr(benchmark, "warm_up", watched)
+    monkeypatch.setattr(benchmark, "stopwatch", lambda *work: timed.append(work) or stopwatch(*work))
+    run_job(folder, "warm", BenchmarkSpec, benchmark.run, spec(new_tokens=9), inputs)
+    # F1 and HF take a token at a time; O1 has the first prompt alone.
+    assert sorted(runs) == sorted([(30, 8)] * 4 + [(30, 9)] * 9)
+    assert len(timed) == 2 * 13
+
+
+@pytest.mark.parametrize("new_tokens", [1, 3])
+def test_few_new_tokens_are_measured(new_tokens, folder, inputs):
+    out = run_job(folder, "few", BenchmarkSpec, benchmark.run, spec(new_tokens=new_tokens), inputs)
+    record = read_record(out, Record[BenchmarkSpec, BenchmarkSample, DecodeTotals])
+    assert {run.new_tokens for sample in record.samples for run in sample.runs.values()} == {new_tokens}

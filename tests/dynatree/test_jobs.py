@@ -11,6 +11,8 @@ from ablations.dynatree import calibrate_costs, cost_fits, decode, fit_ngram
 from ablations.dynatree.arm import read_costs
 from ablations.dynatree.drafters.ngram_counts import NgramCounts
 from ablations.dynatree.repetition import repeated_share
+from ablations.lm import timing
+from ablations.lm.layered import LayeredLM
 from ablations.study.artefact import Manifest
 from ablations.study.contracts.dynatree import CostSpec, DecodeSample, DecodeSpec, DecodeTotals, NgramSpec
 from ablations.study.contracts.record import Record
@@ -234,3 +236,54 @@ def test_repeated_share_counts_later_occurrences():
     assert repeated_share([1, 2, 3], 4) == 0.0
     assert repeated_share([1, 2, 3, 4, 5, 6], 4) == 0.0
     assert repeated_share([7] * 8, 4) == pytest.approx(4 / 5)
+
+
+@pytest.mark.parametrize("new_tokens", [1, 2, 6, 7])
+@pytest.mark.parametrize("arm", ["ar", "tree"])
+def test_few_new_tokens_are_decoded(arm, new_tokens, folder, inputs):
+    spec = arm_spec(arm) | {"new_tokens": new_tokens}
+    out = run_job(folder, f"{arm}-{new_tokens}", DecodeSpec, decode.run, spec, inputs)
+    record = read_record(out, Record[DecodeSpec, DecodeSample, DecodeTotals])
+    assert [sample.new_tokens for sample in record.samples] == [new_tokens] * 2
+
+
+@pytest.mark.parametrize("discarded", [0, 1])
+@pytest.mark.parametrize("arm", ["tree", "neural"])
+def test_no_number_of_rows_is_new_to_what_is_timed(arm, discarded, folder, inputs, monkeypatch):
+    """Target and draft have run over every number of rows untimed, the prompts' lengths included."""
+    stopwatch, embed = timing.stopwatch, LayeredLM.embed
+    runs, recorded = 0, False
+    known, fresh, forwards = set(), set(), 0
+
+    def timed(device, work):
+        nonlocal runs, recorded
+        # Two pairs are kept, after those that are not.
+        recorded = runs // 2 % (discarded + 2) >= discarded
+        runs += 1
+        try:
+            return stopwatch(device, work)
+        finally:
+            recorded = False
+
+    def watched(lm, ids):
+        nonlocal forwards
+        forward = (lm.num_layers, ids.shape[1])
+        if recorded:
+            forwards += 1
+            fresh.update({forward} - known)
+        else:
+            known.add(forward)
+        return embed(lm, ids)
+
+    # Of the pairs alone: decoding has the function under a name of its own.
+    monkeypatch.setattr(timing, "stopwatch", timed)
+    monkeypatch.setattr(LayeredLM, "embed", watched)
+    prompts = [
+        {"kind": f"of {tokens}", "text": "prompts", "split": "heldout", "count": 1, "tokens": tokens}
+        for tokens in (30, 17)
+    ]
+    spec = arm_spec(arm) | {"prompts": prompts, "discarded": discarded}
+    run_job(folder, f"rows-{arm}-{discarded}", DecodeSpec, decode.run, spec, inputs)
+    assert runs == 2 * (discarded + 2) * len(prompts)
+    assert forwards > 2 * NEW_TOKENS
+    assert not fresh

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ablations.dynatree.decode import WARMUP_TOKENS, Decoder, build_arm
+from ablations.dynatree.decode import Decoder, build_arm, warm_up
 from ablations.dynatree.decoding import Generation
 from ablations.dynatree.exactness import TIE_MARGINS, count_ties
 from ablations.dynatree.generate import decode_with_transformers
@@ -114,11 +114,22 @@ class Bench:
         self._margin = TIE_MARGINS[spec.compute.dtype]
         self._greedy = next(name for name, arm in spec.transformers.items() if isinstance(arm, Greedy))
 
-    def warm_up(self, prompt: list[int]) -> None:
-        """Run every decoder, untimed."""
-        for _ in range(self._spec.warmup):
-            for decoder in self._decoders.values():
-                decoder(prompt, WARMUP_TOKENS)
+    def warm_up(self, window: Window, names: list[str], progress: tqdm) -> None:
+        """Run decoders on a prompt, untimed.
+
+        Args:
+            window: The prompt.
+            names: Which decoders.
+            progress: Is told of each run.
+        """
+        spec = self._spec
+        plain = {name for name, arm in spec.arms.items() if arm.drafter is None}
+        plain |= {name for name, setting in spec.transformers.items() if isinstance(setting, Greedy)}
+        for _ in range(spec.warmup):
+            for name in names:
+                drafts = name not in plain
+                warm_up(self._decoders[name], window.ids.tolist(), spec.new_tokens, drafts)
+                progress.update()
 
     def active(self, place: int) -> list[str]:
         """Decoders that run on a kind's prompt at `place`, counted from 0."""
@@ -183,9 +194,10 @@ def run(run: Run[BenchmarkSpec]) -> None:
     bench = Bench(spec, target, build_decoders(run.job, target, capacity))
     kinds = [window.kind for window in prompts]
     active = [bench.active(kinds[:index].count(kind)) for index, kind in enumerate(kinds)]
-    total = spec.repeats * sum(map(len, active))
+    total = (spec.warmup + spec.repeats) * sum(map(len, active))
     with device_lock(device), tqdm(total=total, desc="benchmark", unit="run", mininterval=2) as progress:
-        bench.warm_up(prompts[0].ids.tolist())
+        for window, names in zip(prompts, active, strict=True):
+            bench.warm_up(window, names, progress)
         measured = [
             bench.measure(window, names, turn, progress)
             for turn, (window, names) in enumerate(zip(prompts, active, strict=True))

@@ -59,6 +59,22 @@ def build_reference(spec: DecodeSpec, target: LayeredLM, capacity: int) -> Decod
     return partial(decode_autoregressive, target, cache_for(target, capacity, 1))
 
 
+def warm_up(decoder: Decoder, prompt: list[int], new_tokens: int, drafts: bool) -> None:
+    """Decode a prompt untimed, so that no length or number of rows is new to a library when it is timed.
+
+    The first forward over a prompt of a length, or over a number of rows, takes milliseconds longer: kernels
+    are chosen and generated for each. How many rows a drafting decoder verifies depends on the text, so it
+    decodes all of it; one that takes a token at a time has seen all after a few.
+
+    Args:
+        decoder: What will be timed.
+        prompt: Token ids of a prompt on which it will be timed.
+        new_tokens: Most tokens that it will be asked for.
+        drafts: Whether it verifies drafts.
+    """
+    decoder(prompt, new_tokens if drafts else min(WARMUP_TOKENS, new_tokens))
+
+
 def sample(
     window: Window,
     pairs: list[Pair[Generation]],
@@ -123,10 +139,11 @@ def run(run: Run[DecodeSpec]) -> None:
     margin = TIE_MARGINS[spec.compute.dtype]
     samples, rows = [], []
     with device_lock(device):
-        warm = prompts[0].ids.tolist()
-        for _ in range(spec.warmup):
-            arm(warm, WARMUP_TOKENS)
-            reference(warm, WARMUP_TOKENS)
+        # Pairs that are discarded run every prompt untimed as it is.
+        for window in prompts[:1] if spec.discarded else prompts:
+            for _ in range(spec.warmup):
+                warm_up(arm, window.ids.tolist(), spec.new_tokens, spec.drafter is not None)
+                warm_up(reference, window.ids.tolist(), spec.new_tokens, drafts=False)
         for index, window in enumerate(tqdm(prompts, desc="decode", mininterval=2)):
             prompt = window.ids.tolist()
             pairs = list(

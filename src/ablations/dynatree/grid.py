@@ -95,7 +95,7 @@ def run(run: Run[GridSpec]) -> None:
     prompts = read_prompts(run.job, target)
     capacity = max(len(window.ids) for window in prompts) + spec.new_tokens
     drafter = MeteredDrafter(
-        build_drafter(spec.drafter, run.job.path, spec.compute, target, capacity, nodes), device
+        build_drafter(spec.drafter, run.job.path, spec.compute, target, capacity, nodes), target
     )
     known = list(
         tqdm(

@@ -9,16 +9,18 @@ from torch import Tensor
 
 from ablations.dynatree.drafters.interface import Drafter
 from ablations.dynatree.tree import TokenTree
+from ablations.lm.finite import require_finite
+from ablations.lm.layered import LayeredLM
 from ablations.lm.timing import stopwatch
 from ablations.study.contracts.dynatree import Costs
 
 
 @dataclass
 class MeteredDrafter:
-    """A drafter, with the rows and seconds of every level it was asked for."""
+    """A drafter beside a target, with the rows and seconds of every level it was asked for."""
 
     inner: Drafter
-    device: torch.device
+    target: LayeredLM
     levels: list[tuple[int, float]] = field(default_factory=list)
 
     @property
@@ -26,13 +28,24 @@ class MeteredDrafter:
         """Levels proposed since `prefill`."""
         return self.inner.forwards
 
+    @property
+    def device(self) -> torch.device:
+        """Device of the target."""
+        return self.target.device
+
     def prefill(self, prompt: list[int], states: Tensor) -> None:
         """Read a prompt; not metered."""
         self.inner.prefill(prompt, states)
 
     def propose(self, tree: TokenTree, level: slice, branching: int) -> tuple[Tensor, Tensor]:
-        """The drafter's proposals, metered."""
+        """The drafter's proposals, metered.
+
+        Raises:
+            UserError: a probability is NaN or infinite.
+        """
         proposed, seconds = stopwatch(self.device, lambda: self.inner.propose(tree, level, branching))
+        finite = bool(proposed[1].isfinite().all())
+        require_finite(finite, "the draft's probabilities", self.target.dtype)
         self.levels.append((level.stop - level.start, seconds))
         return proposed
 

@@ -90,7 +90,8 @@ class Decoding(Contract):
     discarded: NonNegativeInt = 0
     """Whole pairs of every prompt before those, which are not recorded."""
     warmup: NonNegativeInt = 1
-    """Untimed pairs before the first timed one."""
+    """Untimed runs of arm and reference on every prompt (on the first one, where pairs are discarded) before
+    the first timed one; short ones of what takes a token at a time."""
     temperature: float = 0.0
     """Only 0: decoding is greedy."""
     compute: Compute = Compute()

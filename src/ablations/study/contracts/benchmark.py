@@ -66,7 +66,8 @@ class BenchmarkSpec(Prompted):
     repeats: PositiveInt
     """Runs of each arm on each prompt, the order of arms rotating."""
     warmup: NonNegativeInt
-    """Untimed short runs of each arm before the first timed one."""
+    """Untimed runs of each arm on each of its prompts before the first timed one; short ones of arms that
+    take a token at a time."""
     compute: Compute
     """How the job computes."""
 

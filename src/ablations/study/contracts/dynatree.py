@@ -365,7 +365,8 @@ class DecodeSpec(ArmSpec, Prompted):
     discarded: NonNegativeInt = 0
     """Whole pairs of every prompt before those, which are not recorded."""
     warmup: NonNegativeInt = 1
-    """Untimed pairs before the first timed one."""
+    """Untimed runs of arm and reference on every prompt (on the first one, where pairs are discarded) before
+    the first timed one; short ones of what takes a token at a time."""
     compute: Compute
     """How the job computes."""
 
