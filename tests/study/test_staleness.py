@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from ablations.study.meaning import meaning
+from ablations.study.planning import stages
 from ablations.study.planning.plan import Plan
 from ablations.study.status import cost, statuses
 
@@ -253,3 +254,17 @@ def test_whoever_only_looks_writes_nothing(raw):
     statuses(plan)
     cost(plan)
     assert sorted(Path().rglob("*")) == before
+
+
+def test_a_contract_of_one_method_is_in_the_code_of_all_its_jobs_and_of_no_other(raw):
+    """What docs/tutorial.md and CONTRIBUTING.md say of staleness after an edit of a contract."""
+    code = Plan(raw, ROOT).sources.code
+    modules = {stage.module for stage in vars(stages).values() if isinstance(stage, stages.Stage)}
+    assert len(modules) > 10
+    for method in ("sdtp", "dynatree"):
+        contract = f"ablations.study.contracts.{method}"
+        with_it = {module for module in modules if contract in code.closure(module)}
+        assert with_it == {module for module in modules if module.startswith(f"ablations.{method}.")}
+    assert all("ablations.study.job" in code.closure(module) for module in modules)
+    timed = ("sdtp.evaluate", "sdtp.evaluate_pipeline", "sdtp.sweep", "dynatree.decode", "dynatree.benchmark")
+    assert all("ablations.lm.layered" in code.closure(f"ablations.{module}") for module in timed)

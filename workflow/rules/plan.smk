@@ -156,7 +156,7 @@ def refuse_taken_names(rules):
 
 
 def say_where():
-    """After a run: where the results are, and which hypotheses held if the summary is of these records."""
+    """After a run: where the results are, and what came of the hypotheses if the summary is of these records."""
     needed = [Path(stages.COLLECT_STAMP), *plan.records]
     measured = sum(path.exists() for path in plan.records)
     if not measured:

@@ -1,4 +1,4 @@
-"""Rule `numbers`: every measured number as a macro, and where each comes from."""
+"""Rule `numbers`: measured numbers as macros, and where each comes from."""
 
 import argparse
 import json
@@ -67,7 +67,7 @@ def main() -> None:
     """Command line of the rule `numbers`."""
     parser = argparse.ArgumentParser(
         prog="python -m ablations.paper.numbers",
-        description="Write every measured number as a macro, and where each comes from.",
+        description="Write measured numbers as macros, and where each comes from.",
         epilog="example: python -m ablations.paper.numbers --summary results/summary.json"
         " --templates paper/templates --macros paper/numbers.tex --provenance paper/provenance.json",
     )

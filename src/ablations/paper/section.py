@@ -4,6 +4,7 @@ import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,16 @@ from ablations.paper.summary import Machine, Row, Summary
 from ablations.paper.tables import (
     PARTS,
     drafting_rows,
+    few_prompts,
     further_rows,
+    most_prompts,
     part_rows,
     pipeline_rows,
     recorded_rows,
     sdtp_rows,
 )
 from ablations.paper.threats import threats
+from ablations.paper.wording import tex
 from ablations.study.cli import one_line_errors
 from ablations.study.contracts.paper import Method
 from ablations.study.files import write_text
@@ -164,6 +168,9 @@ def render_section(summary: Summary, templates: Path) -> str:
         library=_autoregressive_rows(summary)[:1],
         dirty=any(machine.git_dirty for machine in summary.machines),
         exactness=exactness(summary),
+        own_scorers=[tex(row.id) for row in _own_scorers(summary)],
+        few_prompts=partial(few_prompts, summary),
+        most_prompts=most_prompts(summary),
         most_lines=MOST_LINES,
         living={"ratios": len(keep_ratio_rows(summary)), "layers": len(layer_rows(summary))},
         drawn={name: drawn_from(summary, name) for name in (*FLOATS, "grid", "grid_lengths")},
@@ -171,6 +178,16 @@ def render_section(summary: Summary, templates: Path) -> str:
     # Line statements take the blank lines around them along, and conditions that do not hold leave some.
     text = re.sub(r"\s*(\\(?:(?:sub)*section|paragraph)\{)", r"\n\n\1", text)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def _own_scorers(summary: Summary) -> list[Row]:
+    """Rows of another ratio or protection whose scorer is not that of what they are compared with."""
+    return [
+        row
+        for row in summary.rows
+        if row.scorer_shared is False
+        and ("preserve" in row.change or "keep_ratio" in row.change.get("schedule", {}))
+    ]
 
 
 def _autoregressive_rows(summary: Summary) -> list[Row]:
