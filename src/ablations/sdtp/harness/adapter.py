@@ -1,7 +1,7 @@
 """A pruning configuration as a model of EleutherAI's lm-evaluation-harness."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count, groupby
 
 import torch
@@ -32,6 +32,19 @@ _WITHOUT_EFFECT = {"top_k", "top_p", "attention_mask"}
 def unpruned(lm: LayeredLM) -> Arm:
     """The arm that prunes nothing."""
     return Arm(lm, DENSE, Importance(lambda ids, number: no_scores))
+
+
+def require_greedy(generation_kwargs: Mapping[str, object]) -> None:
+    """Check that a task asks for greedy decoding.
+
+    Raises:
+        UserError: it asks for something else.
+    """
+    for key, value in generation_kwargs.items():
+        if key not in _WITHOUT_EFFECT and value not in (None, _GREEDY.get(key)):
+            raise UserError(
+                f"generation_kwargs.{key}: {value} is not greedy decoding, the only kind here; remove it"
+            )
 
 
 class PrunedLM(HFLM):
@@ -101,11 +114,7 @@ class PrunedLM(HFLM):
         Raises:
             UserError: the task asks for something other than greedy decoding, or logits are NaN or infinite.
         """
-        for key, value in generation_kwargs.items():
-            if key not in _WITHOUT_EFFECT and value not in (None, _GREEDY.get(key)):
-                raise UserError(
-                    f"generation_kwargs.{key}: {value} is not greedy decoding, the only kind here; remove it"
-                )
+        require_greedy(generation_kwargs)
         lm, tokens = self._arm.lm, context.shape[1]
         stopped = stop_sequences_criteria(self.tokenizer, stop, tokens, 1)
         # Gradient saliency prunes by a backward pass, which inference mode would not allow.
