@@ -207,5 +207,5 @@ def test_a_negative_weight_and_a_target_of_another_kind_are_named(saved, tmp_pat
     with pytest.raises(UserError, match="model type 't5' is not supported"):
         given.checkpoint(tmp_path / "odd", "--target", tmp_path / "made")
     (tmp_path / "odd/config.json").write_text('{"model_type": "nobody_knows"}')
-    with pytest.raises(UserError, match=r"--target .*odd: config\.json: .*nobody_knows"):
+    with pytest.raises(UserError, match=r"--target .*odd: config\.json cannot be loaded: .*nobody_knows"):
         given.checkpoint(tmp_path / "odd", "--target", tmp_path / "made_again")

@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from ablations.lm.architecture import parts_of
 from ablations.lm.document import DOCUMENTS, Document
+from ablations.lm.loading import readable, require_no_adapter
 from ablations.lm.texts.local import DATA, JSON_LINES
 from ablations.study.artefact import Manifest
 from ablations.study.contracts.dynatree import (
@@ -35,13 +36,14 @@ def checkpoint(path: Path, option: str, folder: Path) -> Path:
         folder: New folder for links to the checkpoint's files and a manifest.
 
     Raises:
-        UserError: neither.
+        UserError: neither, or its configuration is not that of a model that can be run.
     """
     manifest = path / MANIFEST if path.is_dir() else path
     if manifest.is_file() and manifest.name == MANIFEST:
         return manifest
     if not path.is_dir():
         raise UserError(f"{option} {path}: neither a folder nor a {MANIFEST}")
+    require_no_adapter(path)
     for needed in ("config.json", "tokenizer.json"):
         if not (path / needed).is_file():
             raise UserError(
@@ -54,13 +56,11 @@ def checkpoint(path: Path, option: str, folder: Path) -> Path:
         (folder / file.name).symlink_to(file.resolve())
     hashes = {file.name: sha256_file(file) for file in files}
     # The files lie where they are and are not checked again.
-    try:
+    with readable(f"{option} {path}: config.json"):
         config = AutoConfig.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{option} {path}: config.json: {' '.join(str(error).split())[:200]}") from None
-    parts_of(config)
-    with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(config)
+        parts_of(config)
+        with torch.device("meta"):
+            empty = AutoModelForCausalLM.from_config(config)
     facts = {"layers": config.num_hidden_layers, "parameters": empty.num_parameters()}
     return _manifest(folder, {"folder": str(path)}, facts, sha256_text(canonical_json(hashes)))
 

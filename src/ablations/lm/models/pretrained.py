@@ -3,18 +3,18 @@
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ablations.lm.architecture import parts_of
+from ablations.lm.loading import load_weights, readable, require_no_adapter
 from ablations.study.contracts.lm import FILL_IN, PretrainedModel
 from ablations.study.errors import UserError
 from ablations.study.userfiles import user_path
+
+ADVICE = (
+    "correct the model's key 'name' (a local folder, or a hub name, with network access and, for a"
+    " gated model, a token in HF_TOKEN)"
+)
 
 
 def load_pretrained_model(source: PretrainedModel) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -22,7 +22,7 @@ def load_pretrained_model(source: PretrainedModel) -> tuple[PreTrainedModel, Pre
 
     Raises:
         UserError: there is no such model, no revision was chosen, it cannot be fetched or run, a file of it
-            is corrupt, or it needs code of its own (which is never run).
+            is corrupt, its tensors are not the model's, or it needs code of its own (which is never run).
     """
     if source.revision == FILL_IN:
         raise UserError(
@@ -34,19 +34,13 @@ def load_pretrained_model(source: PretrainedModel) -> tuple[PreTrainedModel, Pre
     name = str(folder) if local else source.name
     if local:
         _check_weights(folder)
-    keywords = {"revision": source.revision, "trust_remote_code": False, "local_files_only": local}
-    try:
+    keywords = {"revision": source.revision, "local_files_only": local}
+    with readable(f"'{source.name}'", ADVICE):
+        require_no_adapter(name, **keywords)
+        keywords |= {"trust_remote_code": False}
         parts_of(AutoConfig.from_pretrained(name, **keywords))
         tokenizer = AutoTokenizer.from_pretrained(name, **keywords)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype="auto", **keywords)
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"'{source.name}' cannot be loaded: {reason[:300]};"
-            " correct the model's key 'name' (a local folder, or a hub name, with network access and, for a"
-            " gated model, a token in HF_TOKEN)"
-        ) from None
-    return model, tokenizer
+    return load_weights(name, ADVICE, dtype="auto", **keywords), tokenizer
 
 
 def _check_weights(folder: Path) -> None:
