@@ -66,7 +66,7 @@ class ArmResult(Contract):
     identical: NonNegativeInt
     """Prompts whose tokens are those of `generate`."""
     ties: NonNegativeInt
-    """Departures of an arm of the study within the stated top-2 margin."""
+    """Departures of an arm of the study, all of them ties."""
 
 
 class DecodingBenchmark(Contract):
@@ -98,7 +98,7 @@ class DecodingBenchmark(Contract):
     repeats: PositiveInt
     """Runs of each arm on each prompt."""
     tie_margin: NonNegativeFloat
-    """Top-2 logit margin within which a departure counts as a tie."""
+    """Difference of logits up to which a departure counted as a tie."""
     weight_layout: str
     """Form of the target that the arms of the study run; `generate` runs the same weights as packed."""
     repeated_4grams: NonNegativeFloat

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ablations.study.contracts.base import Contract
-from ablations.study.contracts.dynatree import ArmSpec, Probability, Prompted, Share
+from ablations.study.contracts.dynatree import ArmSpec, Departure, Probability, Prompted, Share
 from ablations.study.contracts.lm import Compute
 from ablations.study.contracts.paper import Identifier, Identifiers
 
@@ -101,8 +101,10 @@ class ArmRun(Contract):
     matched: bool
     """Whether they are those of `generate`."""
     ties: NonNegativeInt
-    """Departures within the stated top-2 margin (0 in float32, where none is allowed); those of
-    `transformers` are not judged."""
+    """How many departures there are; those of `transformers` are not judged."""
+    departures: tuple[Departure, ...] = ()
+    """Where an arm of the study emitted another token than `generate`, or than the target's most probable
+    one: ties, all of them."""
     target_forwards: NonNegativeInt
     """Target forwards after the prefill."""
     draft_forwards: NonNegativeInt
