@@ -93,6 +93,7 @@ def arm_run(timed: list[Timed[Generation]], greedy: list[int], departures: tuple
         target_forwards=len(generation.accepted),
         draft_forwards=generation.draft_forwards,
         drafted=sum(generation.drafted),
+        accepted=sum(generation.accepted),
         draft_seconds=generation.draft_seconds,
         verify_seconds=generation.verify_seconds,
         bookkeeping_seconds=generation.bookkeeping_seconds,

@@ -21,7 +21,7 @@ from ablations.study.job import JobFile, Run
 from ablations.study.planning.code import CodeIndex
 from ablations.study.planning.jobs import DIGEST_LENGTH
 from ablations.study.record_io import read_contract, read_record
-from ablations.study.statistics import log_speedup
+from ablations.study.statistics import log_speedup, tokens_per_forward
 
 MODULE = "ablations.dynatree.decode"
 
@@ -115,7 +115,7 @@ def table(record: DecodeRecord) -> str:
                 str(sample.new_tokens),
                 *(f"{rate:.1f}" for rate in rates),
                 f"{math.exp(speedup):.2f}",
-                f"{1 + sample.accepted / rounds:.2f}" if rounds else "-",
+                f"{tokens_per_forward(sample.accepted, rounds):.2f}" if rounds else "-",
                 "identical" if sample.matched else f"{sample.ties} tie(s)",
             ]
         )
