@@ -17,6 +17,7 @@ from ablations.study.job import read_job
 from ablations.study.record_io import read_record
 from tests.dynatree.noisy_models import noisy_copy, tiny_model
 from tests.dynatree.workspace import (
+    CALIBRATED,
     COST_AWARE,
     NEURAL,
     NEW_TOKENS,
@@ -44,7 +45,7 @@ def spec(**changes) -> dict:
     common = decode_spec(None, None, None)
     chosen = {key: common[key] for key in ("prompts", "new_tokens", "compute")}
     arms = {name: arm(*parts) for name, parts in OWN.items()}
-    arms["O1"] = arm(NGRAM, TREE, WHOLE, prompts=1, **COST_AWARE)
+    arms["O1"] = arm(NGRAM, TREE, CALIBRATED, prompts=1, **COST_AWARE)
     transformers = {
         "HF": {"method": "generate"},
         "HF-lookup": {"method": "prompt_lookup", "max_matching_ngram_size": 3},

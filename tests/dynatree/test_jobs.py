@@ -21,6 +21,7 @@ from ablations.study.errors import UserError
 from ablations.study.files import sha256_file
 from ablations.study.record_io import read_record
 from tests.dynatree.workspace import (
+    CALIBRATED,
     COST_AWARE,
     COST_SPEC,
     DYNAMIC,
@@ -59,7 +60,7 @@ ARMS = {
     "lookup": (LOOKUP, TREE, PRUNED),
     "dynamic": (NGRAM, TREE, PRUNED, DYNAMIC),
     "history": (NGRAM, TREE, PRUNED, HISTORY),
-    "cost aware": (NGRAM, TREE, WHOLE, COST_AWARE),
+    "cost aware": (NGRAM, TREE, CALIBRATED, COST_AWARE),
 }
 
 

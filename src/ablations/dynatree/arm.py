@@ -32,6 +32,7 @@ from ablations.study.contracts.dynatree import (
     NgramDraftSpec,
     PromptLookup,
     Shape,
+    tree_nodes,
 )
 from ablations.study.contracts.lm import Compute
 from ablations.study.errors import UserError
@@ -55,7 +56,7 @@ def build_draft(arm: ArmSpec, find: Find, compute: Compute, target: LayeredLM, t
         tokens: Most tokens of a prompt and its continuation.
 
     Raises:
-        UserError: a contradictory spec, or a drafter of another vocabulary.
+        UserError: a contradictory spec, a drafter of another vocabulary, or trees whose cost is not known.
     """
     shape, pruning, adaptation = arm.shape, arm.pruning, arm.adaptation
     if shape.method == "linear" and (shape.branching != 1 or adaptation is not None):
@@ -69,8 +70,6 @@ def build_draft(arm: ArmSpec, find: Find, compute: Compute, target: LayeredLM, t
         growth = DynamicGrowth(adaptation, shape.depth, pruning.tau, target.device)
     elif isinstance(adaptation, CostAwareTree):
         costs = read_costs(find("costs"))
-        # Of larger trees the cost is not known.
-        nodes = min(nodes, costs.rows[-1] - 1)
         model = CostModel(costs, nodes, target.device)
         growth = CostAwareGrowth(model, shape.depth, shape.branching, pruning.tau)
     drafter = build_drafter(arm.drafter, find, compute, target, tokens, nodes)
@@ -93,7 +92,7 @@ def most_nodes(shape: Shape, adaptation: Adaptation | None, max_nodes: int) -> i
             f"pruning.max_nodes: {max_nodes} nodes cannot hold a path of depth {depth}; raise it or lower"
             " the depth"
         )
-    return min(max_nodes, sum(branching**level for level in range(1, depth + 1)))
+    return tree_nodes(depth, branching, max_nodes)
 
 
 def read_costs(manifest: Path) -> Costs:

@@ -309,6 +309,11 @@ class CostSpec(Prompted):
     """How the job computes."""
 
 
+def tree_nodes(depth: int, branching: int, max_nodes: int) -> int:
+    """Most nodes below the root of a tree of this depth and branching, under a cap."""
+    return min(max_nodes, sum(branching**level for level in range(1, depth + 1)))
+
+
 def row_counts(most: int) -> list[int]:
     """Rows of a calibration's target forwards: all up to 8, then four to every doubling, and `most`."""
     counts = {round(8 * 2 ** (step / 4)) for step in range(64)} | set(range(1, 9)) | {most}
