@@ -72,7 +72,8 @@ def build_draft(arm: ArmSpec, find: Find, compute: Compute, target: LayeredLM, t
         costs = read_costs(find("costs"))
         model = CostModel(costs, nodes, target.device)
         growth = CostAwareGrowth(model, shape.depth, shape.branching, pruning.tau)
-    drafter = build_drafter(arm.drafter, find, compute, target, tokens, nodes)
+    breadths = adaptation.breadths if isinstance(adaptation, DynamicTree) else (shape.branching,)
+    drafter = build_drafter(arm.drafter, find, compute, target, tokens, nodes, max(breadths))
     return Draft(drafter, TokenTree(nodes, target.device), growth)
 
 
@@ -106,7 +107,7 @@ def read_costs(manifest: Path) -> Costs:
 
 
 def build_drafter(
-    spec: DraftSpec, find: Find, compute: Compute, target: LayeredLM, tokens: int, nodes: int
+    spec: DraftSpec, find: Find, compute: Compute, target: LayeredLM, tokens: int, nodes: int, branching: int
 ) -> Drafter:
     """The drafter of a spec.
 
@@ -117,11 +118,13 @@ def build_drafter(
         target: The model that decides.
         tokens: Most tokens of a prompt and its continuation.
         nodes: Most nodes of a tree below its root.
+        branching: Most children of a node.
 
     Raises:
-        UserError: another vocabulary than the target's, or too few positions.
+        UserError: another vocabulary than the target's, too few positions, or fewer tokens than children.
     """
     vocabulary = target.lm_head.out_features
+    _require_choices(branching, vocabulary)
     if isinstance(spec, PromptLookup):
         return PromptLookupDrafter(spec, target.device)
     if isinstance(spec, NgramDraftSpec | HybridDraftSpec):
@@ -129,10 +132,10 @@ def build_drafter(
         ngram = NgramDrafter(counts, spec.context_weight, target.device)
         if isinstance(spec, NgramDraftSpec):
             return ngram
-        distilled = _distilled(find("distilled"), target, tokens + nodes, nodes)
+        distilled = _distilled(find("distilled"), target, tokens + nodes, nodes, branching)
         return HybridDrafter(distilled, ngram, spec.share, spec.sure)
     if isinstance(spec, DistilledDraftSpec):
-        return _distilled(find("distilled"), target, tokens + nodes, nodes)
+        return _distilled(find("distilled"), target, tokens + nodes, nodes, branching)
     model, draft_model = find("model"), find("draft")
     if load_tokenizer(model).get_vocab() != load_tokenizer(draft_model).get_vocab():
         raise UserError(
@@ -148,6 +151,18 @@ def build_drafter(
     return NeuralDrafter(draft, vocabulary, tokens + nodes, nodes)
 
 
-def _distilled(manifest: Path, target: LayeredLM, capacity: int, nodes: int) -> DistilledDrafter:
+def _distilled(
+    manifest: Path, target: LayeredLM, capacity: int, nodes: int, branching: int
+) -> DistilledDrafter:
     folder, _ = open_artefact(manifest)
-    return DistilledDrafter(DistilledDraft.load(folder / DRAFT_FILE, target), target, capacity, nodes)
+    draft = DistilledDraft.load(folder / DRAFT_FILE, target)
+    _require_choices(branching, len(draft.tokens))
+    return DistilledDrafter(draft, target, capacity, nodes)
+
+
+def _require_choices(branching: int, vocabulary: int) -> None:
+    if branching > vocabulary:
+        raise UserError(
+            f"shape.branching: {branching} children per node, but the drafter knows {vocabulary} tokens;"
+            " lower it"
+        )
