@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -126,6 +127,31 @@ def test_errors_of_the_job_are_one_line(saved, tmp_path):
     (line,) = done.stderr.splitlines()
     assert "4096 tokens and 4 new ones exceed the target's 4096 positions; shorten it to at most 4092" in line
     assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize("draft", ["lookup", "ngram", "draft"])
+def test_more_children_than_the_vocabulary_has_tokens_are_refused(draft, inputs, saved, tmp_path):
+    options = ("--target", saved, "--draft", inputs.get(draft, draft), "--depth", 1, "--tokens", 4)
+    done = decode(tmp_path, *options, "--branch", 5000, "--max-nodes", 9000)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert re.fullmatch(
+        r"error: shape\.branching: 5000 children per node, but the drafter knows \d+ tokens; lower it", line
+    )
+
+
+def test_a_record_that_cannot_be_written_is_noticed_before_anything_runs(saved, tmp_path):
+    (tmp_path / "file").write_text("")
+    # What is asked for does not exist: the place of the record is looked at first.
+    for out in (tmp_path, tmp_path / "file" / "record.json"):
+        done = decode(tmp_path, "--target", saved / "nowhere", "--out", out)
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"error: --out: {out} cannot be written (")
+    assert (tmp_path / "file").read_text() == ""
+    line = ["ablations.dynatree.written", "--model", "m", "--teacher", "t", "--out", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-m", *line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.startswith("error: --out: ")) == (1, True)
 
 
 def test_what_is_no_checkpoint_is_refused(folder, saved, tmp_path):

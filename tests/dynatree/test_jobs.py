@@ -10,6 +10,7 @@ import pytest
 from ablations.dynatree import calibrate_costs, cost_fits, decode, fit_ngram
 from ablations.dynatree.arm import read_costs
 from ablations.dynatree.drafters.ngram_counts import NgramCounts
+from ablations.dynatree.exactness import FLOAT32_MARGIN
 from ablations.dynatree.repetition import repeated_share
 from ablations.lm import timing
 from ablations.lm.layered import LayeredLM
@@ -20,6 +21,7 @@ from ablations.study.errors import UserError
 from ablations.study.files import sha256_file
 from ablations.study.record_io import read_record
 from tests.dynatree.workspace import (
+    CALIBRATED,
     COST_AWARE,
     COST_SPEC,
     DYNAMIC,
@@ -58,7 +60,7 @@ ARMS = {
     "lookup": (LOOKUP, TREE, PRUNED),
     "dynamic": (NGRAM, TREE, PRUNED, DYNAMIC),
     "history": (NGRAM, TREE, PRUNED, HISTORY),
-    "cost aware": (NGRAM, TREE, WHOLE, COST_AWARE),
+    "cost aware": (NGRAM, TREE, CALIBRATED, COST_AWARE),
 }
 
 
@@ -74,14 +76,14 @@ def test_a_record_says_what_was_measured(arm, folder, inputs):
     assert record.label == arm
     assert record.outcome.status == "ok"
     assert len(record.samples) == 2
-    assert record.totals.tie_margin == 0
+    assert record.totals.tie_margin == FLOAT32_MARGIN
     side = out.parent / record.side.file
     assert sha256_file(side) == record.side.sha256
     rows = [json.loads(line) for line in side.read_text().splitlines()]
     for sample, row in zip(record.samples, rows, strict=True):
         assert (sample.document, sample.kind, sample.prompt_tokens) == (row["document"], "code", 30)
         assert sample.matched
-        assert sample.ties == 0
+        assert (sample.ties, sample.departures) == (0, ())
         assert row["tokens"] == row["greedy"]
         assert len(row["tokens"]) == sample.new_tokens <= NEW_TOKENS
         assert sample.stopped or sample.new_tokens == NEW_TOKENS
@@ -132,12 +134,20 @@ def test_costs_that_cannot_be_measured_are_refused(changes, message, folder, inp
         run_job(folder, "bad-costs", CostSpec, calibrate_costs.run, COST_SPEC | changes, inputs)
 
 
-def test_lower_precision_allows_ties_alone(folder, inputs):
-    spec = decode_spec(NGRAM, TREE, WHOLE, compute={"dtype": "bfloat16", "threads": 1})
+def test_lower_precision_records_its_ties(folder, inputs):
+    prompts = [{"kind": "code", "text": "prompts", "split": "heldout", "count": 12, "tokens": 30}]
+    compute = {"dtype": "bfloat16", "threads": 1}
+    spec = decode_spec(NGRAM, TREE, WHOLE, compute=compute, prompts=prompts, new_tokens=40)
     out = run_job(folder, "bfloat16", DecodeSpec, decode.run, spec, inputs)
     record = read_record(out, Record[DecodeSpec, DecodeSample, DecodeTotals])
-    assert record.totals.tie_margin > 0
-    assert all(sample.matched or sample.ties for sample in record.samples)
+    departures = [departure for sample in record.samples for departure in sample.departures]
+    assert (record.totals.tie_margin > 0) == bool(departures)
+    for sample in record.samples:
+        assert sample.matched == (not sample.departures)
+        assert sample.ties == len(sample.departures)
+        for departure in sample.departures:
+            assert departure.position < sample.new_tokens
+            assert departure.gap <= record.totals.tie_margin
 
 
 def edited_draft(inputs: dict[str, Path], folder: Path, name: str, old: str, new: str) -> Path:

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from ablations.dynatree.decode import Decoder, build_arm, warm_up
 from ablations.dynatree.decoding import Generation
-from ablations.dynatree.exactness import TIE_MARGINS, count_ties
+from ablations.dynatree.exactness import Exactness
 from ablations.dynatree.generate import decode_with_transformers
 from ablations.dynatree.prompts import read_prompts
 from ablations.dynatree.repetition import repeated_share
@@ -27,7 +27,7 @@ from ablations.study.contracts.benchmark import (
     Greedy,
     TransformersAssisted,
 )
-from ablations.study.contracts.dynatree import DecodeTotals
+from ablations.study.contracts.dynatree import DecodeTotals, Departure
 from ablations.study.contracts.record import Outcome, Record
 from ablations.study.job import JobFile, Run, main
 from ablations.study.record_io import digests_of, environment_of, write_record
@@ -80,18 +80,20 @@ def rotated(names: list[str], turn: int) -> list[str]:
     return order if turn % 2 == 0 else order[::-1]
 
 
-def arm_run(timed: list[Timed[Generation]], greedy: list[int], ties: int) -> ArmRun:
-    """What one arm did with one prompt, all repeats."""
+def arm_run(timed: list[Timed[Generation]], greedy: list[int], departures: tuple[Departure, ...]) -> ArmRun:
+    """What one arm did with one prompt, all repeats; `departures` are those of the last."""
     generation = timed[-1][0]
     return ArmRun(
         seconds=tuple(seconds for _, seconds in timed),
         first_seconds=generation.first_seconds,
         new_tokens=len(generation.tokens),
         matched=generation.tokens == greedy,
-        ties=ties,
+        ties=len(departures),
+        departures=departures,
         target_forwards=len(generation.accepted),
         draft_forwards=generation.draft_forwards,
         drafted=sum(generation.drafted),
+        accepted=sum(generation.accepted),
         draft_seconds=generation.draft_seconds,
         verify_seconds=generation.verify_seconds,
         bookkeeping_seconds=generation.bookkeeping_seconds,
@@ -105,13 +107,16 @@ class Bench:
         spec: What is measured.
         target: The model that decides.
         decoders: Decoders by name, those of `build_decoders`.
+
+    Attributes:
+        exactness: What it found of the arms' tokens.
     """
 
     def __init__(self, spec: BenchmarkSpec, target: LayeredLM, decoders: dict[str, Decoder]) -> None:
         self._spec = spec
         self._target = target
         self._decoders = decoders
-        self._margin = TIE_MARGINS[spec.compute.dtype]
+        self.exactness = Exactness(target)
         self._greedy = next(name for name, arm in spec.transformers.items() if isinstance(arm, Greedy))
 
     def warm_up(self, window: Window, names: list[str], progress: tqdm) -> None:
@@ -163,11 +168,11 @@ class Bench:
         greedy = timed[self._greedy][-1][0].tokens
         runs = {}
         for name in names:
-            ties = 0
+            departures: tuple[Departure, ...] = ()
             document = f"{window.document} ({name})"
             for generation, _ in timed[name] if name in self._spec.arms else ():
-                ties = count_ties(self._target, document, prompt, generation.tokens, greedy, self._margin)
-            runs[name] = arm_run(timed[name], greedy, ties)
+                departures = self.exactness.departures(document, prompt, generation.tokens, greedy)
+            runs[name] = arm_run(timed[name], greedy, departures)
         departed = {name: timed[name][-1][0].tokens for name in names if not runs[name].matched}
         sample = BenchmarkSample(
             document=window.document,
@@ -209,7 +214,7 @@ def run(run: Run[BenchmarkSpec]) -> None:
         outcome=Outcome(status="ok"),
         samples=tuple(sample for sample, _ in measured),
         totals=DecodeTotals(
-            tie_margin=TIE_MARGINS[spec.compute.dtype],
+            tie_margin=bench.exactness.margin,
             weight_layout=layout,
             peak_memory_bytes=peak_memory_bytes(device),
         ),

@@ -117,7 +117,10 @@ def run(run: Run[CostSpec]) -> None:
     capacity = max(len(window.ids) for window in prompts) + spec.new_tokens
     nodes = most_nodes(spec.shape, None, spec.max_nodes)
     drafter = MeteredDrafter(
-        build_drafter(spec.drafter, run.job.path, spec.compute, target, capacity, nodes), target
+        build_drafter(
+            spec.drafter, run.job.path, spec.compute, target, capacity, nodes, spec.shape.branching
+        ),
+        target,
     )
     counts = row_counts(nodes + 1)
     text = torch.cat([window.ids for window in prompts]).to(device)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ablations.dynatree.drafters.interface import Drafter
@@ -13,6 +14,7 @@ from ablations.lm.finite import require_finite
 from ablations.lm.layered import LayeredLM
 from ablations.lm.timing import stopwatch
 from ablations.study.contracts.dynatree import Costs
+from ablations.study.errors import UserError
 
 
 @dataclass
@@ -54,11 +56,29 @@ class MeteredDrafter:
         self.inner.commit(tree, path, states)
 
 
+def verify_seconds(costs: Costs, rows: Sequence[int] | NDArray) -> NDArray:
+    """Seconds of target forwards over so many rows each, interpolated between calibrated numbers of rows.
+
+    Raises:
+        UserError: more rows than were calibrated; what those cost is not known.
+    """
+    most = max(rows, default=1)
+    if most > costs.rows[-1]:
+        raise UserError(
+            f"dynatree.calibration.max_nodes: trees of {most - 1} nodes, but costs are calibrated for"
+            f" {costs.rows[-1] - 1}; raise it, or lower the trees' max_nodes"
+        )
+    return np.interp(rows, costs.rows, costs.verify)
+
+
 def price(costs: Costs, sizes: Sequence[int], levels: Sequence[tuple[int, float]]) -> float:
     """Seconds of target forwards over `sizes` rows each and of drafting `levels` (their rows count alone).
 
-    Costs between calibrated numbers of rows are interpolated; those of bookkeeping are left out.
+    Costs of bookkeeping are left out.
+
+    Raises:
+        UserError: more rows than were calibrated.
     """
     rows = sum(count for count, _ in levels)
     drafting = costs.draft_level * len(levels) + costs.draft_row * rows
-    return float(np.interp(sizes, costs.rows, costs.verify).sum()) + drafting
+    return float(verify_seconds(costs, sizes).sum()) + drafting

@@ -113,7 +113,7 @@ class CostCalibration(Contract):
     new_tokens: PositiveInt = 48
     """Most tokens generated per prompt."""
     max_nodes: PositiveInt = 64
-    """Most nodes of a cost-aware tree."""
+    """Most nodes of a cost-aware tree; its specs say so where `pruning.max_nodes` is larger."""
     prefix: PositiveInt = 256
     """Tokens in the cache while costs are measured."""
     repeats: PositiveInt = 7
@@ -155,7 +155,7 @@ class Grids(Contract):
     taus: Annotated[tuple[Probability, ...], Field(min_length=1), Distinct]
     """Thresholds on the path probability, each with every depth and branching."""
     max_nodes: PositiveInt = 128
-    """Most nodes of any tree; costs are calibrated up to it."""
+    """Most nodes of the trees above; costs are calibrated up to the largest, the baseline's among them."""
     new_tokens: PositiveInt
     """Most tokens generated per prompt for the trees above."""
     lengths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]

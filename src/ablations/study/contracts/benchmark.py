@@ -5,9 +5,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ablations.study.contracts.base import Contract
-from ablations.study.contracts.dynatree import ArmSpec, Probability, Prompted, Share
+from ablations.study.contracts.dynatree import ArmSpec, Departure, Prompted, Share
 from ablations.study.contracts.lm import Compute
 from ablations.study.contracts.paper import Identifier, Identifiers
+from ablations.study.contracts.statistics import Resampling
 
 
 class Greedy(Contract):
@@ -101,14 +102,18 @@ class ArmRun(Contract):
     matched: bool
     """Whether they are those of `generate`."""
     ties: NonNegativeInt
-    """Departures within the stated top-2 margin (0 in float32, where none is allowed); those of
-    `transformers` are not judged."""
+    """How many departures there are; those of `transformers` are not judged."""
+    departures: tuple[Departure, ...] = ()
+    """Where an arm of the study emitted another token than `generate`, or than the target's most probable
+    one: ties, all of them."""
     target_forwards: NonNegativeInt
     """Target forwards after the prefill."""
     draft_forwards: NonNegativeInt
     """Tree levels drafted; 0 for `transformers`, which does not tell."""
     drafted: NonNegativeInt
     """Drafted nodes verified; 0 for `transformers`."""
+    accepted: NonNegativeInt
+    """Draft tokens accepted and emitted; of `transformers`, candidates."""
     draft_seconds: NonNegativeFloat
     """Spent in the drafter after its prefill; 0 for `transformers`, as the next two."""
     verify_seconds: NonNegativeFloat
@@ -145,8 +150,8 @@ class BenchmarkPlan(Contract):
     """What tables call each arm of the study."""
     best_of: Identifiers
     """Arms of which the fastest stands for the method."""
-    alpha: Probability
-    """Intervals cover 1 - alpha."""
+    resampling: Resampling
+    """How its intervals are made: as those of the study's tables."""
     code: str
     """Digest of the meaning of the rule's code."""
     revision: int = 0

@@ -309,6 +309,11 @@ class CostSpec(Prompted):
     """How the job computes."""
 
 
+def tree_nodes(depth: int, branching: int, max_nodes: int) -> int:
+    """Most nodes below the root of a tree of this depth and branching, under a cap."""
+    return min(max_nodes, sum(branching**level for level in range(1, depth + 1)))
+
+
 def row_counts(most: int) -> list[int]:
     """Rows of a calibration's target forwards: all up to 8, then four to every doubling, and `most`."""
     counts = {round(8 * 2 ** (step / 4)) for step in range(64)} | set(range(1, 9)) | {most}
@@ -384,6 +389,16 @@ class DecodePair(Contract):
     """Until the reference's first token; null where the reference does not tell."""
 
 
+class Departure(Contract):
+    """An emitted token that is not the target's greedy one, or the first that is another than expected."""
+
+    position: NonNegativeInt
+    """Place among the new tokens, counted from 0."""
+    gap: NonNegativeFloat
+    """How far its logit lies below the greatest, when the target reads what was emitted in one forward; at
+    the first departure that of the expected token, where it lies further."""
+
+
 class DecodeSample(Contract):
     """One prompt under one decoding configuration."""
 
@@ -400,7 +415,9 @@ class DecodeSample(Contract):
     matched: bool
     """Whether the emitted tokens equal the target's own greedy tokens."""
     ties: NonNegativeInt
-    """Departures within the stated top-2 margin (0 in float32, where none is allowed)."""
+    """How many departures there are."""
+    departures: tuple[Departure, ...] = ()
+    """Where the arm departed from the target's greedy tokens in the last repeat: ties, all of them."""
     repeated_4grams: Annotated[float, Field(ge=0.0, le=1.0)]
     """Share of generated 4-grams that occurred before in the generated text."""
     target_forwards: NonNegativeInt
@@ -433,7 +450,8 @@ class DecodeTotals(Contract):
     """Facts of a whole decoding job."""
 
     tie_margin: NonNegativeFloat
-    """Top-2 logit margin within which a departure counts as a tie; 0 in float32."""
+    """Difference of logits up to which a departure counts as a tie: fixed in float32; in lower precision
+    measured in this job when something departed, and 0 where nothing did."""
     weight_layout: str
     """How the weights lie in memory for both arms (`stock`, or the prepacking used)."""
     peak_memory_bytes: NonNegativeInt

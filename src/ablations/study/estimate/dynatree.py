@@ -13,6 +13,7 @@ from ablations.study.contracts.dynatree import (
     Prompted,
     TeacherSpec,
     row_counts,
+    tree_nodes,
 )
 from ablations.study.contracts.grid import GridSpec
 from ablations.study.contracts.lm import Compute, Dtype
@@ -121,7 +122,7 @@ def _arm(spec: ArmSpec, shapes: Shapes, dtype: Dtype, prompt: int, new: int) -> 
         return _autoregressive(model, dtype, prompt, new)
     adapted = spec.adaptation
     depth = adapted.max_depth if isinstance(adapted, DynamicTree) else spec.shape.depth
-    nodes = min(sum(spec.shape.branching**level for level in range(1, depth + 1)), spec.pruning.max_nodes)
+    nodes = tree_nodes(depth, spec.shape.branching, spec.pruning.max_nodes)
     if spec.pruning.tau is not None or adapted is not None:
         nodes = min(nodes, PRUNED_NODES)
     context, rounds = prompt + new / 2, new / ACCEPTANCE

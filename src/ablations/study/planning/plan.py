@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ablations.study.contracts.benchmark import BenchmarkPlan
 from ablations.study.contracts.paper import PaperPlan
+from ablations.study.contracts.statistics import Resampling
 from ablations.study.errors import UserError
 from ablations.study.files import sha256_text, write_text, write_text_if_changed
 from ablations.study.planning.arms import benchmark_arm, distinct
@@ -169,7 +170,7 @@ class Plan:
             arms={benchmark_arm(row)[0]: row.experiment.id for row in first.values()},
             titles={row.experiment.id: row.experiment.title for row in first.values()},
             best_of=tuple(best_of),
-            alpha=self.config.paper.thresholds.alpha,
+            resampling=Resampling.of(self.config.paper),
             code=code,
         )
 
