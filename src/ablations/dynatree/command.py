@@ -17,7 +17,7 @@ from ablations.study.contracts.dynatree import DecodeSample, DecodeSpec, DecodeT
 from ablations.study.contracts.record import Record
 from ablations.study.errors import UserError
 from ablations.study.files import canonical_json, sha256_text
-from ablations.study.job import JobFile, Run
+from ablations.study.job import JobFile, Run, public_version
 from ablations.study.planning.code import CodeIndex
 from ablations.study.planning.jobs import DIGEST_LENGTH
 from ablations.study.record_io import read_contract, read_record
@@ -85,7 +85,7 @@ def job_of(spec: DecodeSpec, inputs: dict[str, Path]) -> JobFile[DecodeSpec]:
         "spec_digest": sha256_text(canonical_json(spec.model_dump(mode="json")))[:DIGEST_LENGTH],
         "code_digest": index.digest(MODULE)[:DIGEST_LENGTH],
         "input_digests": {name: read_contract(path, Manifest).digests.job for name, path in inputs.items()},
-        "pins": {name: version(name).partition("+")[0] for name in index.computes_with(MODULE)},
+        "pins": {name: public_version(version(name)) for name in index.computes_with(MODULE)},
     }
     return JobFile[DecodeSpec](
         digest=sha256_text(canonical_json(determined))[:DIGEST_LENGTH],

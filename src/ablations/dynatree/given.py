@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from ablations.lm.architecture import parts_of
 from ablations.lm.document import DOCUMENTS, Document
+from ablations.lm.texts.local import DATA, JSON_LINES
 from ablations.study.artefact import Manifest
 from ablations.study.contracts.dynatree import (
     DistilledDraftSpec,
@@ -98,10 +99,13 @@ def prompts(texts: list[str], folder: Path) -> Path:
     """Manifest of a corpus of these prompts, in their order; an empty one is refused.
 
     Raises:
-        UserError: no prompt, or one without text.
+        UserError: no prompt, one without text, or one that UTF-8 cannot write.
     """
-    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+    if not texts or not all(text.strip() for text in texts):
         raise UserError("--prompt, --prompts: an empty prompt has no next token; give it some text")
+    for number, text in enumerate(texts, start=1):
+        if text != text.encode(errors="replace").decode():
+            raise UserError(f"--prompt, --prompts: prompt {number} is no Unicode text; correct it")
     documents = [
         Document(id=f"prompt-{number}", kind=BY_HAND, split="heldout", text=text)
         for number, text in enumerate(texts, start=1)
@@ -113,28 +117,37 @@ def prompts(texts: list[str], folder: Path) -> Path:
 
 
 def read_prompt_file(path: Path) -> list[str]:
-    """Prompts of a file: one a line; of a ``.jsonl`` file, the key ``prompt`` or ``text`` of each record.
+    """Prompts of a file: one a line; of a ``.jsonl`` or ``.ndjson`` file, `prompt` or `text` of each record.
 
     Raises:
-        UserError: no such file, not UTF-8, or a record without a prompt.
+        UserError: no such file, not text in UTF-8, records of another format, or a record without a prompt.
     """
+    suffix = path.suffix.lower()
+    if suffix in DATA:
+        raise UserError(f"--prompts {path}: holds records, not lines; save them as JSON lines (.jsonl)")
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+        lines = [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except FileNotFoundError:
         raise UserError(f"--prompts {path}: no such file") from None
     except UnicodeDecodeError:
         raise UserError(f"--prompts {path}: not UTF-8; save it as UTF-8") from None
-    if path.suffix != ".jsonl":
+    if any("\0" in line for line in lines):
+        raise UserError(f"--prompts {path}: not UTF-8; save it as UTF-8")
+    if suffix not in JSON_LINES:
         return lines
     found = []
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-            found.append(record["prompt"] if "prompt" in record else record["text"])
-        except (ValueError, KeyError, TypeError):
+            prompt = record["prompt"] if "prompt" in record else record["text"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            prompt = None
+        if not isinstance(prompt, str):
             raise UserError(
-                f"--prompts {path}: record {number} is no JSON object with the key 'prompt' or 'text'"
-            ) from None
+                f"--prompts {path}: record {number} is no JSON object with text under the key 'prompt' or"
+                " 'text'; mend the file"
+            )
+        found.append(prompt)
     return found
 
 

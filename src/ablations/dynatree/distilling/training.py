@@ -16,6 +16,7 @@ from ablations.dynatree.distilling.unroll import GrownRows, unrolled_mask
 from ablations.lm.layered import LayeredLM
 from ablations.study.contracts.dynatree import DistilSpec
 from ablations.study.errors import UserError
+from ablations.study.userfiles import user_path
 
 WARMUP_STEPS = 30
 CLIP = 1.0
@@ -43,7 +44,7 @@ class Trainer:
             tokens = frequent_tokens(counts, spec.vocabulary).to(target.device)
             self.draft = DistilledDraft.for_target(target, tokens)
         else:
-            self.draft = _loaded(Path(spec.start), target, spec.vocabulary)
+            self.draft = _loaded(user_path(spec.start), target, spec.vocabulary)
             tokens = self.draft.tokens
         self._target = target
         self._spec = spec

@@ -14,6 +14,7 @@ from transformers import (
 from ablations.lm.architecture import parts_of
 from ablations.study.contracts.lm import FILL_IN, PretrainedModel
 from ablations.study.errors import UserError
+from ablations.study.userfiles import user_path
 
 
 def load_pretrained_model(source: PretrainedModel) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -28,15 +29,16 @@ def load_pretrained_model(source: PretrainedModel) -> tuple[PreTrainedModel, Pre
             f"'{source.name}': put the commit that you want into the model's key 'revision'"
             f" (https://huggingface.co/{source.name}/commits/main), or null for the newest"
         )
-    folder = Path(source.name)
+    folder = user_path(source.name)
     local = folder.is_dir()
+    name = str(folder) if local else source.name
     if local:
         _check_weights(folder)
     keywords = {"revision": source.revision, "trust_remote_code": False, "local_files_only": local}
     try:
-        parts_of(AutoConfig.from_pretrained(source.name, **keywords))
-        tokenizer = AutoTokenizer.from_pretrained(source.name, **keywords)
-        model = AutoModelForCausalLM.from_pretrained(source.name, dtype="auto", **keywords)
+        parts_of(AutoConfig.from_pretrained(name, **keywords))
+        tokenizer = AutoTokenizer.from_pretrained(name, **keywords)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype="auto", **keywords)
     except (OSError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise UserError(

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ablations.study.contracts.base import Contract
-from ablations.study.contracts.lm import Compute, Split
+from ablations.study.contracts.lm import Compute, Named, Split
 
 Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -110,7 +110,7 @@ class TeacherSpec(Contract):
 class DistilSpec(Contract):
     """Job of `ablations.dynatree.distil`: training of a draft on what the target wrote."""
 
-    start: str | None = None
+    start: Named | None = None
     """Draft that training goes on from (a `draft.safetensors`, relative to the working directory); null
     starts from the ridge regression."""
     vocabulary: PositiveInt = 8192

@@ -13,6 +13,7 @@ from ablations.study.planning.arms import benchmark_arm, distinct
 from ablations.study.planning.artefacts import Artefacts
 from ablations.study.planning.code import CodeIndex
 from ablations.study.planning.dynatree import DynatreePlanner
+from ablations.study.planning.hashes import Hashes
 from ablations.study.planning.jobs import DIGEST_LENGTH, Job, Sources
 from ablations.study.planning.pins import Pins
 from ablations.study.planning.rows import Row
@@ -39,7 +40,7 @@ class Plan:
         self.config = load_study(raw)
         # Not sorted: the paper follows the order of the experiments.
         self._raw = json.dumps(raw)
-        self.sources = Sources(CodeIndex(), Pins.read(root / "constraints.txt"))
+        self.sources = Sources(CodeIndex(), Pins.read(root / "constraints.txt"), Hashes())
         artefacts = Artefacts(self.config, self.sources)
         sdtp = SdtpPlanner(self.config, artefacts, self.sources)
         dynatree = DynatreePlanner(self.config, artefacts, self.sources)
