@@ -1,6 +1,7 @@
 """From a checked configuration to the jobs of a study and the rows of its paper."""
 
 import json
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 
@@ -69,9 +70,14 @@ class Plan:
         """Every job of the study by digest."""
         return self.paper_jobs | (self.benchmark.with_inputs() if self.benchmark else {})
 
-    def pattern(self, stage: Stage) -> str:
-        """Regular expression that matches the digests of a stage's jobs, and nothing else."""
-        found = (digest for digest, job in self.jobs.items() if job.stage == stage)
+    def pattern(self, stage: Stage, without: Collection[str] = ()) -> str:
+        """Regular expression that matches the digests of a stage's jobs, and nothing else.
+
+        Args:
+            stage: The stage.
+            without: Digests that it does not match.
+        """
+        found = (digest for digest, job in self.jobs.items() if job.stage == stage and digest not in without)
         return "|".join(found) or self.NO_DIGEST
 
     @cached_property
