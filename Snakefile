@@ -25,6 +25,10 @@ include: "workflow/rules/paper.smk"
 include: "workflow/rules/docs.smk"
 
 
+onstart:
+    prepare_submission()
+
+
 onsuccess:
     say_where()
 
