@@ -31,6 +31,10 @@ include: "workflow/rules/paper.smk"
 include: "workflow/rules/docs.smk"
 
 
+onstart:
+    prepare_submission()
+
+
 onsuccess:
     say_where()
 

@@ -34,6 +34,14 @@ from ablations.study.planning import stages
 from ablations.study.planning.damage import find_damage
 from ablations.study.planning.inputs import finished_jobs, job_inputs
 from ablations.study.planning.plan import Plan
+from ablations.study.planning.slurm import (
+    Request,
+    Slurm,
+    require_account,
+    require_partition,
+    status_command,
+    wait_for_answers,
+)
 from ablations.study.planning.stamps import write_stamps
 from ablations.study.planning.submitted import require_planned
 from ablations.study.planning.targets import (
@@ -84,6 +92,10 @@ except OSError as error:
     sys.exit(f"error: {error.filename or 'results'}: {error.strerror}")
 
 
+# Longest time limit of the partition that Slurm runs a job in, by the job's digest.
+longest_minutes = {}
+
+
 def shipped(path):
     """A file of this checkout, as jobs find it in the working directory."""
     return path if Path.cwd() == ROOT.resolve() else str(ROOT / path)
@@ -127,7 +139,8 @@ def job_memory(wildcards, attempt):
 def job_minutes(wildcards, attempt):
     """Time limit of a job, minutes; a retry asks for more."""
     asked = attempt * requests.minutes(plan.jobs[wildcards.digest])
-    return min(plan.config.resources.runtime, asked)
+    longest = longest_minutes.get(wildcards.digest, asked)
+    return min(plan.config.resources.runtime, longest, asked)
 
 
 def job_ranks(wildcards):
@@ -194,6 +207,46 @@ def refuse_taken_names(rules):
         require_free_ids(plan.rows, rules.has)
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+def prepare_submission():
+    """Before the first job goes to Slurm: end what the site would refuse or leave waiting, and fit to the site."""
+    jobs = [job for job in workflow.dag.needrun_jobs() if not job.is_local]
+    if workflow.executor_plugin.name != "slurm" or not jobs:
+        return
+    settings = workflow.executor_settings
+    try:
+        slurm = Slurm()
+        require_partition(map(request_of, jobs), sys.argv)
+        for job in jobs:
+            request = request_of(job)
+            if request.elsewhere:
+                continue
+            longest = slurm.longest(request)
+            if longest is not None:
+                longest_minutes[job.wildcards_dict.get("digest")] = longest
+                # Setting it makes Snakemake ask for the resources once more, now with the limit known.
+                job.attempt = job.attempt
+            slurm.require_acceptable(request_of(job))
+        for account in {request_of(job).account for job in jobs} - {""}:
+            require_account(account)
+        asked = settings.status_command
+        settings.status_command = status_command(
+            asked, settings.init_seconds_before_status_checks
+        )
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    wait_for_answers(workflow.executor_plugin.executor, settings.status_command)
+    if settings.status_command != asked:
+        print("This Slurm has no accounting: squeue says what became of jobs.")
+    # Snakemake shows a failed job's log, also that of an earlier run where sbatch refuses the job.
+    for log in (Path(log) for job in jobs for log in job.log):
+        log.unlink(missing_ok=True)
+
+
+def request_of(job):
+    """What Slurm will be asked for, for a job."""
+    return Request(job.rule.name, job.resources, job.threads)
 
 
 def say_where():
