@@ -1,7 +1,8 @@
 """An independent pruned forward: full-size states, explicit masks and positions, float64.
 
 Written from the definitions in loops; shares nothing with the code under test but the model's layers,
-which get every mask spelled out. Needs no cache: prompt and continuation go through together.
+which get every mask and every rotation spelled out, layer by layer. Needs no cache: prompt and continuation
+go through together.
 """
 
 import copy
@@ -30,6 +31,7 @@ def naive_logits(
     `scores(stage, states)` gets the float64 states of the candidates: the living prompt tokens, or all of
     them for `local` propagation. With a `temperature` nothing is dropped, and attention is weighted instead.
     """
+    assert not (propagation == "stale_keys" and positions == "packed"), "renumbering needs removal"
     model = copy.deepcopy(lm.model).double()
     backbone = model.gpt_neox if lm.config.model_type == "gpt_neox" else model.model
     embedding = backbone.embed_in if lm.config.model_type == "gpt_neox" else backbone.embed_tokens
@@ -39,11 +41,9 @@ def naive_logits(
     hidden = embedding(torch.cat([prompt, continuation]))[None]
     alive = list(range(n))
     weight = [1.0] * n
-    # With packed positions the continuation's own depend on the last stage, so counts come first.
     counts = [n]
     for ratio in ratios:
         counts.append(max(min(n, head + tail), math.ceil(Fraction(str(ratio)) * counts[-1])))
-    next_position = counts[-1] if positions == "packed" and layers else n
     alive_at = []
     for index, layer in enumerate(backbone.layers):
         if index in layers:
@@ -64,11 +64,13 @@ def naive_logits(
             alive = sorted(protected + others[:keep])
         visible = alive if propagation != "stale_keys" and temperature is None else list(range(n))
         alive_at.append(list(visible) if temperature is not None else list(alive))
-        place = torch.zeros(total, dtype=torch.int64)
+        # What is invisible here has no place, and its own state is not read again.
+        place = [0] * n
         for rank, i in enumerate(visible):
-            place[i] = rank if positions == "packed" and index >= min(layers, default=0) else i
-        for j in range(len(continuation)):
-            place[n + j] = next_position + j
+            place[i] = rank if positions == "packed" else i
+        # A layer's continuation goes on where its own prompt ends.
+        end = len(visible) if positions == "packed" else n
+        place += [end + j for j in range(len(continuation))]
         mask = torch.full((total, total), -1e30, dtype=torch.float64)
         for i in range(total):
             mask[i, i] = 0.0
@@ -77,8 +79,9 @@ def naive_logits(
                     mask[i, j] = 0.0
                 elif j in visible:
                     mask[i, j] = math.log(max(weight[j], 1e-300))
-        rotary = backbone.rotary_emb(hidden, position_ids=place[None])
-        rotary = tuple(part.double() for part in rotary)
+        angles = torch.tensor(place).double()[:, None] * backbone.rotary_emb.inv_freq.double()
+        angles = torch.cat([angles, angles], dim=-1)[None]
+        rotary = angles.cos(), angles.sin()
         out = layer(hidden, attention_mask=mask[None, None], position_embeddings=rotary)
         out = out[0] if isinstance(out, tuple) else out
         moving = (list(range(n)) if temperature is not None else alive) + list(range(n, total))
@@ -86,3 +89,17 @@ def naive_logits(
         hidden = hidden.index_copy(1, torch.tensor(moving), out[:, moving])
     rows = [n - 1 if temperature is not None else alive[-1], *range(n, total)]
     return model.get_output_embeddings()(norm(hidden))[0, rows].detach(), alive_at
+
+
+def naive_greedy(lm, scores, prompt, tokens, *arguments, **keywords):
+    """Greedy tokens after a pruned prompt, each from a forward over everything before it (as `naive_logits`).
+
+    Also the smallest gap between the two highest logits: below what float32 resolves, any token would do.
+    """
+    found, gap = prompt[:0], float("inf")
+    for _ in range(tokens):
+        logits, _ = naive_logits(lm, scores, prompt, found, *arguments, **keywords)
+        best = logits[-1].topk(2)
+        gap = min(gap, (best.values[0] - best.values[1]).item())
+        found = torch.cat([found, best.indices[:1]])
+    return found.tolist(), gap

@@ -1,6 +1,7 @@
 """The adapter for lm-evaluation-harness, against the harness's own class for `transformers` models."""
 
 import json
+import re
 import subprocess
 import sys
 from functools import partial
@@ -13,14 +14,16 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+from ablations.lm.checkpoint import load_tokenizer
 from ablations.lm.layered import LayeredLM
 from ablations.lm.models.random import make_random_model
 from ablations.lm.packing import pack_linears
 from ablations.sdtp.evaluation.arm import Arm
-from ablations.sdtp.harness import run
+from ablations.sdtp.harness import run, tasks
 from ablations.sdtp.harness.adapter import PrunedLM, unpruned
-from ablations.sdtp.harness.run import Request, run_tasks
+from ablations.sdtp.harness.run import run_tasks
 from ablations.sdtp.harness.scores import Downstream
+from ablations.sdtp.harness.tasks import Request
 from ablations.sdtp.pruned.continuation import continuation_states
 from ablations.sdtp.pruned.prefill import prefill
 from ablations.sdtp.pruned.pruning import Pruning
@@ -30,6 +33,7 @@ from ablations.study.contracts.sdtp import EvaluateSpec, Preserve, PromptSalienc
 from ablations.study.errors import UserError
 from ablations.study.job import Run, read_job
 from ablations.study.record_io import read_contract
+from tests.sdtp.naive import naive_greedy
 
 ROOT = Path(__file__).parents[2]
 TASKS = ROOT / "tests" / "data" / "downstream"
@@ -141,6 +145,21 @@ def test_the_context_is_pruned_and_the_continuation_is_not(pruned, library):
     assert found == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("positions", ["original", "packed"])
+def test_a_generation_goes_on_in_every_layer_after_its_own_prompt(checkpoint, positions):
+    model, tokenizer = checkpoint
+    lm = LayeredLM(model)
+    pruning = Pruning(LAYERS, (0.5, 0.5), Preserve(head=2, tail=4), positions)
+    harness = PrunedLM(Arm(lm, pruning, importance.hidden_norm()), tokenizer)
+    (text,) = harness.generate_until(instances("generate_until", (TEXT, {"until": [], "max_gen_toks": 8})))
+    prompt = torch.tensor(harness.tok_encode(TEXT))
+    expected, gap = naive_greedy(
+        lm, lambda _, states: states.norm(dim=-1), prompt, 8, list(LAYERS), (0.5, 0.5), 2, 4, positions
+    )
+    assert gap > 1e-3, "a tie in this test; change its text"
+    assert text == tokenizer.decode(expected, skip_special_tokens=True)
+
+
 def test_choices_of_one_question_share_its_prefill(pruned, monkeypatch):
     lengths = []
     prefill_of = Arm.prefill
@@ -192,7 +211,7 @@ def local(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     # The thousands of definitions that come with the harness take it long to read.
-    monkeypatch.setattr(run, "TaskManager", partial(TaskManager, include_defaults=False))
+    monkeypatch.setattr(tasks, "TaskManager", partial(TaskManager, include_defaults=False))
 
 
 def test_local_tasks_end_in_scores(workspace, local, tmp_path):
@@ -233,6 +252,24 @@ def test_ratio_one_scores_as_the_unpruned_model(workspace, local, tmp_path):
         ({}, Request(["reading_choice"], include_path=Path("nowhere")), "--include-path: nowhere"),
         (
             {},
+            Request(["reading_choice"], include_path=TASKS, limit=0),
+            "--limit: 0 items; ask for at least 1",
+        ),
+        ({}, Request(["reading_choice"], include_path=TASKS, limit=-2), "--limit: -2 items"),
+        ({}, Request(["reading_choice"], include_path=TASKS, fewshot=-1), "--fewshot: -1 worked examples"),
+        # Eight items, one of which is the one asked for.
+        (
+            {},
+            Request(["reading_choice"], include_path=TASKS, fewshot=8),
+            "--fewshot: 8 worked examples are more than 'reading_choice' has",
+        ),
+        (
+            {},
+            Request(["reading_answer"], include_path=TASKS, fewshot=1),
+            "--fewshot: worked examples of 'reading_answer' are drawn from the items that are scored",
+        ),
+        (
+            {},
             Request(["reading_choice"], include_path=TASKS, chat_template=True),
             "--chat-template: the model's tokenizer has none",
         ),
@@ -246,10 +283,96 @@ def test_bad_requests_are_one_line(workspace, local, tmp_path, change, request_,
     assert not (tmp_path / "no.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("task", "old", "new", "message"),
+    [
+        ("choice", "test_split: train", "test_split: nope", r"cannot be scored \(KeyError: 'nope'\)"),
+        ("choice", "fewshot_split: train", "fewshot_split: nope", r"cannot be scored \(KeyError: 'nope'\)"),
+        ("choice", "{{passage}}", "{{passaage}}", "UndefinedError: 'passaage' is undefined"),
+        ("choice", '"{{choices}}"', '"{{chooices}}"', "'chooices' is undefined"),
+        ("choice", '"{{answer}}"', '"{{ansswer}}"', "'ansswer' is undefined"),
+        # A column's name without braces that is none: the harness takes it for the answer.
+        ("choice", '"{{answer}}"', "ansswer", "the answer of no item of 'task' is one of its choices"),
+        ("choice", "{{passage}}", "{{passage", "TemplateSyntaxError"),
+        ("choice", "{{passage}}", "{{passage|nothing}}", "No filter named 'nothing'"),
+        ("choice", "{{passage}}", "{{1 // 0}}", "ZeroDivisionError"),
+        (
+            "choice",
+            "metric: acc\n",
+            "metric: accc\n",
+            "'task' has a metric 'accc' that it gives no score for",
+        ),
+        ("choice", "output_type: multiple_choice", "output_type: multiple", "Got invalid output_type"),
+        ("choice", "metadata:", "unheard_of: 1\nmetadata:", "unexpected keyword argument 'unheard_of'"),
+        ("choice", "metadata:", "process_docs: !function gone.f\nmetadata:", "Cannot import module 'gone'"),
+        ("choice", "metadata:", "num_fewshot: 0\nmetadata:", "--fewshot: 'task' takes no worked examples"),
+        ("choice", "metadata:", "[metadata:", "knows no task 'task'.*Skip .*task.yaml .*line"),
+        ("answer", "do_sample: false", "do_sample: true", r"generation_kwargs\.do_sample: True"),
+        ("answer", "max_gen_toks: 12", "max_gen_toks: 5000", "less than model's maximum sequence length"),
+        ("answer", 'until: ["\\n", "."]', "until: 5", "cannot be scored"),
+        ("answer", "choices[answer]", "choices[aanswer]", "no element Undefined"),
+    ],
+)
+def test_a_wrong_definition_is_one_line_before_the_model_runs(
+    workspace, local, tmp_path, monkeypatch, task, old, new, message
+):
+    text = (TASKS / f"reading_{task}.yaml").read_text()
+    assert text.count(old) >= 1
+    text = text.replace(f"task: reading_{task}", "task: task").replace(old, new)
+    (tmp_path / "task.yaml").write_text(text)
+    monkeypatch.setattr(Arm, "prefill", lambda *_: pytest.fail("the model ran"))
+    fewshot = 1 if "num_fewshot" in new else None
+    request = Request(["task"], include_path=tmp_path, fewshot=fewshot)
+    with pytest.raises(UserError, match=message) as caught:
+        run_tasks(Run(job(workspace), tmp_path / "no.json", None), request)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "no.json").exists()
+
+
+def test_what_the_harness_warns_of_is_said_once(workspace, local, tmp_path, capfd):
+    text = (TASKS / "reading_choice.yaml").read_text().replace("task: reading_choice", "task: task")
+    (tmp_path / "task.yaml").write_text(text.replace("{{answer}}", "{{answer if answer == 0 else 9}}"))
+    items = [json.loads(line) for line in (TASKS / "reading.jsonl").read_text().splitlines()]
+    wrong = sum(item["answer"] != 0 for item in items)
+    run_tasks(Run(job(workspace), tmp_path / "o.json", None), Request(["task"], include_path=tmp_path))
+    notes = [line for line in capfd.readouterr().err.splitlines() if "note:" in line]
+    assert len(notes) == 1
+    assert f"note: lm-eval on 'task' ({wrong} times): Label index was not in within range" in notes[0]
+
+
+def test_a_broken_chat_template_is_one_line(workspace, local, tmp_path, monkeypatch):
+    broken = load_tokenizer(workspace.folder / "model" / "manifest.json")
+    broken.chat_template = "{{ raise_exception('only two roles') }}"
+    monkeypatch.setattr(run, "load_tokenizer", lambda _: broken)
+    request = Request(["reading_choice"], include_path=TASKS, chat_template=True)
+    with pytest.raises(
+        UserError, match=r"'reading_choice' cannot be scored \(TemplateError: only two roles\)"
+    ):
+        run_tasks(Run(job(workspace), tmp_path / "no.json", None), request)
+
+
+@pytest.mark.parametrize(
+    ("out", "why"), [("folder", "Is a directory"), ("file/scores.json", "(Not a directory|File exists)")]
+)
+def test_where_nothing_can_be_written_is_known_before_anything_runs(workspace, tmp_path, out, why):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    spec = workspace.spec_file("evaluate", {}, {})
+    for module, more in (("harness", ["--tasks", "x"]), ("evaluate", [])):
+        command = [sys.executable, "-m", f"ablations.sdtp.{module}", "--spec", str(spec), *more]
+        done = subprocess.run(
+            [*command, "--out", out], capture_output=True, text=True, check=False, cwd=tmp_path
+        )
+        assert done.returncode == 1
+        message = f"error: --out: {out} cannot be written \\({why}\\); choose another file\n"
+        assert re.fullmatch(message, done.stderr)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
 def test_missing_data_is_one_line(workspace, local, tmp_path):
     task = (TASKS / "reading_choice.yaml").read_text().replace("reading.jsonl", "gone.jsonl")
     (tmp_path / "gone.yaml").write_text(task.replace("task: reading_choice", "task: gone"))
-    with pytest.raises(UserError, match=r"--tasks: data of gone cannot be had"):
+    with pytest.raises(UserError, match=r"--tasks: data of 'gone' cannot be had"):
         run_tasks(Run(job(workspace), tmp_path / "no.json", None), Request(["gone"], include_path=tmp_path))
 
 

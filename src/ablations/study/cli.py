@@ -1,8 +1,10 @@
 """Command lines that end well or with one line saying what to do."""
 
+import errno
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +35,22 @@ def one_line_errors(out: Path) -> Iterator[None]:
         if number := re.search(r"\(os error (\d+)\)", str(error)):
             fail(f"{out}: {os.strerror(int(number[1]))}")
         raise
+
+
+def require_out(out: Path) -> None:
+    """Check that a result can be written where it is to be, before the work that it will hold.
+
+    Raises:
+        UserError: it is a folder, or its folder can be neither made nor written to.
+    """
+    try:
+        if out.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp"):
+            pass
+    except OSError as error:
+        raise UserError(f"--out: {out} cannot be written ({error.strerror}); choose another file") from error
 
 
 def out_of_memory(error: Exception) -> bool:

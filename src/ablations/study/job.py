@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from pydantic import Field, ValidationError
 
-from ablations.study.cli import one_line, one_line_errors
+from ablations.study.cli import one_line, one_line_errors, require_out
 from ablations.study.contracts.base import Contract
 from ablations.study.errors import UserError
 from ablations.study.meaning import meaning, module_source
@@ -160,6 +160,7 @@ def main(
         add_arguments(parser)
     arguments = parser.parse_args()
     with one_line_errors(arguments.out):
+        require_out(arguments.out)
         job = read_job(arguments.spec, spec_type)
         require_pins(job.pins)
         require_code(job, arguments.spec)

@@ -5,8 +5,10 @@ from torch.nn import functional as F
 from ablations.lm.checkpoint import load_tokenizer
 from ablations.sdtp.evaluation.retrieval import QUESTION, passkeys, probe
 from ablations.sdtp.pruned.prefill import prefill
-from ablations.study.contracts.sdtp import Retrieval
+from ablations.sdtp.pruned.pruning import Pruning
+from ablations.study.contracts.sdtp import Preserve, Retrieval
 from ablations.study.errors import UserError
+from tests.sdtp.naive import naive_greedy, naive_logits
 from tests.sdtp.random_models import VOCABULARY
 
 TEXTS = ["".join(f"line {line} of text {text}\n" for line in range(40)) for text in range(9)]
@@ -78,3 +80,20 @@ def test_probe_says_what_greedy_decoding_says(lm, ids):
     hit, worse = probe(lm, prefill(lm, ids, cache), cache, wrong)
     assert hit is False
     assert worse > nll
+
+
+@pytest.mark.parametrize("positions", ["original", "packed"])
+def test_probe_after_a_pruned_prompt_says_what_float64_says(lm, ids, positions):
+    def norm(stage, states, indices=None):
+        return states.norm(dim=-1)
+
+    where = ([1, 3], (0.5, 0.5), 2, 5, positions)
+    answer, gap = naive_greedy(lm, norm, ids, 5, *where)
+    assert gap > 1e-3, "a tie in this test; change the seed of the ids"
+    answer = torch.tensor(answer)
+    logits, _ = naive_logits(lm, norm, ids, answer, *where)
+    cache = lm.new_cache(65)
+    pruning = Pruning((1, 3), (0.5, 0.5), Preserve(head=2, tail=5), positions)
+    hit, nll = probe(lm, prefill(lm, ids, cache, pruning, norm), cache, answer)
+    assert hit is True
+    assert nll == pytest.approx(F.cross_entropy(logits[:-1], answer).item(), abs=1e-4)

@@ -5,14 +5,19 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from torch.nn import functional as F
 
+from ablations.lm.checkpoint import load_model
 from ablations.lm.device import own_cores
 from ablations.sdtp.evaluate_pipeline import evaluate_pipeline
+from ablations.sdtp.evaluation.heldout import heldout_windows
 from ablations.sdtp.evaluation.report import SdtpRecord
 from ablations.study.contracts.sdtp import EvaluateSpec
 from ablations.study.errors import UserError
 from ablations.study.job import Run, read_job
 from ablations.study.record_io import read_record
+from tests.sdtp.naive import naive_logits
 
 # The workspace's model has five layers, so that the second rank begins at layer 3, where a stage lies.
 RANKS = {"ranks": 2, "prune": "before"}
@@ -82,6 +87,35 @@ def test_pruned_after_the_boundary_all_living_tokens_cross_under_torchrun(worksp
     assert {sample.boundary_bytes for sample in found.samples} == {(34 * STATE,)}
     assert not any(sample.pairs or sample.ranks for sample in found.samples)
     assert done.stderr.count(f"no times, only bytes: 2 ranks of {threads} thread(s)") == 1
+
+
+@pytest.mark.parametrize("positions", ["original", "packed"])
+def test_ranks_continue_every_layer_after_its_own_prompt(workspace, positions):
+    """Two ranks, and one process, beside float64 layer by layer."""
+    change = {"importance": "hidden_norm", "positions": positions, "timing": None}
+    single = workspace.evaluate("single.json", **change)
+    found = over_ranks(workspace, "naive", **change)
+    run = Run(read_job(workspace.spec_file("evaluate", change, {}), EvaluateSpec), workspace.folder, None)
+    lm = load_model(run.job.path("model"), run.spec.compute, torch.device("cpu"))
+    for window, *samples in zip(
+        heldout_windows(run, run.spec.windows), single.samples, found.samples, strict=True
+    ):
+        prompt, continuation = window.ids[:48], window.ids[48:]
+        logits, alive = naive_logits(
+            lm,
+            lambda _, states: states.norm(dim=-1),
+            prompt,
+            continuation,
+            [1, 3],
+            (0.7, 0.7),
+            2,
+            4,
+            positions,
+        )
+        nll = F.cross_entropy(logits[:-1], continuation).item()
+        for sample in samples:
+            assert sample.living == tuple(map(len, alive))
+            assert sample.nll == pytest.approx(nll, abs=1e-5)
 
 
 def test_after_needs_a_stage_on_a_boundary(workspace):

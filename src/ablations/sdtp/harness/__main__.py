@@ -7,7 +7,7 @@ import argparse
 from importlib.util import find_spec
 from pathlib import Path
 
-from ablations.study.cli import one_line_errors
+from ablations.study.cli import one_line_errors, require_out
 from ablations.study.contracts.sdtp import EvaluateSpec
 from ablations.study.errors import UserError
 from ablations.study.job import Run, read_job, require_code, require_pins
@@ -30,14 +30,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write, atomically")
     arguments = parser.parse_args()
     with one_line_errors(arguments.out):
+        require_out(arguments.out)
         if find_spec("lm_eval") is None:
             raise UserError("lm-eval is not installed; pip install -c constraints.txt -e '.[harness]'")
         job = read_job(arguments.spec, EvaluateSpec)
         require_pins(job.pins)
         require_code(job, arguments.spec)
         # Not at the top: the first imports lm-eval.
-        from ablations.sdtp.harness.run import Request, run_tasks
+        from ablations.sdtp.harness.run import run_tasks
         from ablations.sdtp.harness.scores import as_text
+        from ablations.sdtp.harness.tasks import Request
 
         request = Request(
             tasks=arguments.tasks.split(","),

@@ -1,7 +1,7 @@
 """A pruning configuration as a model of EleutherAI's lm-evaluation-harness."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count, groupby
 
 import torch
@@ -31,6 +31,19 @@ _WITHOUT_EFFECT = {"top_k", "top_p", "attention_mask"}
 def unpruned(lm: LayeredLM) -> Arm:
     """The arm that prunes nothing."""
     return Arm(lm, DENSE, Importance(lambda ids, number: no_scores))
+
+
+def require_greedy(generation_kwargs: Mapping[str, object]) -> None:
+    """Check that a task asks for greedy decoding.
+
+    Raises:
+        UserError: it asks for something else.
+    """
+    for key, value in generation_kwargs.items():
+        if key not in _WITHOUT_EFFECT and value not in (None, _GREEDY.get(key)):
+            raise UserError(
+                f"generation_kwargs.{key}: {value} is not greedy decoding, the only kind here; remove it"
+            )
 
 
 class PrunedLM(HFLM):
@@ -100,11 +113,7 @@ class PrunedLM(HFLM):
         Raises:
             UserError: the task asks for something other than greedy decoding.
         """
-        for key, value in generation_kwargs.items():
-            if key not in _WITHOUT_EFFECT and value not in (None, _GREEDY.get(key)):
-                raise UserError(
-                    f"generation_kwargs.{key}: {value} is not greedy decoding, the only kind here; remove it"
-                )
+        require_greedy(generation_kwargs)
         lm, tokens = self._arm.lm, context.shape[1]
         stopped = stop_sequences_criteria(self.tokenizer, stop, tokens, 1)
         # Gradient saliency prunes by a backward pass, which inference mode would not allow.
@@ -116,9 +125,13 @@ class PrunedLM(HFLM):
                 ids = torch.cat([ids, token], dim=1)
                 if token.item() in lm.eos_ids or stopped(ids, None).all():
                     break
-                position = prefilled.next_position + ids.shape[1] - tokens - 1
                 hidden = continue_layers(
-                    lm, lm.embed(token), range(lm.num_layers), position, cache, prefilled.weights
+                    lm,
+                    lm.embed(token),
+                    range(lm.num_layers),
+                    prefilled.position_offsets,
+                    cache,
+                    prefilled.weights,
                 )
                 logits = lm.head(hidden)[0, 0]
         return ids

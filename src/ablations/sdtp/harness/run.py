@@ -1,12 +1,8 @@
 """Running tasks on an arm and on the unpruned model."""
 
-import logging
-from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 
 from ablations.lm.checkpoint import load_model, load_tokenizer
@@ -15,30 +11,12 @@ from ablations.lm.packing import pack_linears
 from ablations.sdtp.evaluation.arm import load_arm
 from ablations.sdtp.harness.adapter import PrunedLM, unpruned
 from ablations.sdtp.harness.scores import Downstream, scores_of
+from ablations.sdtp.harness.tasks import Rehearsal, Request, evaluate, rehearse, task_manager
 from ablations.study.contracts.sdtp import EvaluateSpec
 from ablations.study.errors import UserError
 from ablations.study.files import write_text
 from ablations.study.job import Run
 from ablations.study.record_io import digests_of, environment_of
-
-
-@dataclass(frozen=True)
-class Request:
-    """Which tasks, and how.
-
-    Attributes:
-        tasks: Names of tasks or groups.
-        include_path: Folder with further task definitions.
-        limit: Items of each task; None takes all.
-        fewshot: Worked examples per prompt; None leaves it to the task.
-        chat_template: Whether prompts go through the model's chat template.
-    """
-
-    tasks: list[str]
-    include_path: Path | None = None
-    limit: int | None = None
-    fewshot: int | None = None
-    chat_template: bool = False
 
 
 def run_tasks(run: Run[EvaluateSpec], request: Request) -> Downstream:
@@ -51,13 +29,14 @@ def run_tasks(run: Run[EvaluateSpec], request: Request) -> Downstream:
     spec = run.spec
     if spec.positions == "stale":
         raise UserError("positions: 'stale' is made to crash; choose another experiment")
-    tasks = _task_manager(request)
+    tasks = task_manager(request)
     device = configure(spec.compute)
     lm = load_model(run.job.path("model"), spec.compute, device)
     tokenizer = load_tokenizer(run.job.path("model"))
     if request.chat_template and tokenizer.chat_template is None:
         raise UserError("--chat-template: the model's tokenizer has none; leave the option out")
     arm = load_arm(run, lm)
+    rehearse(Rehearsal(arm, tokenizer), tasks, request)
     models = PrunedLM(arm, tokenizer, _shortest(spec)), PrunedLM(unpruned(lm), tokenizer)
     layout = pack_linears(lm)
     pruned, reference = (_evaluate(model, tasks, request) for model in models)
@@ -84,34 +63,12 @@ def _shortest(spec: EvaluateSpec) -> int:
     return 1 + max(protected, spec.saliency.loss_tokens if spec.saliency else 0)
 
 
-def _task_manager(request: Request) -> TaskManager:
-    # What it warns of is how it is called here: a model that is there already, one prompt at a time.
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    if request.include_path is not None and not request.include_path.is_dir():
-        raise UserError(f"--include-path: {request.include_path} is no folder")
-    manager = TaskManager(include_path=request.include_path)
-    for name in request.tasks:
-        if name not in manager.all_tasks:
-            raise UserError(
-                f"--tasks: lm-eval knows no task '{name}'; `lm-eval ls tasks` lists them,"
-                " --include-path adds your own"
-            )
-    return manager
-
-
-def _evaluate(model: PrunedLM, manager: TaskManager, request: Request) -> dict[str, Any]:
+def _evaluate(model: PrunedLM, tasks: TaskManager, request: Request) -> dict[str, Any]:
     try:
-        return simple_evaluate(
-            model,
-            tasks=request.tasks,
-            num_fewshot=request.fewshot,
-            limit=request.limit,
-            apply_chat_template=request.chat_template,
-            task_manager=manager,
-            log_samples=False,
-        )
+        return evaluate(model, request.tasks, tasks, request)
     except OSError as error:
+        # It could be read a moment ago.
         names = ", ".join(request.tasks)
         raise UserError(
-            f"--tasks: data of {names} cannot be had ({error}); check its path, or the network"
+            f"--tasks: data of {names} are gone ({error}); check the path, or the network"
         ) from error

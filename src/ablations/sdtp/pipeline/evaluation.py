@@ -85,10 +85,8 @@ class PipelineEvaluation:
         passed, pairs, time = self._prefill(ids[:tokens], number)
         layers = self._part.layers
         living = tuple(self.cache.lengths[layer] for layer in layers)
-        packed = self.arm.pruning.positions == "packed"
-        next_position = self.arm.pruning.counts(tokens)[-1] if packed else tokens
         continuation = ids[tokens:]
-        states = self._rank.continuation_states(passed, continuation, next_position, self._part, self.cache)
+        states = self._rank.continuation_states(passed, continuation, self._part, self.cache)
         if states is None:
             return Share(living, passed.sent_bytes, pairs, time, None, None)
         reference = self.reference.states[number].to(self.arm.lm.device)

@@ -1,6 +1,7 @@
 """One rank's share of a prefill and of the teacher-forced continuation after it."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -26,11 +27,13 @@ class Passed:
         prefilled: What the prefill leaves behind; None except on the last rank.
         sent_bytes: Bytes of the hidden states handed to the next rank; 0 on the last one.
         busy: Seconds of computing, the device's work included.
+        position_offsets: Of this rank's layers (`Living.position_offsets`).
     """
 
     prefilled: Prefilled | None
     sent_bytes: int
     busy: float
+    position_offsets: Mapping[int, int]
 
 
 class Rank:
@@ -91,24 +94,23 @@ class Rank:
         synchronise(self.lm.device)
         busy = time.perf_counter() - start
         if member.last:
-            return Passed(prefilled, 0, busy)
+            return Passed(prefilled, 0, busy, living.position_offsets)
         sent = send(living.hidden, member.rank + 1)
         send(living.kept, member.rank + 1)
         expected = boundary_bytes(living_after[part.stages.stop], self.lm.config.hidden_size, self.lm.dtype)
         if sent != expected:
             raise AssertionError(f"{sent} bytes of hidden states crossed, {expected} by the formula")
-        return Passed(None, sent, busy)
+        return Passed(None, sent, busy, living.position_offsets)
 
     @torch.inference_mode()
     def continuation_states(
-        self, passed: Passed, ids: Tensor, next_position: int, part: Part, cache: StaticCache
+        self, passed: Passed, ids: Tensor, part: Part, cache: StaticCache
     ) -> Tensor | None:
         """This rank's share of `continuation.continuation_states`; all ranks call it after a prefill.
 
         Args:
             passed: This rank's share of that prefill.
             ids: ``[tokens]`` int64 continuation, on this rank's device.
-            next_position: RoPE index of its first token.
             part: What this rank runs.
             cache: Of that prefill; it grows.
 
@@ -119,7 +121,7 @@ class Rank:
         found = [passed.prefilled.state[None]] if member.last else []
         if rows:
             hidden = self._receive_states(rows) if member.rank else self.lm.embed(ids[None, :-1])
-            hidden = continue_layers(self.lm, hidden, part.layers, next_position, cache)
+            hidden = continue_layers(self.lm, hidden, part.layers, passed.position_offsets, cache)
             if not member.last:
                 send(hidden, member.rank + 1)
             found.append(hidden[0])

@@ -1,6 +1,6 @@
 """Quality: the text that follows a pruned prompt, read by one teacher-forced forward."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ def continuation_states(lm: LayeredLM, prefilled: Prefilled, cache: StaticCache,
     """States that predict each token of a continuation, given the pruned prompt and the tokens before it.
 
     The prefill's state predicts the first token; the others come from one forward, in which every layer
-    has its own number of cached rows and so its own mask.
+    has its own number of cached rows and so its own mask, and its own positions where they are packed.
 
     Args:
         lm: Model.
@@ -38,7 +38,7 @@ def continuation_states(lm: LayeredLM, prefilled: Prefilled, cache: StaticCache,
         lm,
         lm.embed(ids[None, :-1]),
         range(lm.num_layers),
-        prefilled.next_position,
+        prefilled.position_offsets,
         cache,
         prefilled.weights,
     )
@@ -50,7 +50,7 @@ def continue_layers(
     lm: LayeredLM,
     hidden: Tensor,
     layers: range,
-    next_position: int,
+    position_offsets: Mapping[int, int],
     cache: StaticCache,
     weights: Sequence[Tensor] | None = None,
 ) -> Tensor:
@@ -60,7 +60,7 @@ def continue_layers(
         lm: Model.
         hidden: ``[1, rows, hidden]`` at the input of the first of them.
         layers: Consecutive layers.
-        next_position: RoPE index of the first row.
+        position_offsets: Of each of these layers (`Prefilled.position_offsets`).
         cache: Holds what these layers saw of the prompt; it grows.
         weights: Soft mask alone: per layer of the model, what later tokens see the prompt's with.
 
@@ -68,13 +68,17 @@ def continue_layers(
         ``[1, rows, hidden]`` after the last of them.
     """
     rows = hidden.shape[1]
-    rotary = lm.rotary(hidden, torch.arange(rows, device=hidden.device)[None] + next_position)
-    masks = {length: _mask(length, rows, hidden.device) for length in {cache.lengths[i] for i in layers}}
+    firsts = {layer: cache.lengths[layer] + position_offsets[layer] for layer in layers}
+    order = torch.arange(rows, device=hidden.device)[None]
+    rotaries = {first: lm.rotary(hidden, order + first) for first in set(firsts.values())}
+    masks: dict[int, Tensor] = {}
+    if rows > 1 or weights is not None:
+        masks = {length: _mask(length, rows, hidden.device) for length in {cache.lengths[i] for i in layers}}
     for layer in layers:
-        mask = masks[cache.lengths[layer]]
-        if weights is not None:
+        mask = masks.get(cache.lengths[layer])
+        if mask is not None and weights is not None:
             mask = _weighted(mask, weights[layer], lm.dtype)
-        hidden = lm.layer(layer, hidden, rotary, mask, cache)
+        hidden = lm.layer(layer, hidden, rotaries[firsts[layer]], mask, cache)
     return hidden
 
 

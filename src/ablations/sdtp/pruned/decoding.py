@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ablations.lm.cache import StaticCache
 from ablations.lm.layered import LayeredLM
+from ablations.sdtp.pruned.continuation import continue_layers
 from ablations.sdtp.pruned.prefill import Prefilled
 
 
@@ -24,10 +25,16 @@ def greedy_decode(lm: LayeredLM, prefilled: Prefilled, cache: StaticCache, token
         ``[tokens]`` int64, on the model's device.
     """
     token = prefilled.logits.argmax()[None, None]
-    position = torch.full_like(token, prefilled.next_position)
     found = [token]
     for _ in range(tokens - 1):
-        token = lm.forward(token, position, None, cache).argmax(-1)
-        position = position + 1
+        hidden = continue_layers(
+            lm,
+            lm.embed(token),
+            range(lm.num_layers),
+            prefilled.position_offsets,
+            cache,
+            prefilled.weights,
+        )
+        token = lm.head(hidden).argmax(-1)
         found.append(token)
     return torch.cat(found, dim=1)[0]

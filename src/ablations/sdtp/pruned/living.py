@@ -28,6 +28,9 @@ class Living:
         tokens: Tokens of the whole prompt.
         stages: Stages done.
         scored: Candidates of each stage done by this object.
+        position_offsets: Of each layer that ran, the RoPE index of the next row less the rows that the layer
+            has cached, the same for all rows to come: zero where the rows are numbered by their order
+            (`packed`), else the number of prompt tokens that the layer did not see.
 
     Args:
         lm: Model.
@@ -48,6 +51,7 @@ class Living:
         self.kept = kept
         self.stages = stages
         self.scored: list[int] = []
+        self.position_offsets: dict[int, int] = {}
         self._counts = pruning.counts(tokens)
         self._full_rotary = lm.rotary(hidden, torch.arange(tokens, device=hidden.device)[None])
         self._rotary = self._rotary_of(kept) if stages else self._full_rotary
@@ -73,21 +77,21 @@ class Living:
 
     def layer(self, index: int, cache: StaticCache | None) -> None:
         """Run layer `index`; the cache takes its keys and values."""
-        self.hidden = self.lm.layer(index, self.hidden, self._rotary, None, cache)
+        packed = self.pruning.positions == "packed"
+        self.position_offsets[index] = 0 if packed else self.tokens - self.hidden.shape[1]
+        self._run(index, cache)
 
     def state(self) -> Tensor:
         """State ``[hidden]`` of the last living token."""
         return self.hidden[0, -1]
 
     @property
-    def next_position(self) -> int:
-        """RoPE index of the first token after the prompt."""
-        return self.kept.shape[0] if self.pruning.positions == "packed" else self.tokens
-
-    @property
     def weights(self) -> tuple[Tensor, ...] | None:
         """What the soft mask lets the prompt's tokens be seen with, per layer; None for a hard mask."""
         return None
+
+    def _run(self, index: int, cache: StaticCache | None) -> None:
+        self.hidden = self.lm.layer(index, self.hidden, self._rotary, None, cache)
 
     def _rotary_of(self, indices: Tensor) -> Rotary:
         if self.pruning.positions == "stale":
@@ -138,15 +142,14 @@ class StaleKeys(Living):
         """Keep these rows of the candidates."""
         self.kept = self.kept[chosen]
 
-    def layer(self, index: int, cache: StaticCache | None) -> None:
-        """Run layer `index` on all rows, for the living ones."""
-        output = self.lm.layer(index, self.hidden, self._full_rotary, None, cache)
-        with distinct_indices():
-            self.hidden = self.hidden.index_copy(1, self.kept, output[:, self.kept])
-
     def state(self) -> Tensor:
         """State ``[hidden]`` of the last living token."""
         return self.hidden[0, self.kept[-1:]][0]
+
+    def _run(self, index: int, cache: StaticCache | None) -> None:
+        output = self.lm.layer(index, self.hidden, self._full_rotary, None, cache)
+        with distinct_indices():
+            self.hidden = self.hidden.index_copy(1, self.kept, output[:, self.kept])
 
 
 class Soft(Living):
@@ -183,15 +186,14 @@ class Soft(Living):
         self.scored.append(self.tokens)
         self.stages += 1
 
-    def layer(self, index: int, cache: StaticCache | None) -> None:
-        """Run layer `index` on all rows."""
-        self.hidden = self.lm.layer(index, self.hidden, self._full_rotary, self._mask, cache)
-        self._weights.append(self._visible)
-
     @property
     def weights(self) -> tuple[Tensor, ...]:
         """What the prompt's tokens are seen with, per layer ``[tokens]`` float32 from zero to one."""
         return tuple(self._weights)
+
+    def _run(self, index: int, cache: StaticCache | None) -> None:
+        self.hidden = self.lm.layer(index, self.hidden, self._full_rotary, self._mask, cache)
+        self._weights.append(self._visible)
 
 
 def begin(lm: LayeredLM, pruning: Pruning, ids: Tensor) -> Living:

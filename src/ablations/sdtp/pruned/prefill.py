@@ -1,6 +1,6 @@
 """Prefill with pruning: from each pruning layer on, a prompt is what its stages left of it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -20,8 +20,9 @@ class Prefilled:
         logits: ``[vocabulary]``, of the last kept token (the last prompt token, unless it was dropped).
         state: ``[hidden]``, that token's state after the last layer, before the final norm.
         kept: ``[kept]`` int64, ascending prompt indices that survived every stage.
-        next_position: RoPE index of the first token after the prompt: the number of survivors for `packed`
-            positions, else the prompt's length.
+        position_offsets: Per layer, the RoPE index of a later row less the rows that the layer has cached
+            (`Living.position_offsets`): layers hold different numbers of survivors, and each goes on after
+            its own.
         scored: Candidates that each stage scored.
         weights: Soft mask alone: per layer ``[tokens]`` float32, what later tokens see the prompt's with.
     """
@@ -29,7 +30,7 @@ class Prefilled:
     logits: Tensor
     state: Tensor
     kept: Tensor
-    next_position: int
+    position_offsets: Mapping[int, int]
     scored: tuple[int, ...] = ()
     weights: tuple[Tensor, ...] | None = None
 
@@ -63,7 +64,7 @@ def finish(living: Living) -> Prefilled:
         logits=living.lm.head(state[None, None])[0, 0],
         state=state,
         kept=living.kept,
-        next_position=living.next_position,
+        position_offsets=living.position_offsets,
         scored=tuple(living.scored),
         weights=living.weights,
     )

@@ -19,7 +19,8 @@ class Pruning:
         keep_ratios: Share of the living tokens that each stage keeps.
         preserve: Tokens that no stage drops.
         positions: `original` keeps each survivor's own RoPE index; `packed` renumbers the survivors from 0
-            at every stage; `stale` leaves the full-length rotary tensor in place.
+            at every stage, and each layer goes on after its own last one; `stale` leaves the full-length
+            rotary tensor in place.
         mask: `hard` removes dropped tokens; `soft` removes nothing and weights attention.
         propagation: `cascade` drops for good; `local` lets every stage choose among all prompt tokens;
             `stale_keys` freezes dropped tokens' states and leaves them visible.

@@ -58,8 +58,8 @@ class SdtpBaseline(Contract):
     preserve: Preserve = Preserve()
     """Prompt tokens kept whatever their scores."""
     positions: Positions = "original"
-    """RoPE indices of survivors: their own (`original`), renumbered at every stage (`packed`), or the
-    full-length rotary tensor left in place (`stale`)."""
+    """RoPE indices of survivors: their own (`original`), renumbered at every stage, each layer continuing
+    after its own last survivor (`packed`), or the full-length rotary tensor left in place (`stale`)."""
     mask: Mask = "hard"
     """`hard` removes dropped tokens, `soft` weights attention by keep probabilities and removes nothing."""
     propagation: Propagation = "cascade"
