@@ -23,7 +23,7 @@ from ablations.paper.section import render_section
 from ablations.paper.tables import write_tables
 from ablations.study.artefact import Manifest
 from ablations.study.checkout import root
-from ablations.study.cli import one_line_errors
+from ablations.study.cli import one_line_errors, require_out
 from ablations.study.contracts.paper import PaperPlan
 from ablations.study.errors import UserError
 from ablations.study.files import atomic_path, canonical_json, sha256_file, sha256_text, write_text
@@ -195,6 +195,7 @@ def main() -> None:
     building.add_argument("--out", type=Path, required=True, help="new folder; the paper is in its paper/")
     arguments = parser.parse_args()
     with one_line_errors(arguments.out):
+        require_out(arguments.out if arguments.command == "pack" else arguments.out / CONTENTS)
         if arguments.command == "pack":
             print(f"packed {pack(arguments.plan, arguments.out)} files into {arguments.out}")
             return

@@ -10,7 +10,7 @@ import pandas as pd
 from ablations.paper.benchmark_rates import Rates
 from ablations.paper.benchmark_table import markdown
 from ablations.paper.results.benchmark import ArmResult, DecodingBenchmark, Family, TimeSplit
-from ablations.study.cli import one_line_errors
+from ablations.study.cli import one_line_errors, require_out
 from ablations.study.contracts.benchmark import (
     ArmRun,
     BenchmarkPlan,
@@ -185,6 +185,8 @@ def main() -> None:
     parser.add_argument("--table", type=Path, required=True, help="Markdown table to write, atomically")
     arguments = parser.parse_args()
     with one_line_errors(arguments.out):
+        require_out(arguments.out)
+        require_out(arguments.table, "--table")
         plan = read_contract(arguments.plan, BenchmarkPlan)
         found = summarise(plan, read_record(Path(plan.record), BenchmarkRecord))
         write_text(arguments.out, found.model_dump_json(indent=1) + "\n")

@@ -16,7 +16,7 @@ from ablations.paper.quantities.quantity import Quantity
 from ablations.paper.summary import Row, Summary
 from ablations.paper.wording import plain
 from ablations.study.arms import Arm, added_nll, read_arm
-from ablations.study.cli import one_line_errors
+from ablations.study.cli import one_line_errors, require_out
 from ablations.study.contracts.dynatree import DecodeSample
 from ablations.study.contracts.paper import Expectation, Experiment, PaperPlan
 from ablations.study.contracts.sdtp import SdtpSample
@@ -185,6 +185,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="page to write")
     arguments = parser.parse_args()
     with one_line_errors(arguments.out):
+        require_out(arguments.out)
         summary, plan = read_contract(arguments.summary, Summary), read_contract(arguments.plan, PaperPlan)
         data = page_data(summary, plan, arguments.logs)
         write_text(arguments.out, render_page(data, arguments.templates))

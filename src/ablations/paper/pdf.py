@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from ablations.study.cli import one_line_errors
+from ablations.study.cli import one_line_errors, require_out
 from ablations.study.errors import UserError
 from ablations.study.files import atomic_path
 
@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="PDF to write")
     arguments = parser.parse_args()
     with one_line_errors(arguments.out):
+        require_out(arguments.out)
         compile_pdf(arguments.main, arguments.out, arguments.section)
 
 

@@ -30,7 +30,7 @@ from ablations.paper.tables import (
 )
 from ablations.paper.threats import threats
 from ablations.paper.wording import tex
-from ablations.study.cli import one_line_errors
+from ablations.study.cli import one_line_errors, require_out
 from ablations.study.contracts.paper import Method
 from ablations.study.files import write_text
 from ablations.study.record_io import read_contract
@@ -235,6 +235,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="section to write")
     arguments = parser.parse_args()
     with one_line_errors(arguments.out):
+        require_out(arguments.out)
         summary = read_contract(arguments.summary, Summary)
         write_text(arguments.out, render_section(summary, arguments.templates))
 

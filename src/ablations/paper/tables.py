@@ -9,7 +9,7 @@ from ablations.paper.published import beside, read_published
 from ablations.paper.rendering import render
 from ablations.paper.summary import Row, Summary
 from ablations.paper.wording import tex
-from ablations.study.cli import one_line_errors
+from ablations.study.cli import one_line_errors, require_out
 from ablations.study.files import write_text
 from ablations.study.record_io import read_contract
 
@@ -150,6 +150,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write the tables into")
     arguments = parser.parse_args()
     with one_line_errors(arguments.out):
+        require_out(arguments.out / "any")
         write_tables(read_contract(arguments.summary, Summary), arguments.templates, arguments.out)
 
 
