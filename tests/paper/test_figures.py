@@ -217,7 +217,7 @@ def test_living_tokens_are_those_of_the_records(whole):
 def test_losses_show_quality_and_order(whole):
     left, right = losses_figure(whole.summary).axes
     labels = [label.get_text() for label in left.get_yticklabels()]
-    assert labels[0] == "LM + MSE + rank (all)"
+    assert labels[0] == "LM + MSE + rank (baseline)"
     assert "LM (A5)" in labels
     assert len(right.containers) == len(labels)
 

@@ -280,5 +280,5 @@ def test_nan_is_an_error_of_numerics(workspace, monkeypatch):
         return torch.full((ids.shape[0], 64), torch.nan)
 
     monkeypatch.setattr(evaluation, "continuation_states", nan)
-    with pytest.raises(UserError, match=r"NLL of document .* is nan; use compute\.dtype float32"):
+    with pytest.raises(UserError, match=r"NaN or infinity in the NLL of document .*, computed in float32"):
         workspace.run("evaluate", "never.json")

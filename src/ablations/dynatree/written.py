@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ablations.dynatree.distil_teacher import TEACHER_FILE
 from ablations.lm.checkpoint import load_tokenizer
 from ablations.study.artefact import open_artefact
-from ablations.study.cli import one_line_errors
+from ablations.study.cli import one_line_errors, require_out
 from ablations.study.files import write_text
 
 
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="text file to write")
     arguments = parser.parse_args()
     with one_line_errors(arguments.out):
+        require_out(arguments.out)
         texts = written_texts(arguments.model, arguments.teacher)
         lines = [json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts if text.strip()]
         write_text(arguments.out, "".join(lines))

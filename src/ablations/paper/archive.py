@@ -22,7 +22,8 @@ from ablations.paper.numbers import write_numbers
 from ablations.paper.section import render_section
 from ablations.paper.tables import write_tables
 from ablations.study.artefact import Manifest
-from ablations.study.cli import one_line_errors
+from ablations.study.checkout import root
+from ablations.study.cli import one_line_errors, require_out
 from ablations.study.contracts.paper import PaperPlan
 from ablations.study.errors import UserError
 from ablations.study.files import atomic_path, canonical_json, sha256_file, sha256_text, write_text
@@ -189,11 +190,12 @@ def main() -> None:
     building = commands.add_parser("build", help="check an archive and write its paper")
     building.add_argument("archive", type=Path, help="what `pack` wrote")
     building.add_argument(
-        "--paper", type=Path, default=Path("paper"), help="folder of templates and main.tex"
+        "--paper", type=Path, default=root() / "paper", help="folder of templates and main.tex"
     )
     building.add_argument("--out", type=Path, required=True, help="new folder; the paper is in its paper/")
     arguments = parser.parse_args()
     with one_line_errors(arguments.out):
+        require_out(arguments.out if arguments.command == "pack" else arguments.out / CONTENTS)
         if arguments.command == "pack":
             print(f"packed {pack(arguments.plan, arguments.out)} files into {arguments.out}")
             return

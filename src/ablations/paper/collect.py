@@ -18,7 +18,7 @@ from ablations.paper.collecting.sweeps import sweep_environments, sweep_results
 from ablations.paper.ordering import ordered
 from ablations.paper.summary import Machine, Summary
 from ablations.study.arms import Arm
-from ablations.study.cli import one_line_errors
+from ablations.study.cli import one_line_errors, require_out
 from ablations.study.contracts.paper import PaperPlan
 from ablations.study.contracts.record import Environment
 from ablations.study.files import canonical_json, write_text
@@ -101,6 +101,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="summary to write, atomically")
     arguments = parser.parse_args()
     with one_line_errors(arguments.out), without_cycles():
+        require_out(arguments.out)
         summary = summarise(read_contract(arguments.plan, PaperPlan))
         write_text(arguments.out, summary.model_dump_json(indent=1) + "\n")
 

@@ -18,7 +18,7 @@ from ablations.paper.drawing.sweep import sweep_figure
 from ablations.paper.drawing.traffic import traffic_figure
 from ablations.paper.drawing.waterfall import backward_figure, forward_figure
 from ablations.paper.summary import Summary
-from ablations.study.cli import one_line_errors
+from ablations.study.cli import one_line_errors, require_out
 from ablations.study.record_io import read_contract
 
 FIGURES = {
@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write the figures into")
     arguments = parser.parse_args()
     with one_line_errors(arguments.out):
+        require_out(arguments.out / "any")
         write_figures(read_contract(arguments.summary, Summary), arguments.out)
 
 

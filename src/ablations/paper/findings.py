@@ -1,4 +1,4 @@
-"""Which hypotheses of a study held: the last words of a run."""
+"""What came of the hypotheses of a study: the last words of a run."""
 
 import argparse
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def main() -> None:
     """Command line; Snakemake prints the same when a run has ended well."""
     parser = argparse.ArgumentParser(
         prog="python -m ablations.paper.findings",
-        description="Say which hypotheses of a study held.",
+        description="Say what came of the expectations of each hypothesis of a study.",
         epilog="example: python -m ablations.paper.findings --summary results/summary.json",
     )
     parser.add_argument("--summary", type=Path, required=True, help="output of ablations.paper.collect")

@@ -8,7 +8,7 @@ from ablations.paper.numbers import all_quantities
 from ablations.paper.quantities.quantity import Quantity
 from ablations.paper.rendering import render
 from ablations.paper.summary import Summary
-from ablations.study.cli import one_line_errors
+from ablations.study.cli import one_line_errors, require_out
 from ablations.study.contracts.paper import Method
 from ablations.study.errors import UserError
 from ablations.study.files import write_text
@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="table to write")
     arguments = parser.parse_args()
     with one_line_errors(arguments.out):
+        require_out(arguments.out)
         summaries = [read_contract(path, Summary) for path in arguments.summaries]
         write_text(arguments.out, render_joined(summaries, arguments.method, arguments.templates))
 

@@ -1,4 +1,4 @@
-"""Rule `numbers`: every measured number as a macro, and where each comes from."""
+"""Rule `numbers`: measured numbers as macros, and where each comes from."""
 
 import argparse
 import json
@@ -12,7 +12,7 @@ from ablations.paper.quantities.quantity import Quantity
 from ablations.paper.quantities.sdtp import ranking_quantities, sdtp_quantities, sweep_quantities
 from ablations.paper.rendering import render
 from ablations.paper.summary import Summary
-from ablations.study.cli import one_line_errors
+from ablations.study.cli import one_line_errors, require_out
 from ablations.study.files import write_text
 from ablations.study.record_io import read_contract
 
@@ -67,7 +67,7 @@ def main() -> None:
     """Command line of the rule `numbers`."""
     parser = argparse.ArgumentParser(
         prog="python -m ablations.paper.numbers",
-        description="Write every measured number as a macro, and where each comes from.",
+        description="Write measured numbers as macros, and where each comes from.",
         epilog="example: python -m ablations.paper.numbers --summary results/summary.json"
         " --templates paper/templates --macros paper/numbers.tex --provenance paper/provenance.json",
     )
@@ -77,6 +77,8 @@ def main() -> None:
     parser.add_argument("--provenance", type=Path, required=True, help="provenance to write")
     arguments = parser.parse_args()
     with one_line_errors(arguments.macros):
+        require_out(arguments.macros, "--macros")
+        require_out(arguments.provenance, "--provenance")
         summary = read_contract(arguments.summary, Summary)
         write_numbers(summary, arguments.templates, arguments.macros, arguments.provenance)
 

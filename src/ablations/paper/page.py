@@ -16,13 +16,13 @@ from ablations.paper.quantities.quantity import Quantity
 from ablations.paper.summary import Row, Summary
 from ablations.paper.wording import plain
 from ablations.study.arms import Arm, added_nll, read_arm
-from ablations.study.cli import one_line_errors
+from ablations.study.cli import one_line_errors, require_out
 from ablations.study.contracts.dynatree import DecodeSample
 from ablations.study.contracts.paper import Expectation, Experiment, PaperPlan
 from ablations.study.contracts.sdtp import SdtpSample
 from ablations.study.files import write_text
 from ablations.study.record_io import read_contract
-from ablations.study.statistics import log_speedup
+from ablations.study.statistics import log_speedup, tokens_per_forward
 from ablations.study.verdicts import Part
 
 LONGEST_LOG = 20_000
@@ -134,13 +134,12 @@ def _pruned(sample: SdtpSample) -> list[str | float | None]:
 
 
 def _decoded(sample: DecodeSample) -> list[str | float]:
-    forwards = max(1, sample.target_forwards)
     return [
         sample.kind,
         sample.document,
         sample.new_tokens,
         round(math.exp(log_speedup(sample.pairs)), 3),
-        round(1 + sample.accepted / forwards, 3),
+        round(tokens_per_forward(sample.accepted, sample.target_forwards), 3),
         "yes" if sample.matched else "tie" if sample.ties else "no",
         round(sample.repeated_4grams, 3),
     ]
@@ -186,6 +185,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="page to write")
     arguments = parser.parse_args()
     with one_line_errors(arguments.out):
+        require_out(arguments.out)
         summary, plan = read_contract(arguments.summary, Summary), read_contract(arguments.plan, PaperPlan)
         data = page_data(summary, plan, arguments.logs)
         write_text(arguments.out, render_page(data, arguments.templates))

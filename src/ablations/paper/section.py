@@ -2,8 +2,10 @@
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,17 @@ from ablations.paper.summary import Machine, Row, Summary
 from ablations.paper.tables import (
     PARTS,
     drafting_rows,
+    few_prompts,
     further_rows,
+    most_prompts,
     part_rows,
     pipeline_rows,
     recorded_rows,
     sdtp_rows,
 )
 from ablations.paper.threats import threats
-from ablations.study.cli import one_line_errors
+from ablations.paper.wording import tex
+from ablations.study.cli import one_line_errors, require_out
 from ablations.study.contracts.paper import Method
 from ablations.study.files import write_text
 from ablations.study.record_io import read_contract
@@ -50,6 +55,9 @@ FLOATS: dict[str, tuple[Method, str]] = {
 }
 """Tables and figures with the part each belongs to; without that part it goes to the method's first."""
 
+LABELS = ("setup", "grids", "exactness", "summary", "numbers", "decoding-numbers", "published")
+"""LaTeX labels of the parts that are not a configuration's sections."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -57,6 +65,8 @@ class Group:
 
     method: Method
     name: str
+    label: str
+    """Its part of a LaTeX label, which no other part has."""
     rows: Sequence[Row]
     floats: Sequence[str]
     """Tables and figures that stand here."""
@@ -65,11 +75,6 @@ class Group:
     def known(self) -> bool:
         """Whether templates have words for it."""
         return self.name in PARTS_OF[self.method]
-
-    @property
-    def label(self) -> str:
-        """Its part of a LaTeX label."""
-        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-") or "other"
 
 
 def groups(summary: Summary) -> list[Group]:
@@ -82,10 +87,28 @@ def groups(summary: Summary) -> list[Group]:
                 name = "baseline" if method == "sdtp" and not row.change else row.section
                 found.setdefault((method, name), []).append(row)
     places = _placed(summary, list(found))
+    labels = _labels(found)
     return [
-        Group(method, name, rows, [item for item, place in places.items() if place == (method, name)])
+        Group(
+            method,
+            name,
+            labels[method, name],
+            rows,
+            [item for item, place in places.items() if place == (method, name)],
+        )
         for (method, name), rows in found.items()
     ]
+
+
+def _labels(parts: Iterable[tuple[Method, str]]) -> dict[tuple[Method, str], str]:
+    """A label for each part: its name, with a number where another part has that; known parts keep theirs."""
+    given: dict[tuple[Method, str], str] = {}
+    for part in sorted(parts, key=lambda part: part[1] not in PARTS_OF[part[0]]):
+        name = re.sub(r"[^a-z0-9]+", "-", part[1].lower()).strip("-") or "other"
+        numbered = (f"{name}-{number}" for number in count(2))
+        taken = {*LABELS, *given.values()}
+        given[part] = next(label for label in chain([name], numbered) if label not in taken)
+    return given
 
 
 def _placed(summary: Summary, parts: Sequence[tuple[Method, str]]) -> dict[str, tuple[Method, str]]:
@@ -164,6 +187,9 @@ def render_section(summary: Summary, templates: Path) -> str:
         library=_autoregressive_rows(summary)[:1],
         dirty=any(machine.git_dirty for machine in summary.machines),
         exactness=exactness(summary),
+        own_scorers=[tex(row.id) for row in _own_scorers(summary)],
+        few_prompts=partial(few_prompts, summary),
+        most_prompts=most_prompts(summary),
         most_lines=MOST_LINES,
         living={"ratios": len(keep_ratio_rows(summary)), "layers": len(layer_rows(summary))},
         drawn={name: drawn_from(summary, name) for name in (*FLOATS, "grid", "grid_lengths")},
@@ -171,6 +197,16 @@ def render_section(summary: Summary, templates: Path) -> str:
     # Line statements take the blank lines around them along, and conditions that do not hold leave some.
     text = re.sub(r"\s*(\\(?:(?:sub)*section|paragraph)\{)", r"\n\n\1", text)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def _own_scorers(summary: Summary) -> list[Row]:
+    """Rows of another ratio or protection whose scorer is not that of what they are compared with."""
+    return [
+        row
+        for row in summary.rows
+        if row.scorer_shared is False
+        and ("preserve" in row.change or "keep_ratio" in row.change.get("schedule", {}))
+    ]
 
 
 def _autoregressive_rows(summary: Summary) -> list[Row]:
@@ -199,6 +235,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="section to write")
     arguments = parser.parse_args()
     with one_line_errors(arguments.out):
+        require_out(arguments.out)
         summary = read_contract(arguments.summary, Summary)
         write_text(arguments.out, render_section(summary, arguments.templates))
 

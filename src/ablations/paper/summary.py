@@ -182,3 +182,7 @@ class Summary(Contract):
             ),
             None,
         )
+
+    def judged_by(self, row: Row, part: Part) -> Comparison | None:
+        """The comparison that a verdict on an effect is read off; None where the other arm has no result."""
+        return self.comparison(row.id, part.against, "quality" if part.aspect == "quality" else "speed")

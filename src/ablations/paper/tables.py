@@ -8,7 +8,8 @@ from typing import Any
 from ablations.paper.published import beside, read_published
 from ablations.paper.rendering import render
 from ablations.paper.summary import Row, Summary
-from ablations.study.cli import one_line_errors
+from ablations.paper.wording import tex
+from ablations.study.cli import one_line_errors, require_out
 from ablations.study.files import write_text
 from ablations.study.record_io import read_contract
 
@@ -90,9 +91,25 @@ def drafting_rows(summary: Summary) -> list[Row]:
     return [row for row in recorded_rows(summary) if row.decoding is None or not row.decoding.autoregressive]
 
 
+def most_prompts(summary: Summary) -> int:
+    """Prompts of the decoding experiments that decoded the most; 0 where none ran."""
+    return max((row.decoding.prompts for row in summary.rows if row.decoding is not None), default=0)
+
+
+def few_prompts(summary: Summary, rows: Iterable[Row]) -> list[str]:
+    """Those of some decoding rows that decoded fewer prompts than others, with their number, as LaTeX."""
+    most = most_prompts(summary)
+    return [
+        f"{tex(row.id)} ({row.decoding.prompts} of {most})"
+        for row in rows
+        if row.decoding is not None and row.decoding.prompts < most
+    ]
+
+
 def write_tables(summary: Summary, templates: Path, folder: Path) -> None:
     """Render every table into `folder`."""
     further, drafting = further_rows(summary), drafting_rows(summary)
+    forward, backward = decoding_rows(summary, summary.settings.forward), backward_rows(summary)
     deepest = max((len(row.decoding.depths) for row in drafting if row.decoding is not None), default=0)
     published = read_published(templates)
     contexts: dict[str, dict[str, Any]] = {
@@ -104,10 +121,10 @@ def write_tables(summary: Summary, templates: Path, folder: Path) -> None:
         "sdtp_ranking.tex": {"scorers": summary.ranking},
         "sdtp_pipeline.tex": {"rows": pipeline_rows(summary)},
         "sweep.tex": {},
-        "decoding.tex": {"rows": decoding_rows(summary, summary.settings.forward)},
-        "decoding_column.tex": {"rows": decoding_rows(summary, summary.settings.forward)},
-        "decoding_backward_column.tex": {"rows": backward_rows(summary)},
-        "decoding_backward.tex": {"rows": backward_rows(summary)},
+        "decoding.tex": {"rows": forward},
+        "decoding_column.tex": {"rows": forward, "fewer": few_prompts(summary, forward)},
+        "decoding_backward_column.tex": {"rows": backward, "fewer": few_prompts(summary, backward)},
+        "decoding_backward.tex": {"rows": backward},
         **{f"decoding_{part}.tex": {"rows": part_rows(summary, part)} for part in PARTS},
         "decoding_further.tex": {"rows": part_rows(summary, None)},
         "decoding_kinds.tex": {"rows": recorded_rows(summary)},
@@ -133,6 +150,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write the tables into")
     arguments = parser.parse_args()
     with one_line_errors(arguments.out):
+        require_out(arguments.out / "any")
         write_tables(read_contract(arguments.summary, Summary), arguments.templates, arguments.out)
 
 

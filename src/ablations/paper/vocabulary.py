@@ -37,7 +37,7 @@ def expected(expect: Expectation) -> str:
     return ", ".join(parts) if parts else formatting.ABSENT
 
 
-FILTERS: dict[str, Callable[..., str]] = {
+FILTERS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
         expected,
@@ -63,6 +63,7 @@ FILTERS: dict[str, Callable[..., str]] = {
         formatting.signed_average,
         formatting.signed_nats,
         formatting.size,
+        formatting.touches,
         formatting.whole_percent,
         wording.code,
         wording.listing,

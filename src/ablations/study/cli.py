@@ -37,8 +37,12 @@ def one_line_errors(out: Path) -> Iterator[None]:
         raise
 
 
-def require_out(out: Path) -> None:
+def require_out(out: Path, option: str = "--out") -> None:
     """Check that a result can be written where it is to be, before the work that it will hold.
+
+    Args:
+        out: File to be; of a folder to be, a file in it.
+        option: What names it on the command line.
 
     Raises:
         UserError: it is a folder, or its folder can be neither made nor written to.
@@ -50,7 +54,8 @@ def require_out(out: Path) -> None:
         with tempfile.NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp"):
             pass
     except OSError as error:
-        raise UserError(f"--out: {out} cannot be written ({error.strerror}); choose another file") from error
+        why = error.strerror
+        raise UserError(f"{option}: {out} cannot be written ({why}); choose another file") from error
 
 
 def out_of_memory(error: Exception) -> bool:

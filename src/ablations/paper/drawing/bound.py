@@ -1,4 +1,4 @@
-"""Figure: measured speed against the speed that the saved operations would allow."""
+"""Figure: measured speed-up against the ratio of operations."""
 
 import math
 
@@ -19,8 +19,8 @@ def bound_points(summary: Summary) -> pd.DataFrame:
 
     Sweeps of another device than that of most SDTP experiments are left out.
 
-    Columns: `tokens`, `keep`, `ideal` (FLOPs-ideal speed-up) and `share` (estimate of the log of measured
-    over ideal speed-up).
+    Columns: `tokens`, `keep`, `ideal` (unpruned FLOPs over the arm's) and `share` (estimate of the log of
+    the measured speed-up over that ratio).
     """
     points = [
         (summary.sdtp.prompt_tokens, row.sdtp.keep_ratios[0], 1 / row.sdtp.flops_share, row.sdtp.bound)
@@ -36,7 +36,7 @@ def bound_points(summary: Summary) -> pd.DataFrame:
 
 
 def bound_figure(summary: Summary) -> Figure:
-    """Share of the ideal speed-up that is reached, one line per prompt length."""
+    """Measured speed-up over the ratio of operations, one line per prompt length."""
     figure, axes = plt.subplots(figsize=(style.WIDTH, 2.2))
     points = bound_points(summary)
     points["reached"] = [math.exp(share.value) for share in points["share"]]
@@ -70,8 +70,8 @@ def bound_figure(summary: Summary) -> Figure:
             fontsize=6.5,
             color=style.GREY,
         )
-    axes.set_xlabel("Speed-up that the operations would allow (\u00d7)")
-    axes.set_ylabel("Measured over allowed")
+    axes.set_xlabel("Operations, unpruned over pruned (\u00d7)")
+    axes.set_ylabel("Speed-up over that ratio")
     factor_ticks(axes, "x", points["ideal"])
     axes.set_xlim(0.95, max([1.0, *points["ideal"]]) * 1.25)
     axes.set_ylim(0, max([1.0, *points["reached"]]) * 1.2)

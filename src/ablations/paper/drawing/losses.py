@@ -53,4 +53,4 @@ def _trained_on(row: Row) -> str:
     training = row.sdtp.training_losses
     names = {"lm": "LM", "mse": "MSE", "ranking": "rank"}
     used = [name for key, name in names.items() if training is not None and getattr(training, key)]
-    return f"{' + '.join(used) or row.title} ({row.id if row.change else 'all'})"
+    return f"{' + '.join(used) or row.title} ({row.id if row.change else 'baseline'})"

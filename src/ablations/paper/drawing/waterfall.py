@@ -17,7 +17,7 @@ def forward_figure(summary: Summary) -> Figure:
     """Speed-up of each forward row, and the factor that each step contributes."""
     rows = decoding_rows(summary, summary.settings.forward)
     steps = [(row, row.versus, row.step or row.title) for row in rows]
-    return _waterfall(summary, steps, "Contribution (\u00d7)")
+    return _waterfall(summary, steps, "Speed-up by step (\u00d7)")
 
 
 def backward_figure(summary: Summary) -> Figure:
@@ -29,7 +29,7 @@ def backward_figure(summary: Summary) -> Figure:
         else (row, full, "\u2212 " + (row.step or row.title).removeprefix("- "))
         for row in backward_rows(summary)
     ]
-    return _waterfall(summary, steps, "What is left (\u00d7)")
+    return _waterfall(summary, steps, "Speed-up without it (\u00d7)")
 
 
 def _waterfall(summary: Summary, steps: Sequence[tuple[Row, str | None, str]], title: str) -> Figure:

@@ -58,7 +58,7 @@ class SdtpResult(Contract):
     speedup: Estimate | None
     """Log speed-up of prefill per timed document; null where none was timed."""
     bound: Estimate | None
-    """Log of measured speed-up over FLOPs-ideal speed-up, per timed document."""
+    """Log of the speed-up over the ratio of the unpruned model's FLOPs to the arm's, per timed document."""
     seconds: PositiveFloat | None
     """Mean over documents of the pruned prefill's geometric mean over repeats."""
     reference_seconds: PositiveFloat | None
