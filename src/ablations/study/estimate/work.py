@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from math import ceil
 
 from ablations.study.contracts.lm import Dtype
-from ablations.study.contracts.sdtp import Preserve
+from ablations.study.contracts.sdtp import Preserve, stage_counts
 from ablations.study.estimate.shapes import ModelShape
 
 BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -66,11 +65,10 @@ def living_rows(
     tokens: int, layers: Sequence[int], ratios: Sequence[float], preserve: Preserve, depth: int
 ) -> list[int]:
     """Rows of each of `depth` layers of a pruned prefill: a stage keeps its share, and what is protected."""
-    kept = dict(zip(layers, ratios, strict=True))
+    left = dict(zip(layers, stage_counts(tokens, ratios, preserve.of(tokens).tokens), strict=True))
     rows, living = [], tokens
     for layer in range(depth):
-        if layer in kept:
-            living = max(min(living, preserve.head + preserve.tail), ceil(kept[layer] * living))
+        living = left.get(layer, living)
         rows.append(living)
     return rows
 
