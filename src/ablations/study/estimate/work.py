@@ -89,7 +89,9 @@ def activation_bytes(shape: ModelShape, dtype: Dtype, tokens: int, head_rows: in
     return max(layer, head_rows * shape.vocabulary * (4 + BYTES[dtype]))
 
 
-def gradient_bytes(shape: ModelShape, dtype: Dtype, tokens: int, first: int, masked: bool) -> float:
+def gradient_bytes(
+    shape: ModelShape, dtype: Dtype, tokens: int, first: int, masked: bool, loss_tokens: int
+) -> float:
     """Bytes that a forward from layer `first` on keeps for its backward.
 
     Args:
@@ -98,7 +100,9 @@ def gradient_bytes(shape: ModelShape, dtype: Dtype, tokens: int, first: int, mas
         tokens: Rows.
         first: First layer with a gradient.
         masked: Whether attention keeps its weights (a mask that has a gradient rules the fused kernel out).
+        loss_tokens: Rows of the head, whose logits and their gradient are held in float32, too.
     """
     per_token = 10 * shape.hidden + 4 * shape.intermediate
     weights = 3 * shape.heads * tokens**2 if masked else 0.0
-    return (shape.layers - first) * (tokens * per_token + weights) * BYTES[dtype]
+    head = loss_tokens * shape.vocabulary * 2 * (4 + BYTES[dtype])
+    return (shape.layers - first) * (tokens * per_token + weights) * BYTES[dtype] + head
