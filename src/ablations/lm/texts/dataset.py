@@ -1,5 +1,6 @@
 """A data set through `datasets.load_dataset`."""
 
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -10,7 +11,7 @@ from ablations.study.errors import UserError
 
 
 def dataset_documents(source: DatasetText) -> Iterator[RawDocument]:
-    """One document per row, or per `source.pack` characters of rows that follow each other.
+    """One document per row, or per `source.pack` characters of rows of one text that follow each other.
 
     Rows are streamed, so that the first few hundred of a large data set cost no more than they are.
 
@@ -41,7 +42,7 @@ def dataset_documents(source: DatasetText) -> Iterator[RawDocument]:
         yield from (
             _rows(texts, source.hub_split)
             if source.pack is None
-            else _packed(texts, source.hub_split, source.pack)
+            else _packed(texts, source.hub_split, source.pack, source.begins)
         )
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())
@@ -67,10 +68,13 @@ def _rows(texts: Iterable[str], split: str) -> Iterator[RawDocument]:
         yield RawDocument(f"{split}:{number}", "row", text)
 
 
-def _packed(texts: Iterable[str], split: str, characters: int) -> Iterator[RawDocument]:
-    """Rows joined by line ends; what is left at the end and too short is dropped."""
-    first, held, length = 0, [], 0
+def _packed(texts: Iterable[str], split: str, characters: int, begins: str | None) -> Iterator[RawDocument]:
+    """Rows of one text joined by line ends; what is left at its end and too short is dropped."""
+    held: list[str] = []
+    first, length = 0, 0
     for number, text in enumerate(texts):
+        if begins is not None and re.search(begins, text):
+            first, held, length = number, [], 0
         held.append(text if text.endswith("\n") else f"{text}\n")
         length += len(held[-1])
         if length >= characters:
