@@ -21,6 +21,7 @@ from ablations.study.errors import UserError
 from ablations.study.job import require_pins
 from ablations.study.record_io import read_contract, read_record
 from tests.dynatree.workspace import make_inputs
+from tests.lm.llama_like import BOS, save_llama_like
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,19 @@ def test_the_target_can_draft_for_itself_and_autoregressive_decoding_is_measured
     alone = decode(tmp_path, *options, "--draft", "none")
     assert alone.returncode == 0, alone.stderr
     assert "generate tok/s" in alone.stdout.splitlines()[0]
+
+
+def test_the_record_says_what_a_prompt_begins_with(saved, tmp_path):
+    """By the tokenizer's own convention, whatever else its settings say."""
+    folder = save_llama_like(tmp_path / "mine")
+    prompt = "To be, or not to be."
+    for target, start, tokens in ((saved, "", len(prompt)), (folder, BOS, 2 + len(prompt))):
+        line = ("--target", target, "--draft", "none", "--runs", 1, "--tokens", 9, "--prompt", prompt)
+        done = decode(tmp_path, *line, "--out", "record.json")
+        assert done.returncode == 0, done.stderr
+        record = read_record(tmp_path / "record.json", command.DecodeRecord)
+        assert record.environment.prompt_start == start
+        assert [sample.prompt_tokens for sample in record.samples] == [tokens]
 
 
 def test_help_has_an_example_and_a_missing_target_is_said(tmp_path):

@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from ablations.lm.architecture import parts_of
 from ablations.lm.document import DOCUMENTS, Document
 from ablations.lm.loading import readable, require_no_adapter
+from ablations.lm.tokenizer import read_tokenizer, start_as_text
 from ablations.study.artefact import Manifest
 from ablations.study.contracts.dynatree import (
     DistilledDraftSpec,
@@ -60,7 +61,12 @@ def checkpoint(path: Path, option: str, folder: Path) -> Path:
         parts_of(config)
         with torch.device("meta"):
             empty = AutoModelForCausalLM.from_config(config)
-    facts = {"layers": config.num_hidden_layers, "parameters": empty.num_parameters()}
+    facts = {
+        "layers": config.num_hidden_layers,
+        "parameters": empty.num_parameters(),
+        "vocabulary": config.vocab_size,
+        "prompt_start": start_as_text(read_tokenizer(path, local_files_only=True)),
+    }
     return _manifest(folder, {"folder": str(path)}, facts, sha256_text(canonical_json(hashes)))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.utils import find_adapter_config_file
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from ablations.study.cli import out_of_memory
 from ablations.study.errors import UserError
@@ -37,9 +37,10 @@ def load_weights(
     name = name or str(path)
     with readable(f"'{name}'", advice), _own_report():
         # With sizes ignored, another shape is reported like the others instead of raised.
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             path, output_loading_info=True, ignore_mismatched_sizes=True, **keywords
         )
+    model, report = loaded
     shapes = {key: (tuple(found), tuple(expected)) for key, found, expected in report["mismatched_keys"]}
     problems = [
         some("missing", report["missing_keys"] - shapes.keys()),

@@ -3,20 +3,23 @@
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils.hub import cached_file
 
 from ablations.lm.architecture import parts_of
 from ablations.lm.loading import load_weights, readable, require_no_adapter
+from ablations.lm.tokenizer import read_tokenizer
 from ablations.study.contracts.lm import FILL_IN, PretrainedModel
 from ablations.study.errors import UserError
 
+TOKENIZER = "tokenizer.json"
 ADVICE = (
     "correct the model's key 'name' (a local folder, or a hub name, with network access and, for a"
     " gated model, a token in HF_TOKEN)"
 )
 
 
-def load_pretrained_model(source: PretrainedModel) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_pretrained_model(source: PretrainedModel) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """Load a checkpoint in its own data type, its configuration first: what cannot be run is not fetched.
 
     Raises:
@@ -35,10 +38,15 @@ def load_pretrained_model(source: PretrainedModel) -> tuple[PreTrainedModel, Pre
     keywords = {"revision": source.revision, "local_files_only": local}
     with readable(f"'{source.name}'", ADVICE):
         require_no_adapter(source.name, **keywords)
-        keywords |= {"trust_remote_code": False}
-        parts_of(AutoConfig.from_pretrained(source.name, **keywords))
-        tokenizer = AutoTokenizer.from_pretrained(source.name, **keywords)
-    return load_weights(source.name, ADVICE, dtype="auto", **keywords), tokenizer
+        parts_of(AutoConfig.from_pretrained(source.name, trust_remote_code=False, **keywords))
+        if not cached_file(source.name, TOKENIZER, _raise_exceptions_for_missing_entries=False, **keywords):
+            raise UserError(
+                f"'{source.name}': no {TOKENIZER}, the fast form of a tokenizer; where sentencepiece is"
+                " installed, AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER) makes it"
+            )
+    tokenizer = read_tokenizer(source.name, ADVICE, **keywords)
+    model = load_weights(source.name, ADVICE, dtype="auto", trust_remote_code=False, **keywords)
+    return model, tokenizer
 
 
 def _check_weights(folder: Path) -> None:
