@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from ablations.lm.architecture import parts_of
 from ablations.lm.document import DOCUMENTS, Document
-from ablations.lm.loading import readable, require_no_adapter
+from ablations.lm.loading import readable, require_files, require_no_adapter
 from ablations.lm.tokenizer import read_tokenizer, start_as_text
 from ablations.study.artefact import Manifest
 from ablations.study.contracts.dynatree import (
@@ -50,6 +50,7 @@ def checkpoint(path: Path, option: str, folder: Path) -> Path:
                 f"{option} {path}: no {needed}; name a folder that save_pretrained wrote, of the model and of"
                 " its fast tokenizer"
             )
+    require_files(path)
     files = sorted(file for file in path.iterdir() if file.is_file())
     folder.mkdir()
     for file in files:

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils.hub import cached_file
 
 from ablations.lm.architecture import parts_of
-from ablations.lm.loading import load_weights, readable, require_no_adapter
+from ablations.lm.loading import load_weights, readable, require_files, require_no_adapter
 from ablations.lm.tokenizer import read_tokenizer
 from ablations.study.contracts.lm import FILL_IN, PretrainedModel
 from ablations.study.errors import UserError
@@ -34,7 +33,7 @@ def load_pretrained_model(source: PretrainedModel) -> tuple[PreTrainedModel, Pre
     folder = Path(source.name)
     local = folder.is_dir()
     if local:
-        _check_weights(folder)
+        require_files(folder)
     keywords = {"revision": source.revision, "local_files_only": local}
     with readable(f"'{source.name}'", ADVICE):
         require_no_adapter(source.name, **keywords)
@@ -47,12 +46,3 @@ def load_pretrained_model(source: PretrainedModel) -> tuple[PreTrainedModel, Pre
     tokenizer = read_tokenizer(source.name, ADVICE, **keywords)
     model = load_weights(source.name, ADVICE, dtype="auto", trust_remote_code=False, **keywords)
     return model, tokenizer
-
-
-def _check_weights(folder: Path) -> None:
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, framework="pt"):
-                continue
-        except SafetensorError as error:
-            raise UserError(f"{path}: corrupt ({error}); copy the checkpoint again") from None
