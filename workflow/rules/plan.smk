@@ -33,7 +33,10 @@ from ablations.study.planning.plan import Plan
 from ablations.study.planning.stamps import write_stamps
 from ablations.study.planning.submitted import require_planned
 from ablations.study.planning.targets import require_free_ids
-from ablations.study.planning.writable import require_writable
+from ablations.study.planning.writable import (
+    require_room_for_snakemake,
+    require_writable,
+)
 
 # A job that a scheduler runs reads this file again: it is told the configuration that it was planned with, and
 # leaves specs, stamps and artefacts to the process that planned it.
@@ -50,11 +53,15 @@ try:
     models = Path(workflow.basedir, "workflow/plan/models.yaml")
     requests = Requests(plan.config.resources, models)
     if workflow.is_main_process:
-        require_writable(plan.jobs.values())
+        require_room_for_snakemake()
+        # What is only planned writes no results.
+        if not workflow.output_settings.dryrun:
+            require_writable(plan.jobs.values())
         os.environ[PLANNED_WITH] = str(plan.write_config().absolute())
         plan.write_specs()
         write_stamps(plan, Path(workflow.basedir))
         damage = find_damage(plan.jobs.values())
+        plan.sources.hashes.remember()
     else:
         require_planned(plan, sys.argv)
 except UserError as error:

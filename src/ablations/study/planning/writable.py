@@ -7,6 +7,8 @@ from pathlib import Path
 from ablations.study.errors import UserError
 from ablations.study.planning.jobs import Job
 
+_SNAKEMAKE = Path(".snakemake")
+
 
 def require_writable(jobs: Iterable[Job]) -> None:
     """Check that the folders of results that are missing can be written to.
@@ -22,6 +24,19 @@ def require_writable(jobs: Iterable[Job]) -> None:
                 f"{folder}: cannot be written to (a read-only disk, or no permission); make it writable,"
                 " then run the same command again"
             )
+
+
+def require_room_for_snakemake() -> None:
+    """Check that Snakemake can write its own notes, without which it does not even plan.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if not os.access(_existing(_SNAKEMAKE), os.W_OK):
+        raise UserError(
+            f"{_SNAKEMAKE}: cannot be written to, and Snakemake plans nothing without it; `python -m"
+            " ablations.study status` says of a study that is only to be read what is fresh and what is due"
+        )
 
 
 def _existing(folder: Path) -> Path:
