@@ -23,6 +23,7 @@ for variable, folder in (
         filter(None, [folder, os.environ.get(variable)])
     )
 
+from ablations.study.cli import print_any_text
 from ablations.study.config.reading import require_distinct_keys
 from ablations.study.errors import UserError
 from ablations.study.estimate.requests import Requests
@@ -44,6 +45,7 @@ PLANNED_WITH = "ABLATIONS_CONFIG"
 if not workflow.is_main_process and PLANNED_WITH in os.environ:
     config = json.loads(Path(os.environ[PLANNED_WITH]).read_text(encoding="utf-8"))
 
+print_any_text()
 damage = {}
 try:
     if workflow.is_main_process:
