@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -18,6 +19,7 @@ def one_line_errors(out: Path) -> Iterator[None]:
 
     What is a mistake of the program rather than of the user keeps its traceback.
     """
+    print_any_text()
     try:
         yield
     except UserError as error:
@@ -33,6 +35,13 @@ def one_line_errors(out: Path) -> Iterator[None]:
         if number := re.search(r"\(os error (\d+)\)", str(error)):
             fail(f"{out}: {os.strerror(int(number[1]))}")
         raise
+
+
+def print_any_text() -> None:
+    """Have characters that the terminal or a log cannot show printed as escapes, not end the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def out_of_memory(error: Exception) -> bool:
