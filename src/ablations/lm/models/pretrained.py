@@ -1,7 +1,5 @@
 """A checkpoint by hub name or from a local folder, through `transformers`."""
 
-from pathlib import Path
-
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils.hub import cached_file
 

@@ -1,13 +1,16 @@
 """A data set through `datasets.load_dataset`."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from glob import escape
 from itertools import islice
 from typing import Any
 
 from ablations.lm.texts.raw import RawDocument
+from ablations.study.cli import out_of_memory
 from ablations.study.contracts.lm import FILL_IN, DatasetText
 from ablations.study.errors import UserError
+from ablations.study.userfiles import user_path
 
 
 def dataset_documents(source: DatasetText) -> Iterator[RawDocument]:
@@ -29,23 +32,32 @@ def dataset_documents(source: DatasetText) -> Iterator[RawDocument]:
     except ModuleNotFoundError:
         raise UserError("texts with 'source: dataset' need the extra ablations[hub]; install it") from None
     datasets.disable_progress_bars()
+    texts = (_text(row, source) for row in islice(_read(source, datasets.load_dataset), source.documents))
+    yield from (
+        _rows(texts, source.hub_split)
+        if source.pack is None
+        else _packed(texts, source.hub_split, source.pack, source.begins)
+    )
+
+
+def _read(source: DatasetText, load: Callable[..., Iterable[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """Rows of a data set, errors turned into one line: its parsers raise what they like, on any row."""
+    folder = user_path(source.name)
+    # Patterns otherwise: a name with brackets would be another file's, or nobody's.
+    file = None if source.data_files is None else escape(str(user_path(source.data_files)))
     try:
-        rows = datasets.load_dataset(
-            source.name,
+        yield from load(
+            str(folder) if folder.is_dir() else source.name,
             source.config,
-            data_files=source.data_files,
+            data_files=file,
             split=source.hub_split,
             revision=source.revision,
             streaming=True,
         )
-        texts = (_text(row, source) for row in islice(rows, source.documents))
-        yield from (
-            _rows(texts, source.hub_split)
-            if source.pack is None
-            else _packed(texts, source.hub_split, source.pack, source.begins)
-        )
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        reason = " ".join(f"{error} ({type(error).__name__})".split())
         raise UserError(
             f"data set '{source.name}' cannot be read: {reason[:300]};"
             " correct the keys 'name', 'config', 'data_files' and 'hub_split', or check the network"
