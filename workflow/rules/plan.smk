@@ -245,8 +245,9 @@ def prepare_submission():
             longest = slurm.longest(request)
             if longest is not None:
                 longest_minutes[job.wildcards_dict.get("digest")] = longest
-                # Setting it makes Snakemake ask for the resources once more, now with the limit known.
-                job.attempt = job.attempt
+                if job.resources.get("runtime", 0) > longest:
+                    # Setting it makes Snakemake ask for the resources once more, now with the limit known.
+                    job.attempt = job.attempt
             slurm.require_acceptable(request_of(job))
         for account in {request_of(job).account for job in jobs} - {""}:
             require_account(account)
