@@ -107,7 +107,7 @@ rule numbers:
     resources:
         gpu=0,
     message:
-        "Writing every number and where it comes from"
+        "Writing numbers and where each comes from"
     shell:
         "python -m ablations.paper.numbers --summary {input.summary} --templates paper/templates"
         " --macros {output.macros} --provenance {output.provenance} > {log} 2>&1"
