@@ -9,7 +9,7 @@ from tests.workflow.conftest import MADE, TINY
 RENDERING = [
     "Collecting the records into results/summary.json",
     "Drawing figures",
-    "Writing every number and where it comes from",
+    "Writing numbers and where each comes from",
     "Writing tables",
 ]
 SECTION = "Writing paper/ablation.tex"

@@ -111,7 +111,7 @@ rule numbers:
     params:
         templates=shipped("paper/templates"),
     message:
-        "Writing every number and where it comes from"
+        "Writing numbers and where each comes from"
     shell:
         "python -m ablations.paper.numbers --summary {input.summary} --templates {params.templates:q}"
         " --macros {output.macros} --provenance {output.provenance} > {log} 2>&1"

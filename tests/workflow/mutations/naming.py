@@ -9,7 +9,7 @@ _RENDERING = {
     "Collecting the records into results/summary.json": "collect",
     "Writing tables": "tables",
     "Drawing figures": "figures",
-    "Writing every number and where it comes from": "numbers",
+    "Writing numbers and where each comes from": "numbers",
     "Writing paper/ablation.tex": "section",
     "Writing paper/results.html": "page",
     "Packing records, specs and digests into results/archive.tar.gz": "archive",
