@@ -119,7 +119,7 @@ BASELINES = [
     # Scorers are trained with the baseline's protection; A6 has its own, and its scorer is new all the same.
     setting("sdtp.baseline.preserve.head", 3, set(SCORER_OF.values()) | EVALUATIONS),
     setting("sdtp.baseline.positions", "packed", EVALUATIONS - evaluate("B2")),
-    setting("sdtp.baseline.saliency.measure", "abs", {SALIENCY, *evaluate("A1")}),
+    setting("sdtp.baseline.saliency.loss", "window", {SALIENCY, *evaluate("A1")}),
     Mutation(
         "sdtp.baseline.losses.mse: 0.5",
         lambda study: study.set("sdtp.baseline.losses.mse", 0.5),

@@ -186,7 +186,8 @@ def require_choice(spec: PrunerSpec, windows: SaliencySpec, prefix: str = "") ->
                 f"{prefix}saliency.tokens: stage {stage} of {len(counts)} has nothing to drop in training: it"
                 f" keeps all {after} that are left of a prompt of {prompt} tokens (tokens -"
                 f" continuation_tokens), {min(prompt, protected)} of them protected; raise tokens, protect"
-                f" less (preserve), or let training prune at fewer stages or by another keep ratio"
+                f" less (preserve), or let training prune less (schedule, training.keep_ratio or"
+                " schedule.trained_keep_ratio)"
             )
 
 
