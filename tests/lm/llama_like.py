@@ -40,9 +40,11 @@ def llama_like(bos: bool = True, eos: bool = False) -> PreTrainedTokenizerFast:
     )
 
 
-def save_llama_like(folder: Path, chat_template: str | None = None, **tokenizer: bool) -> Path:
+def save_llama_like(
+    folder: Path, chat_template: str | None = None, layers: int = 2, **tokenizer: bool
+) -> Path:
     """A tiny checkpoint with such a tokenizer, whose settings say something else than a study means."""
-    model, _ = make_random_model(RandomModel(source="random", architecture="llama", layers=2))
+    model, _ = make_random_model(RandomModel(source="random", architecture="llama", layers=layers))
     model.save_pretrained(folder)
     made = llama_like(**tokenizer)
     made.chat_template = chat_template

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -192,6 +193,56 @@ def test_a_gguf_file_that_lacks_a_tensor_or_has_one_too_many(
         make_model(**source, sha256=hashlib.sha256(content).hexdigest(), layers=1)
 
 
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("whole", None),
+        ("compiled", r"error: nobody/tiny: its tensors are not .* 21 missing \(lm_head.weight, .*_orig_mod"),
+        ("adapter", r"error: nobody/tiny: adapter_config.json describes an adapter"),
+        ("no tokenizer", r"error: 'nobody/tiny': no tokenizer\.json, the fast form"),
+        ("quantised", r"error: the checkpoint is quantised \(awq\)"),
+    ],
+)
+def test_a_checkpoint_by_its_name_on_the_hub(
+    folder: Path, tmp_path: Path, kind: str, message: str | None
+) -> None:
+    """As it lies in the hub's cache, offline."""
+    match kind:
+        case "compiled":
+            change_weights(folder, prefixed("_orig_mod."))
+        case "adapter":
+            (folder / "adapter_config.json").write_text("{}")
+        case "no tokenizer":
+            (folder / "tokenizer.json").unlink()
+        case "quantised":
+            change_config(folder, quantization_config={"quant_method": "awq", "bits": 4})
+    commit = "c" * 40
+    cached = tmp_path / "home/hub/models--nobody--tiny"
+    shutil.copytree(folder, cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs/main").write_text(commit)
+    spec = {"model": {"source": "pretrained", "name": "nobody/tiny", "layers": 2, "revision": commit}}
+    job = {"digest": "d", "module": "m", "spec": spec, "spec_digest": "s", "code_digest": "c"}
+    (tmp_path / "spec.json").write_text(json.dumps(job))
+    line = [
+        sys.executable,
+        "-m",
+        "ablations.lm.prepare_model",
+        "--spec",
+        "spec.json",
+        "--out",
+        "out/manifest.json",
+    ]
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    done = subprocess.run(line, cwd=tmp_path, env=offline, capture_output=True, text=True, check=False)
+    if message is None:
+        assert done.returncode == 0, done.stderr
+    else:
+        assert done.returncode == 1
+        assert re.match(message, done.stderr.splitlines()[-1]), done.stderr
+    assert (tmp_path / "out/manifest.json").exists() == (message is None)
+
+
 def decode(folder: Path, *arguments: object) -> subprocess.CompletedProcess:
     line = [
         sys.executable,
@@ -268,7 +319,8 @@ def test_a_damaged_bin_is_named(make_model: MakeModel, folder: Path, tmp_path: P
     (folder / "model.safetensors").unlink()
     weights = folder / "pytorch_model.bin"
     torch.save(tensors, weights, _use_new_zipfile_serialization="legacy" not in damage)
-    assert by_hand(folder, tmp_path).num_layers == prepare(make_model, folder).is_file() + 1
+    prepare(make_model, folder)
+    assert by_hand(folder, tmp_path).num_layers == 2
     whole = weights.read_bytes()
     match damage:
         case "empty":

@@ -1,18 +1,22 @@
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ablations.lm.checkpoint import load_tokenizer
 from ablations.lm.corpus import read_corpus
+from ablations.sdtp.evaluation.report import SdtpRecord
 from ablations.sdtp.pruned.decoding import greedy_decode
 from ablations.sdtp.pruned.living import Living
 from ablations.sdtp.pruned.prefill import prefill
 from ablations.sdtp.pruned.pruning import Pruning
+from ablations.sdtp.scores.table import SALIENCY_FILE
 from ablations.sdtp.sweep import Measurement
 from ablations.study.contracts.sdtp import Preserve, Sweep
 from ablations.study.errors import UserError
 from ablations.study.job import Run, read_job
-from ablations.study.record_io import read_contract
-from tests.sdtp.workspace import JOBS, PRESERVE
+from ablations.study.record_io import read_contract, read_record
+from tests.lm.llama_like import BOS, SYMBOLS, save_llama_like
+from tests.sdtp.workspace import JOBS, PRESERVE, WINDOWS
 
 
 @pytest.fixture
@@ -43,6 +47,29 @@ def test_prompt_is_heldout_text_one_document_after_another(workspace):
     tokenizer = load_tokenizer(workspace.folder / "model" / "manifest.json")
     # A byte each.
     assert tokenizer.decode(prompt) == heldout[:500]
+
+
+def test_every_prompt_of_a_target_with_bos_begins_with_it(workspace, tmp_path):
+    """Of the sweep, of saliency, and of an evaluation, whose record says so."""
+    bos = SYMBOLS.index(BOS)
+    saved = save_llama_like(tmp_path / "saved", layers=5)
+    workspace.run(
+        "model", "bos/manifest.json", model={"source": "pretrained", "name": str(saved), "layers": 5}
+    )
+    inputs = {"model": "bos"}
+    job = read_job(workspace.spec_file("sweep", {"tokens": 500}, inputs), JOBS["sweep"][0])
+    prompt = Measurement(Run(job, workspace.folder / "x", None)).prompt.tolist()
+    assert (len(prompt), prompt[0], prompt.count(bos)) == (500, bos, 1)
+    table = load_file(
+        workspace.run("saliency", "bos-saliency/manifest.json", inputs).with_name(SALIENCY_FILE)
+    )
+    assert table["ids"][:, 0].tolist() == [bos] * 8
+    workspace.run("reference", "bos-reference/manifest.json", inputs)
+    inputs |= {"reference": "bos-reference", "saliency": "bos-saliency"}
+    change = {"importance": "random", "selection": "top_k"}
+    record = read_record(workspace.run("evaluate", "bos.json", inputs, **change), SdtpRecord)
+    assert record.environment.prompt_start == BOS
+    assert {sample.prompt_tokens for sample in record.samples} == {WINDOWS["prompt_tokens"]}
 
 
 def test_timed_arms_run_what_they_say(workspace, monkeypatch):
