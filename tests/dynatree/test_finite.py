@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from ablations.dynatree import calibrate_costs
+from ablations.dynatree.clock import PhaseClock
 from ablations.dynatree.decoding import Draft, decode_autoregressive, decode_speculative
 from ablations.dynatree.distil_teacher import Teacher
+from ablations.dynatree.drafters.interface import TimedDrafter
 from ablations.dynatree.drafters.neural import NeuralDrafter
 from ablations.dynatree.generate import decode_with_transformers
 from ablations.dynatree.growth.fixed import FixedGrowth
@@ -136,3 +138,21 @@ def test_a_teacher_without_finite_logits_writes_nothing(questions):
             teacher.answer_questions(torch.tensor([3, 4]), torch.tensor([5, 6]), 2)
         else:
             teacher.continue_texts(torch.tensor([PROMPT, PROMPT]))
+
+
+class OnTheDevice:
+    """A drafter whose proposals have shapes and no values: whatever asks for one raises."""
+
+    forwards = 0
+
+    def propose(self, tree: object, level: slice, branching: int) -> tuple[torch.Tensor, torch.Tensor]:
+        shape = (level.stop - level.start, branching)
+        return torch.empty(shape, dtype=torch.int64, device="meta"), torch.empty(shape, device="meta")
+
+
+def test_a_drafts_probabilities_are_read_when_the_rounds_are_over():
+    drafter = TimedDrafter(OnTheDevice(), PhaseClock(torch.device("cpu")))
+    for end in (1, 3):
+        drafter.propose(None, slice(0, end), 2)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        drafter.require_finite(torch.float32)
