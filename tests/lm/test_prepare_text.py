@@ -125,6 +125,63 @@ def test_a_data_set(make_text: MakeText, tmp_path: Path, monkeypatch: pytest.Mon
         make_text(**{**source, "data_files": str(tmp_path / "absent.json")})
 
 
+@pytest.mark.parametrize(
+    "name", ["a[1].json", "b*.json", "c?.json", "d{x,y}.json", "e!(x)#%20 z.json", "[f]/g.json"]
+)
+def test_the_file_of_a_data_set_is_no_pattern(
+    make_text: MakeText, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    path = tmp_path / "data" / name
+    path.parent.mkdir(parents=True)
+    # What it would match, were it one.
+    for other in ("a1.json", "bb.json", "cc.json", "dx.json"):
+        write_jsonl(tmp_path / "data" / other, [{"text": "Another's."}])
+    write_jsonl(path, [{"text": "Mine."}])
+    (document,) = read_corpus(make_text(source="dataset", name="json", data_files=str(path)))
+    assert document.text == "Mine."
+    monkeypatch.setenv("HOME", str(tmp_path / "data"))
+    (document,) = read_corpus(make_text(source="dataset", name="json", data_files=f"~/{name}"))
+    assert document.text == "Mine."
+
+
+@pytest.mark.parametrize(
+    ("builder", "name", "content", "complaint"),
+    [
+        ("json", "empty.json", b"", "cannot be read"),
+        ("csv", "empty.csv", b"", "cannot be read: No columns to parse from file"),
+        ("text", "empty.txt", b"", "no text in it"),
+        ("parquet", "empty.parquet", b"", "cannot be read: Parquet file size is 0 bytes"),
+        ("json", "half.json", b'{"text": "a"}\n{"te', "cannot be read: JSON parse error"),
+        ("json", "latin.json", b'{"text": "caf\xe9"}', "cannot be read: 'utf-8' codec can't decode"),
+        (
+            "json",
+            "cut.json.gz",
+            gzip.compress(b'{"text": "a"}\n' * 1000)[:50],
+            "cannot be read: Compressed file ended",
+        ),
+        ("json", "odd.gz", b"no gzip", "cannot be read: Not a gzipped file"),
+        ("json", "odd.zip", b"PK\x03\x04no zip", "cannot be read: File is not a zip file"),
+        ("csv", "ragged.csv", b"text\na\nb,c,d\n", "cannot be read: Error tokenizing data"),
+        ("json", "number.json", b"3", "cannot be read: JSON parse error"),
+        ("nobody-has-this", "a.json", b"{}", "cannot be read: Couldn't reach"),
+    ],
+)
+def test_the_file_of_a_data_set_that_cannot_be_used(
+    make_text: MakeText,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    builder: str,
+    name: str,
+    content: bytes,
+    complaint: str,
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"^data set '{builder}'(: | ){complaint}"):
+        make_text(source="dataset", name=builder, data_files=str(tmp_path / name))
+
+
 def test_the_text_of_python(make_text: MakeText) -> None:
     manifest = make_text(source="python", window=5000, python=platform.python_version())
     documents = by_id(manifest)
