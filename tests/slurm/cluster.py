@@ -106,7 +106,9 @@ class Cluster:
     def jobs(self, folder: Path) -> list[Job]:
         """Every job that was submitted from a folder or from one below it, in the order of submission."""
         shown = self._ask("scontrol", "show", "job", "--oneliner")
-        found = [_job(line) for line in shown.splitlines() if line.startswith("JobId=")]
+        # What sbatch has refused stands there without tasks.
+        lines = [line for line in shown.splitlines() if line.startswith("JobId=") and "Tasks=N/A" not in line]
+        found = [_job(line) for line in lines]
         return sorted(
             (job for job in found if job.folder.is_relative_to(folder)), key=lambda job: int(job.id)
         )
