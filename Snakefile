@@ -7,7 +7,13 @@
 #   snakemake --cores 1 paper/ablation.pdf       the compiled section (needs latexmk)
 
 
-configfile: "config.yaml"
+# The study of the working directory; where it has none, the one that is shipped.
+STUDY = "config.yaml"
+if not os.path.exists(STUDY):
+    STUDY = f"{workflow.current_basedir.get_path_or_uri(secret_free=True)}/{STUDY}"
+
+
+configfile: STUDY
 
 
 # One measurement at a time on each machine, however many machines a scheduler spreads the jobs over.
@@ -23,6 +29,10 @@ include: "workflow/rules/dynatree.smk"
 include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/paper.smk"
 include: "workflow/rules/docs.smk"
+
+
+onstart:
+    prepare_submission()
 
 
 onsuccess:
@@ -58,4 +68,15 @@ for row in plan.rows:
             row.experiment.id
         input:
             [job.path for job in row.jobs],
+        localrule: True
+
+
+# What is finished is made by no rule; asked for by its path, it is there.
+for target, path in named_results(sys.argv, plan.jobs.values(), finished):
+
+    rule:
+        name:
+            target
+        input:
+            path,
         localrule: True

@@ -4,6 +4,7 @@ import torch
 from ablations.dynatree import benchmark
 from ablations.dynatree.benchmark import Bench, build_decoders, rotated
 from ablations.dynatree.decoding import Generation, decode_autoregressive
+from ablations.dynatree.exactness import FLOAT32_MARGIN
 from ablations.dynatree.generate import decode_with_transformers
 from ablations.dynatree.prompts import read_prompts
 from ablations.lm.checkpoint import load_model
@@ -16,6 +17,7 @@ from ablations.study.job import read_job
 from ablations.study.record_io import read_record
 from tests.dynatree.noisy_models import noisy_copy, tiny_model
 from tests.dynatree.workspace import (
+    CALIBRATED,
     COST_AWARE,
     NEURAL,
     NEW_TOKENS,
@@ -43,7 +45,7 @@ def spec(**changes) -> dict:
     common = decode_spec(None, None, None)
     chosen = {key: common[key] for key in ("prompts", "new_tokens", "compute")}
     arms = {name: arm(*parts) for name, parts in OWN.items()}
-    arms["O1"] = arm(NGRAM, TREE, WHOLE, prompts=1, **COST_AWARE)
+    arms["O1"] = arm(NGRAM, TREE, CALIBRATED, prompts=1, **COST_AWARE)
     transformers = {
         "HF": {"method": "generate"},
         "HF-lookup": {"method": "prompt_lookup", "max_matching_ngram_size": 3},
@@ -82,7 +84,7 @@ def test_every_arm_decodes_every_prompt_as_generate_does(folder, inputs):
             assert (run.drafted > 0) == (name in ("F4", "N3", "O1"))
         for name in ("F1", "HF"):
             assert sample.runs[name].target_forwards == sample.runs[name].new_tokens - 1
-    assert record.totals.tie_margin == 0
+    assert record.totals.tie_margin == FLOAT32_MARGIN
 
 
 def test_assisted_settings_are_left_out_where_nothing_assists(folder, inputs):
@@ -160,3 +162,31 @@ def test_prompt_lookup_of_transformers_copies_from_the_text():
     assert found.tokens == plain.tokens
     assert max(found.accepted) <= 3
     assert plain.accepted == [0] * 39
+
+
+def test_every_arm_decodes_each_of_its_prompts_untimed_first(folder, inputs, monkeypatch):
+    runs, timed = [], []
+    warm_up, stopwatch = benchmark.warm_up, benchmark.stopwatch
+
+    def watched(decoder, prompt, new_tokens, drafts):
+        assert not timed
+        warm_up(
+            lambda *asked: runs.append((len(asked[0]), asked[1])) or decoder(*asked),
+            prompt,
+            new_tokens,
+            drafts,
+        )
+
+    monkeypatch.setattr(benchmark, "warm_up", watched)
+    monkeypatch.setattr(benchmark, "stopwatch", lambda *work: timed.append(work) or stopwatch(*work))
+    run_job(folder, "warm", BenchmarkSpec, benchmark.run, spec(new_tokens=9), inputs)
+    # F1 and HF take a token at a time; O1 has the first prompt alone.
+    assert sorted(runs) == sorted([(30, 8)] * 4 + [(30, 9)] * 9)
+    assert len(timed) == 2 * 13
+
+
+@pytest.mark.parametrize("new_tokens", [1, 3])
+def test_few_new_tokens_are_measured(new_tokens, folder, inputs):
+    out = run_job(folder, "few", BenchmarkSpec, benchmark.run, spec(new_tokens=new_tokens), inputs)
+    record = read_record(out, Record[BenchmarkSpec, BenchmarkSample, DecodeTotals])
+    assert {run.new_tokens for sample in record.samples for run in sample.runs.values()} == {new_tokens}

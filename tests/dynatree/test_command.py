@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -128,6 +129,31 @@ def test_errors_of_the_job_are_one_line(saved, tmp_path):
     assert not list(tmp_path.rglob("*.json"))
 
 
+@pytest.mark.parametrize("draft", ["lookup", "ngram", "draft"])
+def test_more_children_than_the_vocabulary_has_tokens_are_refused(draft, inputs, saved, tmp_path):
+    options = ("--target", saved, "--draft", inputs.get(draft, draft), "--depth", 1, "--tokens", 4)
+    done = decode(tmp_path, *options, "--branch", 5000, "--max-nodes", 9000)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert re.fullmatch(
+        r"error: shape\.branching: 5000 children per node, but the drafter knows \d+ tokens; lower it", line
+    )
+
+
+def test_a_record_that_cannot_be_written_is_noticed_before_anything_runs(saved, tmp_path):
+    (tmp_path / "file").write_text("")
+    # What is asked for does not exist: the place of the record is looked at first.
+    for out in (tmp_path, tmp_path / "file" / "record.json"):
+        done = decode(tmp_path, "--target", saved / "nowhere", "--out", out)
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"error: --out: {out} cannot be written (")
+    assert (tmp_path / "file").read_text() == ""
+    line = ["ablations.dynatree.written", "--model", "m", "--teacher", "t", "--out", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-m", *line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.startswith("error: --out: ")) == (1, True)
+
+
 def test_what_is_no_checkpoint_is_refused(folder, saved, tmp_path):
     with pytest.raises(UserError, match=r"--target .*nowhere: neither a folder nor a manifest\.json"):
         given.checkpoint(tmp_path / "nowhere", "--target", tmp_path / "made")
@@ -170,6 +196,12 @@ def test_a_draft_is_known_by_what_made_it(inputs, saved, tmp_path):
         ("wrong.jsonl", b'{"prompt": "a"}\n{"question": "b"}\n', r"wrong\.jsonl: record 2 is no JSON object"),
         ("broken.jsonl", b"{", r"broken\.jsonl: record 1 is no JSON object"),
         ("empty.txt", b"\n  \n", r"--prompt, --prompts: an empty prompt has no next token"),
+        ("null.jsonl", b'{"prompt": null}\n', r"null\.jsonl: record 1 is no JSON object with text under"),
+        ("deep.jsonl", b"[" * 100_000, r"deep\.jsonl: record 1 is no JSON object"),
+        ("half.jsonl", b'{"prompt": "\\ud800"}\n', r"prompt 1 is no Unicode text; correct it"),
+        ("wide.txt", "wide".encode("utf-16-le"), r"wide\.txt: not UTF-8"),
+        ("table.csv", b"a,b\n", r"table\.csv: holds records, not lines; save them as JSON lines"),
+        ("rows.JSON", b"[]\n", r"rows\.JSON: holds records, not lines"),
     ],
 )
 def test_a_bad_file_of_prompts_is_named(name, content, message, tmp_path):
@@ -184,6 +216,14 @@ def test_prompts_are_read_one_a_line(tmp_path):
     assert given.read_prompt_file(tmp_path / "prompts.txt") == ["one", "two words"]
 
 
+def test_a_byte_order_mark_is_no_part_of_a_prompt_and_capitals_name_the_same_kind(tmp_path):
+    (tmp_path / "prompts.txt").write_text("one\n", encoding="utf-8-sig")
+    assert given.read_prompt_file(tmp_path / "prompts.txt") == ["one"]
+    for name in ("prompts.JSONL", "prompts.ndjson"):
+        (tmp_path / name).write_text('{"prompt": "one"}\n', encoding="utf-8-sig")
+        assert given.read_prompt_file(tmp_path / name) == ["one"]
+
+
 def test_a_negative_weight_and_a_target_of_another_kind_are_named(saved, tmp_path):
     with pytest.raises(UserError, match=r"--context-weight -1\.0: a weight is 0 or more"):
         given.drafter(str(saved), -1.0, tmp_path / "made")
@@ -193,12 +233,5 @@ def test_a_negative_weight_and_a_target_of_another_kind_are_named(saved, tmp_pat
     with pytest.raises(UserError, match="model type 't5' is not supported"):
         given.checkpoint(tmp_path / "odd", "--target", tmp_path / "made")
     (tmp_path / "odd/config.json").write_text('{"model_type": "nobody_knows"}')
-    with pytest.raises(UserError, match=r"--target .*odd: config\.json: .*nobody_knows"):
+    with pytest.raises(UserError, match=r"--target .*odd: config\.json cannot be loaded: .*nobody_knows"):
         given.checkpoint(tmp_path / "odd", "--target", tmp_path / "made_again")
-
-
-def test_a_prompt_that_is_no_text_is_refused(tmp_path):
-    (tmp_path / "prompts.jsonl").write_text('{"prompt": null}\n')
-    texts = given.read_prompt_file(tmp_path / "prompts.jsonl")
-    with pytest.raises(UserError, match="give it some text"):
-        given.prompts(texts, tmp_path / "made")

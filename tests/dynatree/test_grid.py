@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ablations.dynatree import decode, grid
 from ablations.dynatree.arm import read_costs
+from ablations.dynatree.growth.cost_aware import CostModel
+from ablations.dynatree.pricing import price
 from ablations.study.contracts.dynatree import DecodeSample, DecodeSpec, DecodeTotals
 from ablations.study.contracts.grid import Grid, GridSpec
 from ablations.study.contracts.record import Record
@@ -14,6 +17,7 @@ from ablations.study.errors import UserError
 from ablations.study.job import Run, read_job
 from ablations.study.record_io import read_contract, read_record
 from tests.dynatree.test_jobs import (
+    COST_AWARE,
     LINEAR,
     NEW_TOKENS,
     NGRAM,
@@ -87,3 +91,22 @@ def test_trees_without_known_costs_are_refused(folder, inputs):  # noqa: F811
     large = [{"shape": TREE, "pruning": {"tau": 0.05, "max_nodes": 13}}]
     with pytest.raises(UserError, match=r"grids\.max_nodes: trees of 13 nodes, but costs are known for 12;"):
         replayed(folder, inputs, trees=large)
+
+
+def test_costs_beyond_the_calibrated_rows_are_refused_and_not_those_of_the_last(inputs):  # noqa: F811
+    costs = read_costs(inputs["costs"])
+    most = costs.rows[-1]
+    assert price(costs, [most], []) == pytest.approx(costs.verify[-1])
+    message = (
+        rf"calibration\.max_nodes: trees of {most} nodes, but costs are calibrated for {most - 1}; raise"
+    )
+    with pytest.raises(UserError, match=message):
+        price(costs, [1, most + 1], [])
+    with pytest.raises(UserError, match=message):
+        CostModel(costs, most, torch.device("cpu"))
+
+
+def test_a_cost_aware_tree_is_not_cut_in_silence(folder, inputs):  # noqa: F811
+    spec = decode_spec(NGRAM, TREE, {"tau": None, "max_nodes": 13}, **COST_AWARE)
+    with pytest.raises(UserError, match=r"trees of 13 nodes, but costs are calibrated for 12; raise it"):
+        run_job(folder, "large", DecodeSpec, decode.run, spec, inputs)

@@ -10,7 +10,10 @@ import pytest
 from ablations.dynatree import calibrate_costs, cost_fits, decode, fit_ngram
 from ablations.dynatree.arm import read_costs
 from ablations.dynatree.drafters.ngram_counts import NgramCounts
+from ablations.dynatree.exactness import FLOAT32_MARGIN
 from ablations.dynatree.repetition import repeated_share
+from ablations.lm import timing
+from ablations.lm.layered import LayeredLM
 from ablations.study.artefact import Manifest
 from ablations.study.contracts.dynatree import CostSpec, DecodeSample, DecodeSpec, DecodeTotals, NgramSpec
 from ablations.study.contracts.record import Record
@@ -18,6 +21,7 @@ from ablations.study.errors import UserError
 from ablations.study.files import sha256_file
 from ablations.study.record_io import read_record
 from tests.dynatree.workspace import (
+    CALIBRATED,
     COST_AWARE,
     COST_SPEC,
     DYNAMIC,
@@ -56,7 +60,7 @@ ARMS = {
     "lookup": (LOOKUP, TREE, PRUNED),
     "dynamic": (NGRAM, TREE, PRUNED, DYNAMIC),
     "history": (NGRAM, TREE, PRUNED, HISTORY),
-    "cost aware": (NGRAM, TREE, WHOLE, COST_AWARE),
+    "cost aware": (NGRAM, TREE, CALIBRATED, COST_AWARE),
 }
 
 
@@ -72,14 +76,14 @@ def test_a_record_says_what_was_measured(arm, folder, inputs):
     assert record.label == arm
     assert record.outcome.status == "ok"
     assert len(record.samples) == 2
-    assert record.totals.tie_margin == 0
+    assert record.totals.tie_margin == FLOAT32_MARGIN
     side = out.parent / record.side.file
     assert sha256_file(side) == record.side.sha256
     rows = [json.loads(line) for line in side.read_text().splitlines()]
     for sample, row in zip(record.samples, rows, strict=True):
         assert (sample.document, sample.kind, sample.prompt_tokens) == (row["document"], "code", 30)
         assert sample.matched
-        assert sample.ties == 0
+        assert (sample.ties, sample.departures) == (0, ())
         assert row["tokens"] == row["greedy"]
         assert len(row["tokens"]) == sample.new_tokens <= NEW_TOKENS
         assert sample.stopped or sample.new_tokens == NEW_TOKENS
@@ -130,12 +134,20 @@ def test_costs_that_cannot_be_measured_are_refused(changes, message, folder, inp
         run_job(folder, "bad-costs", CostSpec, calibrate_costs.run, COST_SPEC | changes, inputs)
 
 
-def test_lower_precision_allows_ties_alone(folder, inputs):
-    spec = decode_spec(NGRAM, TREE, WHOLE, compute={"dtype": "bfloat16", "threads": 1})
+def test_lower_precision_records_its_ties(folder, inputs):
+    prompts = [{"kind": "code", "text": "prompts", "split": "heldout", "count": 12, "tokens": 30}]
+    compute = {"dtype": "bfloat16", "threads": 1}
+    spec = decode_spec(NGRAM, TREE, WHOLE, compute=compute, prompts=prompts, new_tokens=40)
     out = run_job(folder, "bfloat16", DecodeSpec, decode.run, spec, inputs)
     record = read_record(out, Record[DecodeSpec, DecodeSample, DecodeTotals])
-    assert record.totals.tie_margin > 0
-    assert all(sample.matched or sample.ties for sample in record.samples)
+    departures = [departure for sample in record.samples for departure in sample.departures]
+    assert (record.totals.tie_margin > 0) == bool(departures)
+    for sample in record.samples:
+        assert sample.matched == (not sample.departures)
+        assert sample.ties == len(sample.departures)
+        for departure in sample.departures:
+            assert departure.position < sample.new_tokens
+            assert departure.gap <= record.totals.tie_margin
 
 
 def edited_draft(inputs: dict[str, Path], folder: Path, name: str, old: str, new: str) -> Path:
@@ -234,3 +246,54 @@ def test_repeated_share_counts_later_occurrences():
     assert repeated_share([1, 2, 3], 4) == 0.0
     assert repeated_share([1, 2, 3, 4, 5, 6], 4) == 0.0
     assert repeated_share([7] * 8, 4) == pytest.approx(4 / 5)
+
+
+@pytest.mark.parametrize("new_tokens", [1, 2, 6, 7])
+@pytest.mark.parametrize("arm", ["ar", "tree"])
+def test_few_new_tokens_are_decoded(arm, new_tokens, folder, inputs):
+    spec = arm_spec(arm) | {"new_tokens": new_tokens}
+    out = run_job(folder, f"{arm}-{new_tokens}", DecodeSpec, decode.run, spec, inputs)
+    record = read_record(out, Record[DecodeSpec, DecodeSample, DecodeTotals])
+    assert [sample.new_tokens for sample in record.samples] == [new_tokens] * 2
+
+
+@pytest.mark.parametrize("discarded", [0, 1])
+@pytest.mark.parametrize("arm", ["tree", "neural"])
+def test_no_number_of_rows_is_new_to_what_is_timed(arm, discarded, folder, inputs, monkeypatch):
+    """Target and draft have run over every number of rows untimed, the prompts' lengths included."""
+    stopwatch, embed = timing.stopwatch, LayeredLM.embed
+    runs, recorded = 0, False
+    known, fresh, forwards = set(), set(), 0
+
+    def timed(device, work):
+        nonlocal runs, recorded
+        # Two pairs are kept, after those that are not.
+        recorded = runs // 2 % (discarded + 2) >= discarded
+        runs += 1
+        try:
+            return stopwatch(device, work)
+        finally:
+            recorded = False
+
+    def watched(lm, ids):
+        nonlocal forwards
+        forward = (lm.num_layers, ids.shape[1])
+        if recorded:
+            forwards += 1
+            fresh.update({forward} - known)
+        else:
+            known.add(forward)
+        return embed(lm, ids)
+
+    # Of the pairs alone: decoding has the function under a name of its own.
+    monkeypatch.setattr(timing, "stopwatch", timed)
+    monkeypatch.setattr(LayeredLM, "embed", watched)
+    prompts = [
+        {"kind": f"of {tokens}", "text": "prompts", "split": "heldout", "count": 1, "tokens": tokens}
+        for tokens in (30, 17)
+    ]
+    spec = arm_spec(arm) | {"prompts": prompts, "discarded": discarded}
+    run_job(folder, f"rows-{arm}-{discarded}", DecodeSpec, decode.run, spec, inputs)
+    assert runs == 2 * (discarded + 2) * len(prompts)
+    assert forwards > 2 * NEW_TOKENS
+    assert not fresh

@@ -17,6 +17,8 @@ TREE = {"method": "tree", "depth": 4, "branching": 2}
 LINEAR = {"method": "linear", "depth": 3, "branching": 1}
 PRUNED = {"tau": 0.05, "max_nodes": 256}
 WHOLE = {"tau": None, "max_nodes": 256}
+# What `COST_SPEC` calibrates.
+CALIBRATED = {"tau": None, "max_nodes": 12}
 LOOKUP = {"kind": "prompt_lookup"}
 DYNAMIC = {"adaptation": {"kind": "dynamic"}}
 HISTORY = {"adaptation": {"kind": "dynamic", "history": {"target": 0.3}}}

@@ -139,8 +139,11 @@ def interleaved(weight: np.ndarray, heads: int) -> np.ndarray:
     return weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
-def write_gguf(path: Path) -> dict[str, np.ndarray]:
-    """Write a one-layer Llama in Q4_1; returns its dequantised weights by their names in `transformers`."""
+def write_gguf(path: Path, leave_out: str = "", extra: str = "") -> dict[str, np.ndarray]:
+    """Write a one-layer Llama in Q4_1; returns its dequantised weights by their names in `transformers`.
+
+    One tensor may be left out, and one of 8 ones be added under the name `extra`.
+    """
     hidden, inner, heads = 64, 96, 2
     symbols = ["<|end|>", *sorted(ByteLevel.alphabet()), "ab", "abc"]
     writer = gguf.GGUFWriter(path, "llama")
@@ -171,6 +174,9 @@ def write_gguf(path: Path) -> dict[str, np.ndarray]:
         "blk.0.ffn_up": ("model.layers.0.mlp.up_proj", (inner, hidden)),
         "blk.0.ffn_down": ("model.layers.0.mlp.down_proj", (hidden, inner)),
     }
+    shapes.pop(leave_out, None)
+    if extra:
+        writer.add_tensor(extra, np.ones(8, np.float32))
     expected = {}
     for name, (plain, shape) in shapes.items():
         weight = generator.normal(scale=0.1, size=shape).astype(np.float32)

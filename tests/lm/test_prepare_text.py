@@ -3,11 +3,13 @@
 import gzip
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from ablations.lm.corpus import read_corpus
 from ablations.lm.document import Document
@@ -15,7 +17,8 @@ from ablations.lm.prepare_text import prepare_text
 from ablations.study.artefact import open_artefact
 from ablations.study.contracts.lm import PrepareTextSpec
 from ablations.study.errors import UserError
-from ablations.study.userfiles import content_hash
+from ablations.study.files import sha256_file
+from ablations.study.userfiles import content_hash, require_source_unchanged, source_hashes
 from tests.lm.conftest import run_of
 
 MakeText = Callable[..., Path]
@@ -73,7 +76,9 @@ def test_a_folder(make_text: MakeText, tmp_path: Path) -> None:
         "c.jsonl:1": ("record", "Third."),
         "c.jsonl:2": ("record", "Fourth."),
     }
-    assert open_artefact(manifest)[1].facts["blank_documents"] == 1
+    facts = open_artefact(manifest)[1].facts
+    assert facts["blank_documents"] == 1
+    assert facts["files_not_read"] == {".png": 1}
 
 
 def test_json_lines_in_a_wheel(make_text: MakeText, make_wheel: Callable) -> None:
@@ -187,6 +192,7 @@ def test_order_and_split_come_from_the_seed(make_text: MakeText, tmp_path: Path)
         (b"", r"mine.txt: no text in it"),
         (b" \n\n\t\n", r"mine.txt: no text in it"),
         (b"caf\xe9", r"mine.txt: not UTF-8 .* at byte 3"),
+        ("UTF-16".encode("utf-16-le"), r"mine.txt: not text in UTF-8 \(it has zero bytes\)"),
     ],
 )
 def test_a_text_file_that_cannot_be_used(
@@ -204,6 +210,8 @@ def test_a_text_file_that_cannot_be_used(
         (b'{"text": "a"}\n{"text": \n', r"mine.jsonl: line 2 is not JSON"),
         (b'{"text": "caf\xe9"}\n', r"mine.jsonl: line 1 is not JSON in UTF-8"),
         (b'["a"]\n', r"mine.jsonl: line 1 is not a JSON object"),
+        (b"[" * 100_000, r"mine.jsonl: line 1 is not JSON in UTF-8 \(maximum recursion"),
+        ('{"text": "UTF-16"}\n'.encode("utf-16-be"), r"mine.jsonl: line 1 is not JSON in UTF-8"),
         (b'{"body": "a"}\n', r"mine.jsonl: line 1 has no text in field 'text' \(fields: \['body'\]\)"),
         (b'{"text": null}\n', r"mine.jsonl: line 1 has no text in field 'text'"),
         (b'{"text": "a \\ud800"}\n', r"mine.jsonl: document 'mine.jsonl:1' is not valid Unicode"),
@@ -279,6 +287,109 @@ def test_hidden_files_of_a_folder_are_nobody_s_text(make_text: MakeText, tmp_pat
     (folder / ".git/index").write_bytes(b"changed by a fetch")
     assert content_hash(folder, "texts.mine.path") == before
     assert list(by_id(make_text(source="local", path=str(folder)))) == ["a.txt"]
+
+
+def test_what_lies_behind_links_is_read_and_hashed(make_text: MakeText, tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "mine", tmp_path / "elsewhere"
+    for path in (folder / "inner/deep", elsewhere / "sub"):
+        path.mkdir(parents=True)
+    (folder / "inner/deep/a.txt").write_text("Here.")
+    (elsewhere / "sub/b.txt").write_text("There.")
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "inner/c.txt").symlink_to(elsewhere / "sub/b.txt")
+    # Hidden links lead where they like: an editor's lock leads nowhere.
+    (folder / ".#a.txt").symlink_to("nobody@nowhere.1:2")
+    assert set(by_id(make_text(source="local", path=str(folder), split="train"))) == {
+        "inner/deep/a.txt",
+        "inner/c.txt",
+        "linked/sub/b.txt",
+    }
+    before = content_hash(folder, "texts.mine.path")
+    (elsewhere / "sub/b.txt").write_text("Other.")
+    edited = content_hash(folder, "texts.mine.path")
+    (elsewhere / "sub/new.txt").write_text("New.")
+    assert len({before, edited, content_hash(folder, "texts.mine.path")}) == 3
+
+
+def test_what_in_a_folder_cannot_be_read_is_refused(make_text: MakeText, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.txt").write_text("Mine.")
+
+    def complaint() -> str:
+        with pytest.raises(UserError) as planned:
+            content_hash(folder, "texts.mine.path")
+        with pytest.raises(UserError) as read:
+            make_text(source="local", path=str(folder))
+        assert str(planned.value) == str(read.value)
+        return str(read.value)
+
+    odd = folder / "sub/odd.txt"
+    odd.symlink_to("gone.txt")
+    assert complaint() == f"{odd}: a link to nothing; mend or remove it"
+    odd.unlink()
+    odd.symlink_to(odd)
+    assert complaint() == f"{odd}: a link to nothing; mend or remove it"
+    odd.unlink()
+    odd.symlink_to(folder)
+    assert complaint() == f"{odd}: a link to a folder that it lies in; remove it"
+    odd.unlink()
+    os.mkfifo(odd)
+    assert complaint() == f"{odd}: neither a file nor a folder; take it out of its folder"
+
+
+def test_kinds_of_files_are_told_in_capitals_too(
+    make_text: MakeText, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "A.TXT").write_text("First.")
+    write_jsonl(folder / "B.JSONL", [{"text": "Second."}])
+    write_jsonl(folder / "c.ndjson", [{"text": "Third."}])
+    for name in ("d.json", "E.CSV", "f.csv", "LICENSE"):
+        (folder / name).write_text("{}")
+    manifest = make_text(source="local", path=str(folder))
+    assert {name: document.text for name, document in by_id(manifest).items()} == {
+        "A.TXT": "First.",
+        "B.JSONL:1": "Second.",
+        "c.ndjson:1": "Third.",
+    }
+    assert open_artefact(manifest)[1].facts["files_not_read"] == {"": 1, ".csv": 2, ".json": 1}
+    said = "mine: files of other kinds are not read: 1 without a suffix, 2 .csv, 1 .json\n"
+    assert said in capsys.readouterr().err
+    for name in ("B.JSONL", "c.ndjson"):
+        (document,) = read_corpus(make_text(source="local", path=str(folder / name)))
+        assert document.kind == "record"
+    for name in ("d.json", "E.CSV"):
+        with pytest.raises(UserError, match=rf"{name}: holds records, not prose; save them as JSON lines"):
+            make_text(source="local", path=str(folder / name))
+
+
+def test_a_home_folder_is_meant_by_its_sign(
+    make_text: MakeText, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.txt").write_text("Mine.")
+    assert [*by_id(make_text(source="local", path="~/mine.txt"))] == ["mine.txt"]
+    source = PrepareTextSpec.model_validate({"text": {"source": "local", "path": "~/mine.txt"}}).text
+    planned = source_hashes(source, "texts.mine", sha256_file)
+    assert planned == {"files": content_hash(tmp_path / "mine.txt", "texts.mine.path")}
+    require_source_unchanged(source, planned)
+    with pytest.raises(UserError, match="no home folder is known for '~'; write the path out"):
+        make_text(source="local", path="~nobody-of-this-name/mine.txt")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"source": "local", "path": ""},
+        {"source": "dataset", "name": ""},
+        {"source": "dataset", "name": "json", "data_files": ""},
+    ],
+)
+def test_an_empty_path_is_not_the_working_directory(source: dict) -> None:
+    with pytest.raises(ValidationError, match="at least 1 character"):
+        PrepareTextSpec.model_validate({"text": source})
 
 
 def test_a_text_that_was_edited_after_planning_is_refused(tmp_path: Path) -> None:

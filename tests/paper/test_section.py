@@ -12,7 +12,7 @@ import pytest
 from ablations.paper.drawing.keep_ratio import keep_ratio_figure
 from ablations.paper.numbers import all_quantities
 from ablations.paper.rendering import render as render_template
-from ablations.paper.section import exactness, render_section
+from ablations.paper.section import LABELS, exactness, render_section
 from ablations.paper.summary import Difference, Summary
 from ablations.study.contracts.paper import Expectation, Experiment
 from ablations.study.errors import UserError
@@ -220,6 +220,37 @@ def test_a_section_of_the_users_own_gets_a_part(render):
     assert r"\label{sec:ablation-my-own-section}" in section
     assert r"50\% \& more\_\{x\} \#1 \textbackslash{} \textasciitilde{}" in section
     assert r"Costs \textless{} 5\% of \$quality\$." in section
+
+
+def test_parts_whose_names_read_alike_have_labels_of_their_own(render):
+    names = ["My part", "my-part", "+", "!", "Setup", "Forward"]
+    experiments = tuple(
+        Experiment(
+            id=f"X{number}",
+            method="sdtp",
+            title=name,
+            section=name,
+            change={"mask": "hard"},
+            hypothesis="It costs.",
+            versus="baseline",
+            records=("nowhere.json",),
+        )
+        for number, name in enumerate(names)
+    )
+    section = render(extra=experiments).section
+    labels = re.findall(r"\\label\{([^}]+)\}", section)
+    assert len(labels) == len(set(labels))
+    own = ["my-part", "my-part-2", "other", "other-2", "setup", "setup-2", "forward", "forward-2"]
+    assert {f"sec:ablation-{name}" for name in own} <= set(labels)
+
+
+def test_labels_of_fixed_parts_are_those_of_the_templates():
+    found = {
+        label
+        for path in TEMPLATES.glob("*.j2")
+        for label in re.findall(r"\\label\{sec:ablation-([a-z-]+)\}", path.read_text())
+    }
+    assert found == set(LABELS)
 
 
 def test_joint_conclusions(render, study):

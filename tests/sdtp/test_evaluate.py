@@ -1,12 +1,13 @@
 """The evaluate job: records of every kind of arm."""
 
 import json
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import pytest
 import torch
 
 from ablations.sdtp.evaluation import windows as evaluation
+from ablations.sdtp.evaluation.arm import Arm
 from ablations.sdtp.evaluation.heldout import require_positions
 from ablations.sdtp.scores.table import read_saliency
 from ablations.study.contracts.sdtp import Windows
@@ -159,6 +160,48 @@ def test_saliency_pays_for_its_backward(workspace):
     assert totals.prefill_flops > 2 * totals.reference_prefill_flops
 
 
+@pytest.mark.parametrize("selection", ["top_k", "top_p", "threshold"])
+def test_nothing_is_timed_that_has_not_run_with_the_same_numbers_of_rows(workspace, monkeypatch, selection):
+    change = {"selection": selection, "timing": {"documents": 4, "repeats": 2}}
+    if selection != "top_k":
+        workspace.run("calibration", selection=selection)
+    runs = []
+
+    def spy(prefill):
+        def spied(self, ids, *rest):
+            result = prefill(self, ids, *rest)
+            runs.append((ids.tolist(), result.scored, result.kept.shape[0]))
+            return result
+
+        return spied
+
+    monkeypatch.setattr(Arm, "prefill", spy(Arm.prefill))
+    monkeypatch.setattr(evaluation.Evaluation, "dense_prefill", spy(evaluation.Evaluation.dense_prefill))
+    record = workspace.evaluate("warm.json", **change)
+    assert [len(sample.pairs) for sample in record.samples] == [2] * 4
+    # Passkeys come after, and are not timed.
+    runs = [run for run in runs if len(run[0]) == 48]
+    shapes = [shape for _, *shape in runs]
+    prompts = [list(group) for _, group in groupby(range(len(runs)), key=lambda run: runs[run][0])]
+    assert len(prompts) == 4
+    for prompt in prompts:
+        # The last four are two pairs.
+        for run in prompt[-4:]:
+            assert shapes[run] in shapes[:run]
+    pruned = {tuple(shape) for shape in shapes if shape[0]}
+    # A softmax over near equal scores of a random model keeps the same number of each prompt.
+    assert (len(pruned) > 1) == (selection == "threshold")
+    # Nothing more than what is needed: one pair before all, or one before each prompt's.
+    assert [len(prompt) for prompt in prompts] == ([6, 4, 4, 4] if selection == "top_k" else [6] * 4)
+
+
+@pytest.mark.parametrize("job", ["evaluate", "sweep"])
+def test_timing_without_an_untimed_run_is_refused(workspace, job):
+    change = {"warmup": 0} if job == "sweep" else {"timing": {"documents": 1, "repeats": 1, "warmup": 0}}
+    with pytest.raises(UserError, match="warmup: Input should be greater than 0"):
+        workspace.run(job, "cold.json", **change)
+
+
 @pytest.mark.parametrize("selection", ["top_p", "threshold"])
 def test_calibrated_rules(workspace, selection):
     workspace.run("calibration", selection=selection)
@@ -237,5 +280,5 @@ def test_nan_is_an_error_of_numerics(workspace, monkeypatch):
         return torch.full((ids.shape[0], 64), torch.nan)
 
     monkeypatch.setattr(evaluation, "continuation_states", nan)
-    with pytest.raises(UserError, match=r"NLL of document .* is nan; use compute\.dtype float32"):
+    with pytest.raises(UserError, match=r"NaN or infinity in the NLL of document .*, computed in float32"):
         workspace.run("evaluate", "never.json")

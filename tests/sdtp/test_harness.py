@@ -202,6 +202,16 @@ def test_only_greedy_decoding(whole, kwargs):
         whole.generate_until(request)
 
 
+def test_a_generation_of_nan_is_an_error(whole, pruned):
+    request = instances("generate_until", (TEXT, {"until": ["."], "max_gen_toks": 4}))
+    for model in (whole, pruned):
+        model._arm.lm.lm_head.weight.data[3] = torch.nan
+        with pytest.raises(UserError, match="NaN or infinity in the logits of a generated token"):
+            model.generate_until(request)
+        with pytest.raises(UserError, match="NaN or infinity in a log-likelihood"):
+            model.loglikelihood(instances("loglikelihood", (TEXT, " again")))
+
+
 def job(workspace, **change):
     return read_job(workspace.spec_file("evaluate", change, {}), EvaluateSpec)
 

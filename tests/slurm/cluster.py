@@ -57,6 +57,7 @@ ReturnToService=2
 GresTypes=gpu
 NodeName=node NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:{gpus}
 PartitionName=main Nodes=node Default=YES MaxTime=60 PriorityTier=1 PreemptMode=REQUEUE
+PartitionName=short Nodes=node MaxTime=30 PriorityTier=1 PreemptMode=REQUEUE
 PartitionName=urgent Nodes=node MaxTime=60 PriorityTier=2 PreemptMode=OFF
 """
 
@@ -128,6 +129,18 @@ class Cluster:
             if not any(job.state in states for job in self.jobs(folder)):
                 return
         raise AssertionError(f"jobs are still there after 120 s: {self.jobs(folder)}\n{self.logs()}")
+
+    @contextlib.contextmanager
+    def without_controller(self) -> Iterator[None]:
+        """Stop the controller, start it again at the end; jobs go on meanwhile."""
+        position = DAEMONS.index("slurmctld")
+        self._processes[position].terminate()
+        self._processes[position].wait(60)
+        try:
+            yield
+        finally:
+            self._daemon("slurmctld", "-D")
+            self._processes[position] = self._processes.pop()
 
     def _start(self) -> None:
         munge = self.folder / "munge"

@@ -15,14 +15,12 @@ import pytest
 import torch
 
 from ablations.lm.timing import device_lock
-from tests.slurm.cluster import PACKAGES, Cluster, Job, missing_programs
+from tests.slurm.cluster import PACKAGES, Cluster, Job, missing_programs, tries
 from tests.workflow.conftest import PATIENCE, TINY, Checkout, Finished, clone
 
 # A cluster's own settings are for jobs of hours. The executor asks after these seconds, and waits 10 seconds
 # longer each time until a job is done: with 4, one of 15 seconds is seen after 18; with 2, after 36.
 QUICK = ["--slurm-init-seconds-before-status-checks", "4", "--latency-wait", "20"]
-# The tests' cluster keeps no accounts.
-QUICK += ["--slurm-status-command", "squeue"]
 EVALUATE = "evaluate_sdtp"
 # A job with a GPU takes no whole node.
 SHARED = ["--config", 'resources={"gpu": 1}']
@@ -48,6 +46,13 @@ class Head:
         """Wait for the end."""
         return Finished(self._process.wait(PATIENCE), self._log.read_text())
 
+    def wait_for(self, text: str) -> None:
+        """Wait until it prints a text."""
+        for _ in tries(120):
+            if text in self._log.read_text():
+                return
+        raise AssertionError(f"no {text!r} in 120 s:\n{self._log.read_text()}")
+
     def kill(self) -> None:
         """End it at once, and what it runs on this machine; jobs of the cluster stay."""
         if self._process.poll() is None:
@@ -63,9 +68,15 @@ class Study(Checkout):
 
     heads: list[Head] = field(default_factory=list)
 
-    def start(self, *targets: str, flags: Sequence[str] = (), temporary: Path | None = None) -> Head:
+    def start(
+        self,
+        *targets: str,
+        flags: Sequence[str] = (),
+        temporary: Path | None = None,
+        quick: Sequence[str] = tuple(QUICK),
+    ) -> Head:
         """Start snakemake with the profile `slurm`, if asked for with a temporary folder of its own."""
-        command = [sys.executable, "-m", "snakemake", "--profile", "slurm", *QUICK, *flags]
+        command = [sys.executable, "-m", "snakemake", "--profile", "slurm", *quick, *flags]
         command += ["--configfile", *self.OVERLAYS, "--", *targets]
         self.heads.append(Head(command, self.path / f"head-{len(self.heads)}.log", temporary))
         return self.heads[-1]
@@ -125,14 +136,8 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory) -> Study:
-    """A checkout whose profile is edited for the tests' cluster, as docs/cluster.md says."""
-    study = Study(clone(tmp_path_factory.mktemp("slurm") / "study").path)
-    profile = "profiles/slurm/config.yaml"
-    account = next(
-        line for line in (study.path / profile).read_text().splitlines() if "SITE: account" in line
-    )
-    study.replace(profile, account + "\n", "")
-    return study
+    """A checkout with the profile as it is: its partition exists here, and nobody keeps accounts."""
+    return Study(clone(tmp_path_factory.mktemp("slurm") / "study").path)
 
 
 @pytest.fixture(scope="session")
@@ -164,9 +169,18 @@ def study(measured, cluster, tmp_path) -> Iterator[Study]:
         yield copy
 
 
-class Background(NamedTuple):
-    """Studies whose first job fails, each with the one head that it started."""
+@pytest.fixture(scope="session")
+def unmeasured(measured, cluster, tmp_path_factory) -> Iterator[Study]:
+    """A copy of the measured study without one record, where nothing runs."""
+    with copied(measured, cluster, tmp_path_factory.mktemp("unmeasured")) as copy:
+        copy.forget("A7")
+        yield copy
 
+
+class Background(NamedTuple):
+    """Studies that mostly wait, each with the one head that it started. The first job of the others fails."""
+
+    literal: Study
     hung: Study
     damaged: Study
     hungry: Study
@@ -182,14 +196,18 @@ def background(measured, cluster, tmp_path_factory) -> Iterator[Background]:
             each.forget("A7")
         # Whoever holds a device's lock lets its jobs wait forever. Nobody else's lock is in this folder.
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tempfile, "tempdir", str(folders[0]))
+            patch.setattr(tempfile, "tempdir", str(folders[1]))
             stack.enter_context(device_lock(torch.device("cpu")))
         limit = ["--retries", "0", "--set-resources", f"{EVALUATE}:runtime=1"]
-        found.hung.start("A7", flags=[*SHARED, *limit], temporary=folders[0])
+        found.hung.start("A7", flags=[*SHARED, *limit], temporary=folders[1])
+        with (found.literal.path / "tests/slurm/study.yaml").open("a") as overlay:
+            overlay.write("resources: {gpu: 1}\n")
+        found.literal.start("A7", quick=())
         (weights,) = (found.damaged.path / "results/model").rglob("model.safetensors")
         # What planning sees is damaged is made anew; the job reads the bytes.
         found.damaged.spoil(weights)
         found.damaged.start("A7", flags=[*SHARED, "--retries", "0"])
         memory = ["--set-resources", f"{EVALUATE}:mem_mb=150*8**(attempt-1)"]
+        memory += [f"{EVALUATE}:slurm_partition=short"]
         found.hungry.start("A7", flags=[*SHARED, *memory])
         yield found

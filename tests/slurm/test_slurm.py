@@ -6,11 +6,14 @@ Tests of jobs that take the whole node stand first; from there on, jobs share it
 import json
 import shutil
 import subprocess
+import time
 from itertools import combinations
 
 import pytest
 
-from tests.slurm.cluster import CPUS, Job
+from ablations.study.errors import UserError
+from ablations.study.planning.slurm import Request, Slurm, require_account, status_command
+from tests.slurm.cluster import CONFIGURATION, CPUS, Job, tries
 from tests.slurm.conftest import EVALUATE, SHARED
 
 pytestmark = pytest.mark.full
@@ -79,6 +82,73 @@ def test_a_preempted_job_is_requeued_and_awaited(study, cluster):
     assert study.record("A7").exists()
     (found,) = (each for each in cluster.jobs(study.path) if each.id == job.id)
     assert (found.state, found.restarts) == ("COMPLETED", 1)
+
+
+def test_a_controller_that_is_away_for_a_while_is_waited_for(study, cluster):
+    study.forget("A7")
+    log = study.path / "logs" / EVALUATE / f"{study.record('A7').stem}.log"
+    log.unlink()
+    head = study.start("A7")
+    for _ in tries(120):
+        if log.exists():
+            break
+    with cluster.without_controller():
+        head.wait_for("Slurm does not answer (squeue: ")
+    done = head.finish()
+    assert done.code == 0, done.output
+    assert study.record("A7").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (
+            ["--set-resources", f"{EVALUATE}:slurm_partition=nowhere"],
+            "slurm_partition: this Slurm has no partition 'nowhere'; give one of main, short, urgent (",
+        ),
+        (["--default-resources", "mem_mb=1000"], "--default-resources: it takes the place of all that"),
+        (
+            ["--default-resources", "slurm_partition=main", "mem_mb_per_cpu=100"],
+            f"mem_mb_per_cpu: {EVALUATE} needs 2051 MiB and would get {CPUS} x 100 MiB; delete it where",
+        ),
+        (
+            ["--set-resources", f"{EVALUATE}:runtime=61"],
+            f"runtime: {EVALUATE} asks for 61 minutes and its partition allows 60; it would wait for ever",
+        ),
+    ],
+)
+def test_what_cannot_run_is_refused_in_one_line_before_anything_is_submitted(
+    unmeasured, cluster, flags, says
+):
+    began = time.monotonic()
+    done = unmeasured.submit("A7", flags=[*flags, "--quiet", "all"])
+    assert time.monotonic() - began < 30
+    assert done.code != 0
+    (line,) = [line for line in done.output.splitlines() if not line.startswith("Using profiles")]
+    assert line.startswith(f"error: {says}")
+    assert not cluster.jobs(unmeasured.path)
+
+
+def test_a_slurm_that_keeps_no_accounts_is_asked_with_squeue(cluster, monkeypatch, tmp_path):
+    assert status_command("sacct", 40) == "squeue"
+    require_account("whatever")
+    # It remembers ended jobs for an hour.
+    with pytest.raises(UserError, match=r"no accounting .* after 3600 s, .* MinJobAge=3603 set"):
+        status_command("sacct", 1201)
+    # An accounting database that is down is none.
+    text = (CONFIGURATION / "slurm.conf").read_text()
+    for name in ("gres.conf", "cgroup.conf"):
+        shutil.copy(CONFIGURATION / name, tmp_path)
+    edited = tmp_path / "slurm.conf"
+    edited.write_text(text.replace("accounting_storage/none", "accounting_storage/slurmdbd"))
+    monkeypatch.setenv("SLURM_CONF", str(edited))
+    assert status_command("sacct", 40) == "squeue"
+
+
+def test_limits_are_those_of_the_partitions_that_a_job_may_run_in(cluster):
+    slurm = Slurm()
+    limits = {"": 60, "main": 60, "short": 30, "short,urgent": 60}
+    assert {name: slurm.longest(Request("r", {"slurm_partition": name}, 1)) for name in limits} == limits
 
 
 def test_a_configuration_edited_while_a_job_waits_changes_nothing_for_it(study, cluster):
@@ -178,14 +248,26 @@ def test_a_killed_head_is_started_again_and_what_its_jobs_finished_counts(study,
 
 
 @beside_the_background
-def test_an_invalid_partition_is_named_and_the_others_finish(study):
+def test_what_sbatch_refuses_is_shown_without_the_log_of_an_earlier_run_and_the_others_finish(study):
+    log = study.path / "logs" / EVALUATE / f"{study.record('A7').stem}.log"
     study.forget("A7", "F1")
-    flags = [*SHARED, "--retries", "0", "--set-resources", f"{EVALUATE}:slurm_partition=nowhere"]
+    log.write_text("of an earlier run\n")
+    flags = [*SHARED, "--retries", "0", "--set-resources", f"{EVALUATE}:mem_mb=20000"]
     done = study.submit("A7", "F1", flags=flags)
     assert done.code != 0
-    assert "invalid partition specified: nowhere" in done.output
+    assert "Memory specification can not be satisfied" in done.output
+    assert "of an earlier run" not in done.output
     assert study.record("F1").exists()
     assert not study.record("A7").exists()
+
+
+def test_the_command_as_documented_finishes_where_nobody_keeps_accounts(background, cluster):
+    study = background.literal
+    done = study.heads[0].finish()
+    assert done.code == 0, done.output
+    assert "This Slurm has no accounting: squeue says what became of jobs." in done.output
+    assert study.record("A7").exists()
+    assert [job.state for job in cluster.jobs(study.path)] == ["COMPLETED"]
 
 
 def test_the_error_and_the_logs_of_a_failed_job_are_shown(background, cluster):
@@ -207,6 +289,9 @@ def test_a_job_out_of_memory_is_ended_and_its_retry_gets_more(background, cluste
     first, second = cluster.jobs(study.path)
     assert first.state != "COMPLETED"
     assert (first.memory, second.memory, second.state) == (150, 1200, "COMPLETED")
+    # Twice the time would be more than the partition allows.
+    assert (first.partition, second.minutes) == ("short", 30)
+    assert 15 < first.minutes < 30
 
 
 def test_a_hung_job_ends_at_its_time_limit(background, cluster):

@@ -2,13 +2,15 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
-from ablations.study.planning.inputs import due_jobs, job_inputs
+from ablations.study.planning.inputs import due_jobs, finished_jobs, job_inputs
 from ablations.study.planning.plan import Plan
+from ablations.study.planning.times import forget_future
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,3 +100,30 @@ def test_shares_of_a_job_are_found_by_its_digest(evaluation):
     for path in (own, folder / "0123456789abcdef.1-of-2.json"):
         path.write_text("{}")
     assert evaluation.shares() == [own]
+
+
+def test_what_is_there_and_whole_is_finished(evaluation):
+    model, pruner = evaluation.inputs["model"], evaluation.inputs["pruner"]
+    finish(model, pruner)
+    jobs = list(evaluation.with_inputs().values())
+    assert finished_jobs(jobs, {model.digest: "results/model/weights"}) == {pruner.digest}
+
+
+def test_times_in_the_future_become_now_for_what_is_read_and_in_the_order_of_rendering(evaluation):
+    model = evaluation.inputs["model"]
+    finish(model, evaluation)
+    summary, section = Path("results/summary.json"), Path("paper/ablation.tex")
+    for path in (summary, section):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
+    tomorrow = time.time() + 86_400
+    for path in (model.path, evaluation.path, summary, section):
+        os.utime(path, (tomorrow, tomorrow))
+    jobs = list(evaluation.with_inputs().values())
+    forget_future(jobs, {evaluation.digest}, ROOT)
+    times = [path.stat().st_mtime_ns for path in (model.path, evaluation.path, summary, section)]
+    assert times == sorted(times)
+    assert times[-1] <= time.time_ns()
+    before = model.path.stat().st_mtime_ns
+    forget_future(jobs, {evaluation.digest}, ROOT)
+    assert model.path.stat().st_mtime_ns == before

@@ -1,6 +1,7 @@
 """A job refuses to run with other code or other versions than it was planned with."""
 
 import json
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from ablations.study.contracts.base import Contract
 from ablations.study.errors import UserError
 from ablations.study.job import JobFile, require_code, require_pins
 from ablations.study.meaning import meaning, module_source
+from ablations.study.planning.pins import Pins
 
 MODULE = "ablations.study.errors"
 SAME = meaning(module_source(MODULE))
@@ -55,6 +57,69 @@ def test_a_version_other_than_the_pinned_one_is_refused():
         require_pins({"no-such-package": "1"})
 
 
-def test_a_local_build_of_the_pinned_version_is_that_version(monkeypatch):
-    monkeypatch.setattr("ablations.study.job.version", lambda name: "2.13.0+cpu")
-    require_pins({"torch": "2.13.0"})
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Installs a distribution `mine` in a version, as pip would note it."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def installed(number: str | None) -> None:
+        for old in tmp_path.glob("mine-*"):
+            shutil.rmtree(old)
+        folder = tmp_path / f"mine-{number}.dist-info"
+        folder.mkdir()
+        line = f"Version: {number}\n" if number else ""
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: mine\n{line}")
+
+    return installed
+
+
+@pytest.mark.parametrize("pinned", ["2.13", "2.13.0", "2.13.0+cpu", "2.13.0+cu126", "v2.13.0.0"])
+@pytest.mark.parametrize("number", ["2.13", "2.13.0", "2.13.0+cpu"])
+def test_builds_and_spellings_of_a_version_are_that_version(install, tmp_path, pinned, number):
+    install(number)
+    (tmp_path / "constraints.txt").write_text(f"mine=={pinned}\n")
+    pins = Pins.read(tmp_path / "constraints.txt").of(["mine"])
+    require_pins(pins)
+    require_pins({"mine": pinned})
+    # They name the same results.
+    assert pins == {"mine": "2.13.0"}
+
+
+@pytest.mark.parametrize(
+    "number", ["2.13.1", "2.13.0.post1", "2.13.0rc1", "1!2.13", "2!2.13", "2.1.3", "odd", None]
+)
+def test_other_versions_are_other_versions(install, tmp_path, number):
+    install(number)
+    with pytest.raises(
+        UserError, match=rf"pins mine==2\.13\.0, but {number or 'none'} is installed; install"
+    ):
+        require_pins({"mine": "2.13.0"})
+    if number not in (None, "odd"):
+        (tmp_path / "constraints.txt").write_text(f"mine=={number}\n")
+        assert Pins.read(tmp_path / "constraints.txt").of(["mine"]) != {"mine": "2.13.0"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        (b"mine==2.*", r":1: 'mine==2\.\*' is not an exact pin \(name==version\); write it as one"),
+        (b"mine===2.0", r":1: 'mine===2\.0' is not an exact pin"),
+        (b"mine>=2.0", r":1: 'mine>=2\.0' is not an exact pin"),
+        (b"mine==2.0,!=2.1", r":1: .* is not an exact pin"),
+        (b"\n--extra-index-url https://nowhere", r":2: .* is not an exact pin"),
+        (b"mine==2.0\nMine==2.1", r":2: 'mine' is pinned to two versions; remove one"),
+        (b"mine==2.0 # caf\xe9", r"constraints\.txt: not UTF-8; save it as UTF-8"),
+    ],
+)
+def test_lines_that_pin_nothing_are_named(tmp_path, lines, complaint):
+    (tmp_path / "constraints.txt").write_bytes(lines)
+    with pytest.raises(UserError, match=complaint):
+        Pins.read(tmp_path / "constraints.txt")
+
+
+def test_what_is_for_another_python_pins_nothing_here(tmp_path):
+    path = tmp_path / "constraints.txt"
+    path.write_text(
+        "mine==1.0; python_version < '3'\nmine==2.0; python_version > '3'\nmine==2\n", encoding="utf-8-sig"
+    )
+    assert Pins.read(path).of(["mine"]) == {"mine": "2.0.0"}

@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 from ablations.study.meaning import meaning
 from ablations.study.planning import stages
 from ablations.study.planning.plan import Plan
+from ablations.study.status import cost, statuses
 
 ROOT = Path(__file__).parents[2]
 
@@ -221,6 +223,37 @@ def test_a_job_sees_the_code_it_imports_and_no_other(raw):
     assert "ablations.study.statistics" not in evaluate
     assert not any(module.startswith("ablations.study.config") for module in evaluate)
     assert "ablations.sdtp.training.losses" in plan.sources.code.closure("ablations.sdtp.train")
+
+
+def test_an_edit_behind_a_link_and_a_link_to_another_file_make_stale(raw, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text(name[:1] * 9)
+        # Of the same size and time: by these alone the two are one file.
+        os.utime(tmp_path / name / "a.txt", (1, 1))
+    raw["texts"]["mine"] = {"source": "local", "path": str(folder)}
+    raw["sdtp"]["text"] = "mine"
+    found = []
+    for target in ("one", "two"):
+        (folder / "linked").unlink(missing_ok=True)
+        (folder / "linked").symlink_to(tmp_path / target)
+        plan = Plan(raw, ROOT)
+        found.append(plan.row("baseline").jobs[0].inputs["text"].digest)
+        # What was read is known to the next plan.
+        plan.sources.hashes.remember()
+    (tmp_path / "two/a.txt").write_text("edited")
+    found.append(Plan(raw, ROOT).row("baseline").jobs[0].inputs["text"].digest)
+    assert len({*found}) == 3
+
+
+def test_whoever_only_looks_writes_nothing(raw):
+    before = sorted(Path().rglob("*"))
+    plan = Plan(raw, ROOT)
+    statuses(plan)
+    cost(plan)
+    assert sorted(Path().rglob("*")) == before
 
 
 def test_a_contract_of_one_method_is_in_the_code_of_all_its_jobs_and_of_no_other(raw):

@@ -14,7 +14,6 @@ from ablations.study.statistics import (
     estimate,
     holm,
     log_speedup,
-    mean_of_kinds,
     minimum_detectable_effect,
     paired_p,
 )
@@ -34,39 +33,6 @@ def compare_quality(arm: pd.Series, versus: pd.Series | None):
 def test_log_speedup_is_the_log_of_the_geometric_mean_of_ratios():
     pairs = [Pair(1.0, 2.0), Pair(1.0, 8.0)]
     assert math.exp(log_speedup(pairs)) == pytest.approx(4.0)
-
-
-def by_kind(**kinds: list[float]) -> pd.Series:
-    return pd.concat({kind: pd.Series(values) for kind, values in kinds.items()}, names=["kind", "document"])
-
-
-def test_a_mean_of_kinds_weighs_kinds_alike_and_is_the_t_interval_of_one_kind():
-    values = [0.1, 0.4, 0.3, 0.7]
-    single = mean_of_kinds(by_kind(code=values), 0.05)
-    plain = estimate(pd.Series(values), RESAMPLING)
-    assert (single.value, single.low, single.high) == pytest.approx((plain.value, plain.low, plain.high))
-    uneven = mean_of_kinds(by_kind(code=[1.0, 3.0], chat=[0.0, 0.0, 0.0, 0.0]), 0.05)
-    assert (uneven.value, uneven.n) == (1.0, 6)
-    # All the uncertainty is that of one kind, with its one degree of freedom, halved.
-    assert uneven.high - 1.0 == pytest.approx(stats.t.ppf(0.975, 1) * 1.0 / 2)
-
-
-def test_a_mean_of_kinds_has_no_interval_where_a_kind_has_one_document():
-    lone = mean_of_kinds(by_kind(code=[1.0], chat=[0.0, 0.5]), 0.05)
-    assert (lone.value, lone.low, lone.high) == (0.625, None, None)
-    same = mean_of_kinds(by_kind(code=[0.0, 0.0], chat=[0.0, 0.0]), 0.05)
-    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
-
-
-def test_intervals_of_a_mean_of_kinds_cover_what_they_say():
-    rng = np.random.default_rng(3)
-    spreads = {"code": 0.1, "chat": 0.3, "documentation": 0.2}
-    means = {"code": 1.0, "chat": 0.2, "documentation": 0.6}
-    found = (
-        mean_of_kinds(by_kind(**{kind: rng.normal(means[kind], spreads[kind], 4) for kind in means}), 0.05)
-        for _ in range(1500)
-    )
-    assert 0.93 <= np.mean([result.low <= 0.6 <= result.high for result in found]) <= 0.975
 
 
 def coverage(sample, mean: float, repetitions: int) -> float:

@@ -1,6 +1,7 @@
 """Every mistake in a configuration is one line that names its key."""
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -48,10 +49,25 @@ def test_grids_replay_the_full_methods_drafter_up_to_calibrated_sizes(raw):
     ]
     assert [(tree.shape.depth, tree.pruning.tau) for tree in lengths.spec.trees] == [(7, 0.05), (7, None)]
     costs = trees.inputs["costs"].spec
-    assert (costs.shape.depth, costs.shape.branching, costs.max_nodes) == (8, 2, 128)
-    assert {tree.pruning.max_nodes for tree in (*trees.spec.trees, *lengths.spec.trees)} == {128}
+    assert {tree.pruning.max_nodes for tree in trees.spec.trees} == {128}
+    # The baseline's tree is replayed as it is, and all that it can come to is calibrated: 2 + 4 + ... + 128.
+    assert {tree.pruning.max_nodes for tree in lengths.spec.trees} == {256}
+    assert (costs.shape.depth, costs.shape.branching, costs.max_nodes) == (8, 2, 254)
     raw["dynatree"]["baseline"]["drafter"] = None
     assert "dynatree.grids: the baseline has no drafter" in problem(raw)
+
+
+def test_specs_of_cost_aware_trees_say_how_large_they_become(raw):
+    plan = Plan(raw, ROOT)
+    (job,) = next(row.jobs for row in plan.rows if row.experiment.id == "O1")
+    calibrated = raw["dynatree"]["calibration"]["max_nodes"]
+    assert job.spec.pruning.max_nodes == job.inputs["costs"].spec.max_nodes == calibrated
+    raw["dynatree"]["calibration"]["max_nodes"] = 6
+    assert re.search(
+        r"dynatree\.calibration\.max_nodes: 6 nodes cannot hold a path of depth \d+, which"
+        r" dynatree\.ablations\.\w+ drafts; raise it or lower the depth",
+        problem(raw),
+    )
 
 
 def test_the_default_study_is_valid_and_shares_records(raw):

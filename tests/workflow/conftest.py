@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,9 +68,15 @@ class Checkout:
 
     path: Path
 
-    def snakemake(self, *arguments: str, study: str = TINY) -> Finished:
-        """Run snakemake on the tiny study, whose times nobody reads: timed jobs start side by side."""
-        flags = [argument for argument in arguments if argument.startswith("-")]
+    def snakemake(self, *arguments: str, study: str = TINY, flags: Sequence[str] = ()) -> Finished:
+        """Run snakemake on the tiny study, whose times nobody reads: timed jobs start side by side.
+
+        Args:
+            arguments: Targets, and options without values.
+            study: Overlay of the configuration.
+            flags: Options with their values.
+        """
+        flags = [*flags, *(argument for argument in arguments if argument.startswith("-"))]
         targets = [argument for argument in arguments if not argument.startswith("-")]
         side_by_side = ["--cores", "2", "--resources", "timer=2"]
         command = [sys.executable, "-m", "snakemake", *side_by_side]

@@ -40,19 +40,34 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30, help="how often to kill")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
     parser.add_argument("--longest", type=float, default=40, help="latest moment of a kill, seconds")
+    parser.add_argument(
+        "--workflow-profile", help="profile of Snakemake instead of profiles/default; `none`, say"
+    )
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True)
-    storm(arguments.folder, arguments.kills, random.Random(arguments.seed), arguments.longest)
+    profile = arguments.workflow_profile
+    # Without the default one Snakemake asks for this where a rendering was killed.
+    flags = () if profile is None else ("--workflow-profile", profile, "--rerun-incomplete")
+    storm(arguments.folder, arguments.kills, random.Random(arguments.seed), arguments.longest, flags)
 
 
-def storm(folder: Path, kills: int, moments: random.Random, longest: float) -> None:
+def storm(
+    folder: Path, kills: int, moments: random.Random, longest: float, flags: tuple[str, ...] = ()
+) -> None:
     """Kill and restart so often; start over when the study is finished.
+
+    Args:
+        folder: Where the studies go.
+        kills: How often.
+        moments: Draws the moments.
+        longest: Latest moment, seconds.
+        flags: Further options of Snakemake.
 
     Raises:
         AssertionError: something was lost, changed, or read half-written.
     """
     calm = clone(folder / "calm")
-    finish(calm)
+    finish(calm, flags)
     expected = quality(calm)
     print(f"without kills: {len(expected)} records")
     studies, kept = 0, 0
@@ -60,7 +75,7 @@ def storm(folder: Path, kills: int, moments: random.Random, longest: float) -> N
     for number in tqdm(range(kills), desc="kills", mininterval=2):
         moment = moments.uniform(1, longest)
         everything = moments.random() < 0.5
-        ended = run_and_kill(study, moment, everything)
+        ended = run_and_kill(study, moment, everything, flags)
         after = checked(study)
         assert before.items() <= after.items(), "a finished record changed or was lost"
         kept += len(before)
@@ -71,8 +86,8 @@ def storm(folder: Path, kills: int, moments: random.Random, longest: float) -> N
             assert quality(study) == expected
             shutil.rmtree(study.path)
             studies, study, before = studies + 1, clone(folder / "study"), {}
-    unlock(study)
-    finish(study)
+    unlock(study, flags)
+    finish(study, flags)
     assert before.items() <= records(study).items(), "a finished record changed or was lost"
     assert quality(study) == expected
     print(
@@ -81,13 +96,13 @@ def storm(folder: Path, kills: int, moments: random.Random, longest: float) -> N
     )
 
 
-def run_and_kill(study: Checkout, moment: float, everything: bool) -> bool:
+def run_and_kill(study: Checkout, moment: float, everything: bool, flags: tuple[str, ...]) -> bool:
     """Run for so many seconds, then kill; tell whether it had ended by itself, which must be well."""
-    unlock(study)
+    unlock(study, flags)
     log = study.path / "storm.log"
     with log.open("w") as out:
         head = subprocess.Popen(
-            [*COMMAND, "--", "paper/ablation.tex"],
+            [*COMMAND, *flags, "--", "paper/ablation.tex"],
             cwd=study.path,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -110,15 +125,19 @@ def run_and_kill(study: Checkout, moment: float, everything: bool) -> bool:
     return ended
 
 
-def unlock(study: Checkout) -> None:
+def unlock(study: Checkout, flags: tuple[str, ...]) -> None:
     """Take away the lock that a killed snakemake leaves."""
-    subprocess.run([*COMMAND, "--unlock"], cwd=study.path, check=True, capture_output=True)
+    subprocess.run([*COMMAND, *flags, "--unlock"], cwd=study.path, check=True, capture_output=True)
 
 
-def finish(study: Checkout) -> None:
+def finish(study: Checkout, flags: tuple[str, ...]) -> None:
     """Run to the end."""
     done = subprocess.run(
-        [*COMMAND, "--", "paper/ablation.tex"], cwd=study.path, capture_output=True, text=True, check=False
+        [*COMMAND, *flags, "--", "paper/ablation.tex"],
+        cwd=study.path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 

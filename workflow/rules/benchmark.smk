@@ -12,7 +12,7 @@ if plan.benchmark:
         benchmark:
             "benchmarks/benchmark/{digest}.tsv"
         wildcard_constraints:
-            digest=plan.pattern(stages.BENCHMARK),
+            digest=due(stages.BENCHMARK),
         conda:
             "../../envs/measure.yaml"
         threads: job_threads

@@ -4,9 +4,7 @@
 rule rulegraph:
     input:
         "Snakefile",
-        sorted(
-            str(path) for path in Path(workflow.basedir).glob("workflow/rules/*.smk")
-        ),
+        sorted(str(path) for path in ROOT.glob("workflow/rules/*.smk")),
     output:
         "docs/pictures/rulegraph.svg",
     log:

@@ -11,7 +11,7 @@ rule fit_ngram:
     benchmark:
         "benchmarks/fit_ngram/{digest}.tsv"
     wildcard_constraints:
-        digest=plan.pattern(stages.FIT_NGRAM),
+        digest=due(stages.FIT_NGRAM),
     conda:
         "../../envs/measure.yaml"
     threads: 1
@@ -33,7 +33,7 @@ rule distil_teacher:
     benchmark:
         "benchmarks/distil_teacher/{digest}.tsv"
     wildcard_constraints:
-        digest=plan.pattern(stages.DISTIL_TEACHER),
+        digest=due(stages.DISTIL_TEACHER),
     conda:
         "../../envs/measure.yaml"
     threads: job_threads
@@ -82,7 +82,7 @@ rule distil:
     benchmark:
         "benchmarks/distil/{digest}.tsv"
     wildcard_constraints:
-        digest=plan.pattern(stages.DISTIL),
+        digest=due(stages.DISTIL),
     conda:
         "../../envs/measure.yaml"
     threads: job_threads
@@ -104,7 +104,7 @@ rule calibrate_costs:
     benchmark:
         "benchmarks/calibrate_costs/{digest}.tsv"
     wildcard_constraints:
-        digest=plan.pattern(stages.CALIBRATE_COSTS),
+        digest=due(stages.CALIBRATE_COSTS),
     conda:
         "../../envs/measure.yaml"
     threads: job_threads
@@ -126,7 +126,7 @@ rule decode:
     benchmark:
         "benchmarks/decode/{digest}.tsv"
     wildcard_constraints:
-        digest=plan.pattern(stages.DECODE),
+        digest=due(stages.DECODE),
     conda:
         "../../envs/measure.yaml"
     threads: job_threads
@@ -151,7 +151,7 @@ rule grid:
     benchmark:
         "benchmarks/grid/{digest}.tsv"
     wildcard_constraints:
-        digest=plan.pattern(stages.GRID),
+        digest=due(stages.GRID),
     conda:
         "../../envs/measure.yaml"
     threads: job_threads

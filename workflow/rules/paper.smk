@@ -52,10 +52,12 @@ rule tables:
     threads: 1
     resources:
         gpu=0,
+    params:
+        templates=shipped("paper/templates"),
     message:
         "Writing tables"
     shell:
-        "python -m ablations.paper.tables --summary {input.summary} --templates paper/templates"
+        "python -m ablations.paper.tables --summary {input.summary} --templates {params.templates:q}"
         " --out paper/tables > {log} 2>&1"
 
 
@@ -106,10 +108,12 @@ rule numbers:
     threads: 1
     resources:
         gpu=0,
+    params:
+        templates=shipped("paper/templates"),
     message:
         "Writing numbers and where each comes from"
     shell:
-        "python -m ablations.paper.numbers --summary {input.summary} --templates paper/templates"
+        "python -m ablations.paper.numbers --summary {input.summary} --templates {params.templates:q}"
         " --macros {output.macros} --provenance {output.provenance} > {log} 2>&1"
 
 
@@ -136,10 +140,12 @@ rule ablation_section:
     threads: 1
     resources:
         gpu=0,
+    params:
+        templates=shipped("paper/templates"),
     message:
         "Writing paper/ablation.tex"
     shell:
-        "python -m ablations.paper.section --summary {input.summary} --templates paper/templates"
+        "python -m ablations.paper.section --summary {input.summary} --templates {params.templates:q}"
         " --out {output} > {log} 2>&1"
 
 
@@ -147,8 +153,8 @@ rule ablation_pdf:
     input:
         stamp=stages.PDF_STAMP,
         section=stages.SECTION,
-        main="paper/main.tex",
-        references="paper/references.bib",
+        main=shipped("paper/main.tex"),
+        references=shipped("paper/references.bib"),
     output:
         stages.PDF,
     log:
@@ -163,7 +169,8 @@ rule ablation_pdf:
     message:
         "Compiling paper/ablation.pdf"
     shell:
-        "python -m ablations.paper.pdf --main {input.main} --out {output} > {log} 2>&1"
+        "python -m ablations.paper.pdf --main {input.main:q} --section {input.section} --out {output}"
+        " > {log} 2>&1"
 
 
 rule results_page:
@@ -187,11 +194,13 @@ rule results_page:
     threads: 1
     resources:
         gpu=0,
+    params:
+        templates=shipped("paper/templates"),
     message:
         "Writing {output}"
     shell:
         "python -m ablations.paper.page --summary {input.summary} --plan {input.plan}"
-        " --templates paper/templates --logs logs --out {output} > {log} 2>&1"
+        " --templates {params.templates:q} --logs logs --out {output} > {log} 2>&1"
 
 
 rule archive:

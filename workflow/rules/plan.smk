@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,11 @@ gc.freeze()
 
 # Jobs run this checkout's source (what their digests describe) with this interpreter, unless a rule's
 # conda environment, activated later, brings its own.
-SOURCE = str(Path(workflow.basedir, "src"))
-sys.path.insert(0, SOURCE)
+ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
+SOURCE = str(ROOT / "src")
+# Snakemake looks for modules in the checkout's root too, where a user may have a `token.py` or `random.py`.
+sys.path[:] = [SOURCE, *(folder for folder in sys.path if folder != str(ROOT))]
+os.environ["PYTHONSAFEPATH"] = "1"
 for variable, folder in (
     ("PYTHONPATH", SOURCE),
     ("PATH", str(Path(sys.executable).parent)),
@@ -28,11 +32,26 @@ from ablations.study.errors import UserError
 from ablations.study.estimate.requests import Requests
 from ablations.study.planning import stages
 from ablations.study.planning.damage import find_damage
-from ablations.study.planning.inputs import job_inputs
+from ablations.study.planning.inputs import finished_jobs, job_inputs
 from ablations.study.planning.plan import Plan
+from ablations.study.planning.slurm import (
+    Request,
+    Slurm,
+    require_account,
+    require_partition,
+    status_command,
+    wait_for_answers,
+)
 from ablations.study.planning.stamps import write_stamps
 from ablations.study.planning.submitted import require_planned
-from ablations.study.planning.targets import require_free_ids
+from ablations.study.planning.targets import (
+    forces,
+    named_results,
+    reports,
+    require_free_ids,
+    require_own_paths,
+)
+from ablations.study.planning.times import forget_future
 from ablations.study.planning.writable import require_writable
 
 # A job that a scheduler runs reads this file again: it is told the configuration that it was planned with, and
@@ -41,26 +60,58 @@ PLANNED_WITH = "ABLATIONS_CONFIG"
 if not workflow.is_main_process and PLANNED_WITH in os.environ:
     config = json.loads(Path(os.environ[PLANNED_WITH]).read_text(encoding="utf-8"))
 
-damage = {}
+damage, finished = {}, frozenset()
 try:
     if workflow.is_main_process:
         for file in workflow.configfiles:
             require_distinct_keys(Path(file))
-    plan = Plan(config, Path(workflow.basedir))
-    models = Path(workflow.basedir, "workflow/plan/models.yaml")
+    plan = Plan(config, ROOT)
+    models = ROOT / "workflow/plan/models.yaml"
     requests = Requests(plan.config.resources, models)
     if workflow.is_main_process:
+        require_own_paths(workflow.modifier.modify_path)
         require_writable(plan.jobs.values())
         os.environ[PLANNED_WITH] = str(plan.write_config().absolute())
         plan.write_specs()
-        write_stamps(plan, Path(workflow.basedir))
+        write_stamps(plan, ROOT)
         damage = find_damage(plan.jobs.values())
+        if not reports(sys.argv):
+            finished = finished_jobs(plan.jobs.values(), damage)
+        forget_future(plan.jobs.values(), finished, ROOT)
+        if finished and forces(sys.argv):
+            print(
+                "note: a finished result is never measured again, whatever is forced;"
+                " `python -m ablations.study forget ID` deletes one",
+                file=sys.stderr,
+            )
     else:
         require_planned(plan, sys.argv)
 except UserError as error:
     sys.exit(f"error: {' '.join(str(error).split())}")
 except OSError as error:
     sys.exit(f"error: {error.filename or 'results'}: {error.strerror}")
+
+
+# Longest time limit of the partition that Slurm runs a job in, by the job's digest.
+longest_minutes = {}
+
+
+def shipped(path):
+    """A file of this checkout, as jobs find it in the working directory."""
+    return path if Path.cwd() == ROOT.resolve() else str(ROOT / path)
+
+
+def due(stage):
+    """Digests of a stage's jobs that a rule may run: what is finished is no rule's output."""
+    return plan.pattern(stage, without=finished)
+
+
+def due_shares(digests):
+    """The same of the jobs that share evaluations, of which some may be finished."""
+    done = [path.name for path in Path(stages.SHARD).parent.glob("*.json")]
+    if not done or not workflow.is_main_process:
+        return digests
+    return f"(?!{'|'.join(map(re.escape, done))})(?:{digests})"
 
 
 def job_files(wildcards):
@@ -88,7 +139,8 @@ def job_memory(wildcards, attempt):
 def job_minutes(wildcards, attempt):
     """Time limit of a job, minutes; a retry asks for more."""
     asked = attempt * requests.minutes(plan.jobs[wildcards.digest])
-    return min(plan.config.resources.runtime, asked)
+    longest = longest_minutes.get(wildcards.digest, asked)
+    return min(plan.config.resources.runtime, longest, asked)
 
 
 def job_ranks(wildcards):
@@ -118,6 +170,8 @@ def job_label(wildcards):
 cpu_resources = {"gpu": 0, "mem_mb": job_memory, "runtime": job_minutes}
 model_resources = {**cpu_resources, "gpu": job_gpus}
 timer_resources = {**model_resources, "timer": 1}
+if "timer" not in workflow.global_resources:
+    workflow.register_resource("timer", 1)
 if plan.config.resources.exclusive and not plan.config.resources.gpu:
     timer_resources["slurm_extra"] = "--exclusive"
 
@@ -153,6 +207,46 @@ def refuse_taken_names(rules):
         require_free_ids(plan.rows, rules.has)
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+def prepare_submission():
+    """Before the first job goes to Slurm: end what the site would refuse or leave waiting, and fit to the site."""
+    jobs = [job for job in workflow.dag.needrun_jobs() if not job.is_local]
+    if workflow.executor_plugin.name != "slurm" or not jobs:
+        return
+    settings = workflow.executor_settings
+    try:
+        slurm = Slurm()
+        require_partition(map(request_of, jobs), sys.argv)
+        for job in jobs:
+            request = request_of(job)
+            if request.elsewhere:
+                continue
+            longest = slurm.longest(request)
+            if longest is not None:
+                longest_minutes[job.wildcards_dict.get("digest")] = longest
+                # Setting it makes Snakemake ask for the resources once more, now with the limit known.
+                job.attempt = job.attempt
+            slurm.require_acceptable(request_of(job))
+        for account in {request_of(job).account for job in jobs} - {""}:
+            require_account(account)
+        asked = settings.status_command
+        settings.status_command = status_command(
+            asked, settings.init_seconds_before_status_checks
+        )
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    wait_for_answers(workflow.executor_plugin.executor, settings.status_command)
+    if settings.status_command != asked:
+        print("This Slurm has no accounting: squeue says what became of jobs.")
+    # Snakemake shows a failed job's log, also that of an earlier run where sbatch refuses the job.
+    for log in (Path(log) for job in jobs for log in job.log):
+        log.unlink(missing_ok=True)
+
+
+def request_of(job):
+    """What Slurm will be asked for, for a job."""
+    return Request(job.rule.name, job.resources, job.threads)
 
 
 def say_where():

@@ -11,7 +11,7 @@ rule prepare_model:
     benchmark:
         "benchmarks/prepare_model/{digest}.tsv"
     wildcard_constraints:
-        digest=plan.pattern(stages.PREPARE_MODEL),
+        digest=due(stages.PREPARE_MODEL),
     conda:
         "../../envs/measure.yaml"
     threads: 1
@@ -33,7 +33,7 @@ rule prepare_text:
     benchmark:
         "benchmarks/prepare_text/{digest}.tsv"
     wildcard_constraints:
-        digest=plan.pattern(stages.PREPARE_TEXT),
+        digest=due(stages.PREPARE_TEXT),
     conda:
         "../../envs/measure.yaml"
     threads: 1

@@ -11,7 +11,7 @@ rule saliency:
     benchmark:
         "benchmarks/saliency/{digest}.tsv"
     wildcard_constraints:
-        digest=plan.pattern(stages.SALIENCY),
+        digest=due(stages.SALIENCY),
     conda:
         "../../envs/measure.yaml"
     threads: job_threads
@@ -33,7 +33,7 @@ rule train_pruner:
     benchmark:
         "benchmarks/train_pruner/{digest}.tsv"
     wildcard_constraints:
-        digest=plan.pattern(stages.TRAIN_PRUNER),
+        digest=due(stages.TRAIN_PRUNER),
     conda:
         "../../envs/measure.yaml"
     threads: job_threads
@@ -55,7 +55,7 @@ rule reference:
     benchmark:
         "benchmarks/reference/{digest}.tsv"
     wildcard_constraints:
-        digest=plan.pattern(stages.REFERENCE),
+        digest=due(stages.REFERENCE),
     conda:
         "../../envs/measure.yaml"
     threads: job_threads
@@ -77,7 +77,7 @@ rule calibrate:
     benchmark:
         "benchmarks/calibrate/{digest}.tsv"
     wildcard_constraints:
-        digest=plan.pattern(stages.CALIBRATE),
+        digest=due(stages.CALIBRATE),
     conda:
         "../../envs/measure.yaml"
     threads: job_threads
@@ -92,7 +92,7 @@ rule calibrate:
 # An evaluation is one job, or several that share its prompts and one that joins their records. The record has
 # the same name either way: how many jobs shared the prompts is no part of a result.
 shards = plan.config.sdtp.evaluation.shards
-evaluated = plan.pattern(stages.EVALUATE_SDTP)
+evaluated = due(stages.EVALUATE_SDTP)
 
 
 scattergather:
@@ -133,7 +133,7 @@ use rule evaluate_sdtp as evaluate_shard with:
     benchmark:
         "benchmarks/evaluate_sdtp/{digest}.{scatteritem}.tsv"
     wildcard_constraints:
-        digest=evaluated if shards > 1 else plan.NO_DIGEST,
+        digest=due_shares(evaluated) if shards > 1 else plan.NO_DIGEST,
     params:
         label=job_label,
         share=lambda wildcards: f"--shard {wildcards.scatteritem}",
@@ -179,7 +179,7 @@ rule evaluate_pipeline:
     benchmark:
         "benchmarks/evaluate_pipeline/{digest}.tsv"
     wildcard_constraints:
-        digest=plan.pattern(stages.EVALUATE_PIPELINE),
+        digest=due(stages.EVALUATE_PIPELINE),
     conda:
         "../../envs/measure.yaml"
     threads: job_threads
@@ -208,7 +208,7 @@ rule sweep:
     benchmark:
         "benchmarks/sweep/{digest}.tsv"
     wildcard_constraints:
-        digest=plan.pattern(stages.SWEEP),
+        digest=due(stages.SWEEP),
     conda:
         "../../envs/measure.yaml"
     threads: job_threads

@@ -32,6 +32,7 @@ from ablations.study.contracts.dynatree import (
     NgramDraftSpec,
     PromptLookup,
     Shape,
+    tree_nodes,
 )
 from ablations.study.contracts.lm import Compute
 from ablations.study.errors import UserError
@@ -55,7 +56,7 @@ def build_draft(arm: ArmSpec, find: Find, compute: Compute, target: LayeredLM, t
         tokens: Most tokens of a prompt and its continuation.
 
     Raises:
-        UserError: a contradictory spec, or a drafter of another vocabulary.
+        UserError: a contradictory spec, a drafter of another vocabulary, or trees whose cost is not known.
     """
     shape, pruning, adaptation = arm.shape, arm.pruning, arm.adaptation
     if shape.method == "linear" and (shape.branching != 1 or adaptation is not None):
@@ -69,11 +70,10 @@ def build_draft(arm: ArmSpec, find: Find, compute: Compute, target: LayeredLM, t
         growth = DynamicGrowth(adaptation, shape.depth, pruning.tau, target.device)
     elif isinstance(adaptation, CostAwareTree):
         costs = read_costs(find("costs"))
-        # Of larger trees the cost is not known.
-        nodes = min(nodes, costs.rows[-1] - 1)
         model = CostModel(costs, nodes, target.device)
         growth = CostAwareGrowth(model, shape.depth, shape.branching, pruning.tau)
-    drafter = build_drafter(arm.drafter, find, compute, target, tokens, nodes)
+    breadths = adaptation.breadths if isinstance(adaptation, DynamicTree) else (shape.branching,)
+    drafter = build_drafter(arm.drafter, find, compute, target, tokens, nodes, max(breadths))
     return Draft(drafter, TokenTree(nodes, target.device), growth)
 
 
@@ -93,7 +93,7 @@ def most_nodes(shape: Shape, adaptation: Adaptation | None, max_nodes: int) -> i
             f"pruning.max_nodes: {max_nodes} nodes cannot hold a path of depth {depth}; raise it or lower"
             " the depth"
         )
-    return min(max_nodes, sum(branching**level for level in range(1, depth + 1)))
+    return tree_nodes(depth, branching, max_nodes)
 
 
 def read_costs(manifest: Path) -> Costs:
@@ -107,7 +107,7 @@ def read_costs(manifest: Path) -> Costs:
 
 
 def build_drafter(
-    spec: DraftSpec, find: Find, compute: Compute, target: LayeredLM, tokens: int, nodes: int
+    spec: DraftSpec, find: Find, compute: Compute, target: LayeredLM, tokens: int, nodes: int, branching: int
 ) -> Drafter:
     """The drafter of a spec.
 
@@ -118,11 +118,13 @@ def build_drafter(
         target: The model that decides.
         tokens: Most tokens of a prompt and its continuation.
         nodes: Most nodes of a tree below its root.
+        branching: Most children of a node.
 
     Raises:
-        UserError: another vocabulary than the target's, or too few positions.
+        UserError: another vocabulary than the target's, too few positions, or fewer tokens than children.
     """
     vocabulary = target.lm_head.out_features
+    _require_choices(branching, vocabulary)
     if isinstance(spec, PromptLookup):
         return PromptLookupDrafter(spec, target.device)
     if isinstance(spec, NgramDraftSpec | HybridDraftSpec):
@@ -130,10 +132,10 @@ def build_drafter(
         ngram = NgramDrafter(counts, spec.context_weight, target.device)
         if isinstance(spec, NgramDraftSpec):
             return ngram
-        distilled = _distilled(find("distilled"), target, tokens + nodes, nodes)
+        distilled = _distilled(find("distilled"), target, tokens + nodes, nodes, branching)
         return HybridDrafter(distilled, ngram, spec.share, spec.sure)
     if isinstance(spec, DistilledDraftSpec):
-        return _distilled(find("distilled"), target, tokens + nodes, nodes)
+        return _distilled(find("distilled"), target, tokens + nodes, nodes, branching)
     model, draft_model = find("model"), find("draft")
     if load_tokenizer(model).get_vocab() != load_tokenizer(draft_model).get_vocab():
         raise UserError(
@@ -149,6 +151,18 @@ def build_drafter(
     return NeuralDrafter(draft, vocabulary, tokens + nodes, nodes)
 
 
-def _distilled(manifest: Path, target: LayeredLM, capacity: int, nodes: int) -> DistilledDrafter:
+def _distilled(
+    manifest: Path, target: LayeredLM, capacity: int, nodes: int, branching: int
+) -> DistilledDrafter:
     folder, _ = open_artefact(manifest)
-    return DistilledDrafter(DistilledDraft.load(folder / DRAFT_FILE, target), target, capacity, nodes)
+    draft = DistilledDraft.load(folder / DRAFT_FILE, target)
+    _require_choices(branching, len(draft.tokens))
+    return DistilledDrafter(draft, target, capacity, nodes)
+
+
+def _require_choices(branching: int, vocabulary: int) -> None:
+    if branching > vocabulary:
+        raise UserError(
+            f"shape.branching: {branching} children per node, but the drafter knows {vocabulary} tokens;"
+            " lower it"
+        )

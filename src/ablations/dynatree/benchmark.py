@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ablations.dynatree.decode import WARMUP_TOKENS, Decoder, build_arm
+from ablations.dynatree.decode import Decoder, build_arm, warm_up
 from ablations.dynatree.decoding import Generation
-from ablations.dynatree.exactness import TIE_MARGINS, count_ties
+from ablations.dynatree.exactness import Exactness
 from ablations.dynatree.generate import decode_with_transformers
 from ablations.dynatree.prompts import read_prompts
 from ablations.dynatree.repetition import repeated_share
@@ -27,7 +27,7 @@ from ablations.study.contracts.benchmark import (
     Greedy,
     TransformersAssisted,
 )
-from ablations.study.contracts.dynatree import DecodeTotals
+from ablations.study.contracts.dynatree import DecodeTotals, Departure
 from ablations.study.contracts.record import Outcome, Record
 from ablations.study.job import JobFile, Run, main
 from ablations.study.record_io import digests_of, environment_of, write_record
@@ -80,18 +80,20 @@ def rotated(names: list[str], turn: int) -> list[str]:
     return order if turn % 2 == 0 else order[::-1]
 
 
-def arm_run(timed: list[Timed[Generation]], greedy: list[int], ties: int) -> ArmRun:
-    """What one arm did with one prompt, all repeats."""
+def arm_run(timed: list[Timed[Generation]], greedy: list[int], departures: tuple[Departure, ...]) -> ArmRun:
+    """What one arm did with one prompt, all repeats; `departures` are those of the last."""
     generation = timed[-1][0]
     return ArmRun(
         seconds=tuple(seconds for _, seconds in timed),
         first_seconds=generation.first_seconds,
         new_tokens=len(generation.tokens),
         matched=generation.tokens == greedy,
-        ties=ties,
+        ties=len(departures),
+        departures=departures,
         target_forwards=len(generation.accepted),
         draft_forwards=generation.draft_forwards,
         drafted=sum(generation.drafted),
+        accepted=sum(generation.accepted),
         draft_seconds=generation.draft_seconds,
         verify_seconds=generation.verify_seconds,
         bookkeeping_seconds=generation.bookkeeping_seconds,
@@ -105,20 +107,34 @@ class Bench:
         spec: What is measured.
         target: The model that decides.
         decoders: Decoders by name, those of `build_decoders`.
+
+    Attributes:
+        exactness: What it found of the arms' tokens.
     """
 
     def __init__(self, spec: BenchmarkSpec, target: LayeredLM, decoders: dict[str, Decoder]) -> None:
         self._spec = spec
         self._target = target
         self._decoders = decoders
-        self._margin = TIE_MARGINS[spec.compute.dtype]
+        self.exactness = Exactness(target)
         self._greedy = next(name for name, arm in spec.transformers.items() if isinstance(arm, Greedy))
 
-    def warm_up(self, prompt: list[int]) -> None:
-        """Run every decoder, untimed."""
-        for _ in range(self._spec.warmup):
-            for decoder in self._decoders.values():
-                decoder(prompt, WARMUP_TOKENS)
+    def warm_up(self, window: Window, names: list[str], progress: tqdm) -> None:
+        """Run decoders on a prompt, untimed.
+
+        Args:
+            window: The prompt.
+            names: Which decoders.
+            progress: Is told of each run.
+        """
+        spec = self._spec
+        plain = {name for name, arm in spec.arms.items() if arm.drafter is None}
+        plain |= {name for name, setting in spec.transformers.items() if isinstance(setting, Greedy)}
+        for _ in range(spec.warmup):
+            for name in names:
+                drafts = name not in plain
+                warm_up(self._decoders[name], window.ids.tolist(), spec.new_tokens, drafts)
+                progress.update()
 
     def active(self, place: int) -> list[str]:
         """Decoders that run on a kind's prompt at `place`, counted from 0."""
@@ -152,11 +168,11 @@ class Bench:
         greedy = timed[self._greedy][-1][0].tokens
         runs = {}
         for name in names:
-            ties = 0
+            departures: tuple[Departure, ...] = ()
             document = f"{window.document} ({name})"
             for generation, _ in timed[name] if name in self._spec.arms else ():
-                ties = count_ties(self._target, document, prompt, generation.tokens, greedy, self._margin)
-            runs[name] = arm_run(timed[name], greedy, ties)
+                departures = self.exactness.departures(document, prompt, generation.tokens, greedy)
+            runs[name] = arm_run(timed[name], greedy, departures)
         departed = {name: timed[name][-1][0].tokens for name in names if not runs[name].matched}
         sample = BenchmarkSample(
             document=window.document,
@@ -183,9 +199,10 @@ def run(run: Run[BenchmarkSpec]) -> None:
     bench = Bench(spec, target, build_decoders(run.job, target, capacity))
     kinds = [window.kind for window in prompts]
     active = [bench.active(kinds[:index].count(kind)) for index, kind in enumerate(kinds)]
-    total = spec.repeats * sum(map(len, active))
+    total = (spec.warmup + spec.repeats) * sum(map(len, active))
     with device_lock(device), tqdm(total=total, desc="benchmark", unit="run", mininterval=2) as progress:
-        bench.warm_up(prompts[0].ids.tolist())
+        for window, names in zip(prompts, active, strict=True):
+            bench.warm_up(window, names, progress)
         measured = [
             bench.measure(window, names, turn, progress)
             for turn, (window, names) in enumerate(zip(prompts, active, strict=True))
@@ -197,7 +214,7 @@ def run(run: Run[BenchmarkSpec]) -> None:
         outcome=Outcome(status="ok"),
         samples=tuple(sample for sample, _ in measured),
         totals=DecodeTotals(
-            tie_margin=TIE_MARGINS[spec.compute.dtype],
+            tie_margin=bench.exactness.margin,
             weight_layout=layout,
             peak_memory_bytes=peak_memory_bytes(device),
         ),

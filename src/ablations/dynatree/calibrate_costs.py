@@ -17,6 +17,7 @@ from ablations.dynatree.tree import TokenTree
 from ablations.dynatree.verify import tree_mask
 from ablations.lm.checkpoint import load_model
 from ablations.lm.device import configure
+from ablations.lm.finite import NOT_FINITE, greedy_ids, require_finite
 from ablations.lm.fused import fastest
 from ablations.lm.graphs import cache_for, last_states
 from ablations.lm.layered import LayeredLM
@@ -46,6 +47,9 @@ def measure_verify(target: LayeredLM, ids: Tensor, counts: list[int], repeats: i
         counts: Numbers of rows.
         repeats: Timed forwards of each size, after an untimed one.
 
+    Raises:
+        UserError: logits are NaN or infinite.
+
     Returns:
         Seconds for each of `counts`, made non-decreasing (isotonic regression).
     """
@@ -59,12 +63,14 @@ def measure_verify(target: LayeredLM, ids: Tensor, counts: list[int], repeats: i
         mask = tree_mask(causal[:rows, :rows], prefix, target.dtype) if rows > 1 else None
         ids_of_rows = ids[None, torch.arange(rows, device=ids.device) % prefix]
         states = last_states(target, ids_of_rows, positions[:, prefix : prefix + rows], mask, cache)
-        return target.head(states)[0].argmax(dim=-1)
+        return greedy_ids(target.head(states))[0]
 
     seconds: dict[int, list[float]] = {rows: [] for rows in counts}
     for repeat in tqdm(range(repeats + 1), desc="verify costs", mininterval=2):
         for rows in counts:
-            _, elapsed = stopwatch(target.device, lambda size=rows: verify(size))  # type: ignore[misc]
+            decided, elapsed = stopwatch(target.device, lambda size=rows: verify(size))  # type: ignore[misc]
+            finite = bool((decided != NOT_FINITE).all())
+            require_finite(finite, f"the target's logits of {rows} rows", target.dtype)
             cache.truncate(prefix)
             if repeat:
                 seconds[rows].append(elapsed)
@@ -111,7 +117,10 @@ def run(run: Run[CostSpec]) -> None:
     capacity = max(len(window.ids) for window in prompts) + spec.new_tokens
     nodes = most_nodes(spec.shape, None, spec.max_nodes)
     drafter = MeteredDrafter(
-        build_drafter(spec.drafter, run.job.path, spec.compute, target, capacity, nodes), device
+        build_drafter(
+            spec.drafter, run.job.path, spec.compute, target, capacity, nodes, spec.shape.branching
+        ),
+        target,
     )
     counts = row_counts(nodes + 1)
     text = torch.cat([window.ids for window in prompts]).to(device)

@@ -12,18 +12,20 @@ from pydantic import ValidationError
 from ablations.dynatree import decode
 from ablations.dynatree.given import BY_HAND, checkpoint, drafter, prompts, read_prompt_file
 from ablations.study.artefact import Manifest
-from ablations.study.cli import one_line, one_line_errors
+from ablations.study.cli import one_line, one_line_errors, require_out
 from ablations.study.contracts.dynatree import DecodeSample, DecodeSpec, DecodeTotals
 from ablations.study.contracts.record import Record
 from ablations.study.errors import UserError
 from ablations.study.files import canonical_json, sha256_text
-from ablations.study.job import JobFile, Run
+from ablations.study.job import JobFile, Run, public_version
 from ablations.study.planning.code import CodeIndex
 from ablations.study.planning.jobs import DIGEST_LENGTH
 from ablations.study.record_io import read_contract, read_record
-from ablations.study.statistics import log_speedup
+from ablations.study.statistics import log_speedup, tokens_per_forward
 
 MODULE = "ablations.dynatree.decode"
+
+BY_HAND_RESULTS = Path("results/by-hand")
 
 PROMPT = "Write a Python function that returns the n-th Fibonacci number, and explain how it works.\n"
 """What is decoded where no prompt is given."""
@@ -85,7 +87,7 @@ def job_of(spec: DecodeSpec, inputs: dict[str, Path]) -> JobFile[DecodeSpec]:
         "spec_digest": sha256_text(canonical_json(spec.model_dump(mode="json")))[:DIGEST_LENGTH],
         "code_digest": index.digest(MODULE)[:DIGEST_LENGTH],
         "input_digests": {name: read_contract(path, Manifest).digests.job for name, path in inputs.items()},
-        "pins": {name: version(name).partition("+")[0] for name in index.computes_with(MODULE)},
+        "pins": {name: public_version(version(name)) for name in index.computes_with(MODULE)},
     }
     return JobFile[DecodeSpec](
         digest=sha256_text(canonical_json(determined))[:DIGEST_LENGTH],
@@ -115,7 +117,7 @@ def table(record: DecodeRecord) -> str:
                 str(sample.new_tokens),
                 *(f"{rate:.1f}" for rate in rates),
                 f"{math.exp(speedup):.2f}",
-                f"{1 + sample.accepted / rounds:.2f}" if rounds else "-",
+                f"{tokens_per_forward(sample.accepted, rounds):.2f}" if rounds else "-",
                 "identical" if sample.matched else f"{sample.ties} tie(s)",
             ]
         )
@@ -178,9 +180,10 @@ def main() -> None:
     """Run the command line."""
     arguments = parser().parse_args()
     with (
-        one_line_errors(arguments.out or Path("results/by-hand")),
+        one_line_errors(arguments.out or BY_HAND_RESULTS),
         tempfile.TemporaryDirectory(prefix="ablations-decode-") as made,
     ):
+        require_out(arguments.out or BY_HAND_RESULTS / "decode.json")
         folder = Path(made)
         texts = read_prompt_file(arguments.prompts) if arguments.prompts else [arguments.prompt]
         drafting, inputs = drafter(arguments.draft, arguments.context_weight, folder / "draft")
@@ -190,7 +193,7 @@ def main() -> None:
             "prompts": prompts(texts, folder / "prompts"),
         }
         job = job_of(spec, inputs)
-        out = arguments.out or Path("results/by-hand") / f"decode-{job.digest}.json"
+        out = arguments.out or BY_HAND_RESULTS / f"decode-{job.digest}.json"
         decode.run(Run(job, out, None))
         print(table(read_record(out, DecodeRecord)))
         print(f"record: {out}")

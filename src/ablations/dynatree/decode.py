@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from ablations.dynatree.arm import Find, build_draft
 from ablations.dynatree.decoding import Generation, decode_autoregressive, decode_speculative
-from ablations.dynatree.exactness import TIE_MARGINS, count_ties
+from ablations.dynatree.exactness import Exactness
 from ablations.dynatree.generate import decode_with_transformers
 from ablations.dynatree.prompts import read_prompts
 from ablations.dynatree.repetition import repeated_share
@@ -21,7 +21,14 @@ from ablations.lm.fused import fastest
 from ablations.lm.graphs import cache_for
 from ablations.lm.layered import LayeredLM
 from ablations.lm.timing import Pair, device_lock, timed_pairs
-from ablations.study.contracts.dynatree import ArmSpec, DecodePair, DecodeSample, DecodeSpec, DecodeTotals
+from ablations.study.contracts.dynatree import (
+    ArmSpec,
+    DecodePair,
+    DecodeSample,
+    DecodeSpec,
+    DecodeTotals,
+    Departure,
+)
 from ablations.study.contracts.lm import Compute
 from ablations.study.contracts.record import Outcome, Record
 from ablations.study.job import Run, main
@@ -59,11 +66,26 @@ def build_reference(spec: DecodeSpec, target: LayeredLM, capacity: int) -> Decod
     return partial(decode_autoregressive, target, cache_for(target, capacity, 1))
 
 
+def warm_up(decoder: Decoder, prompt: list[int], new_tokens: int, drafts: bool) -> None:
+    """Decode a prompt untimed, so that no length or number of rows is new to a library when it is timed.
+
+    The first forward over a prompt of a length, or over a number of rows, takes milliseconds longer: kernels
+    are chosen and generated for each. How many rows a drafting decoder verifies depends on the text, so it
+    decodes all of it; one that takes a token at a time has seen all after a few.
+
+    Args:
+        decoder: What will be timed.
+        prompt: Token ids of a prompt on which it will be timed.
+        new_tokens: Most tokens that it will be asked for.
+        drafts: Whether it verifies drafts.
+    """
+    decoder(prompt, new_tokens if drafts else min(WARMUP_TOKENS, new_tokens))
+
+
 def sample(
     window: Window,
     pairs: list[Pair[Generation]],
-    matched: bool,
-    ties: int,
+    departures: tuple[Departure, ...],
     eos_ids: frozenset[int],
 ) -> DecodeSample:
     """One row of the record; counts and parts of the time are those of the last pair."""
@@ -74,8 +96,9 @@ def sample(
         prompt_tokens=len(window.ids),
         new_tokens=len(generation.tokens),
         stopped=generation.tokens[-1] in eos_ids,
-        matched=matched,
-        ties=ties,
+        matched=not departures,
+        ties=len(departures),
+        departures=departures,
         repeated_4grams=repeated_share(generation.tokens, 4),
         target_forwards=len(generation.accepted),
         draft_forwards=generation.draft_forwards,
@@ -120,13 +143,14 @@ def run(run: Run[DecodeSpec]) -> None:
     capacity = max(len(window.ids) for window in prompts) + spec.new_tokens
     arm = build_arm(spec, run.job.path, spec.compute, target, capacity)
     reference = build_reference(spec, target, capacity)
-    margin = TIE_MARGINS[spec.compute.dtype]
+    exactness = Exactness(target)
     samples, rows = [], []
     with device_lock(device):
-        warm = prompts[0].ids.tolist()
-        for _ in range(spec.warmup):
-            arm(warm, WARMUP_TOKENS)
-            reference(warm, WARMUP_TOKENS)
+        # Pairs that are discarded run every prompt untimed as it is.
+        for window in prompts[:1] if spec.discarded else prompts:
+            for _ in range(spec.warmup):
+                warm_up(arm, window.ids.tolist(), spec.new_tokens, spec.drafter is not None)
+                warm_up(reference, window.ids.tolist(), spec.new_tokens, drafts=False)
         for index, window in enumerate(tqdm(prompts, desc="decode", mininterval=2)):
             prompt = window.ids.tolist()
             pairs = list(
@@ -138,11 +162,11 @@ def run(run: Run[DecodeSpec]) -> None:
                     arm_first=index % 2 == 0,
                 )
             )[spec.discarded :]
-            ties = 0
+            departures: tuple[Departure, ...] = ()
             for (emitted, _), (greedy, _) in pairs:
-                ties = count_ties(target, window.document, prompt, emitted.tokens, greedy.tokens, margin)
+                departures = exactness.departures(window.document, prompt, emitted.tokens, greedy.tokens)
             emitted, greedy = (generation.tokens for generation, _ in pairs[-1])
-            samples.append(sample(window, pairs, emitted == greedy, ties, target.eos_ids))
+            samples.append(sample(window, pairs, departures, target.eos_ids))
             rows.append({"document": window.document, "tokens": emitted, "greedy": greedy})
     record = Record[DecodeSpec, DecodeSample, DecodeTotals](
         label=run.label,
@@ -151,7 +175,7 @@ def run(run: Run[DecodeSpec]) -> None:
         outcome=Outcome(status="ok"),
         samples=tuple(samples),
         totals=DecodeTotals(
-            tie_margin=margin, weight_layout=layout, peak_memory_bytes=peak_memory_bytes(device)
+            tie_margin=exactness.margin, weight_layout=layout, peak_memory_bytes=peak_memory_bytes(device)
         ),
         environment=environment_of(
             run, device_name(device), device.type, spec.compute.threads, spec.compute.dtype

@@ -13,6 +13,7 @@ from ablations.dynatree.growth.fixed import Growth
 from ablations.dynatree.tree import TokenTree
 from ablations.dynatree.verify import verify
 from ablations.lm.cache import StaticCache
+from ablations.lm.finite import NOT_FINITE, greedy_ids, require_finite
 from ablations.lm.graphs import last_states
 from ablations.lm.layered import LayeredLM
 from ablations.lm.timing import stopwatch, synchronise
@@ -80,6 +81,9 @@ def decode_autoregressive(target: LayeredLM, cache: StaticCache, prompt: list[in
 
     Returns:
         The generation.
+
+    Raises:
+        UserError: logits are NaN or infinite.
     """
     generation = Generation()
     (token, _), generation.first_seconds = stopwatch(target.device, lambda: _prefill(target, cache, prompt))
@@ -87,6 +91,7 @@ def decode_autoregressive(target: LayeredLM, cache: StaticCache, prompt: list[in
     start = perf_counter()
     while len(generation.tokens) < limit and token not in target.eos_ids:
         token = _step(target, cache, token)
+        _require_token(target, token, len(generation.tokens))
         generation.tokens.append(token)
         generation.accepted.append(0)
     # A step is the forward and little else; the token's value has left the device.
@@ -108,6 +113,9 @@ def decode_speculative(
 
     Returns:
         The generation.
+
+    Raises:
+        UserError: logits of the target or probabilities of the draft are NaN or infinite.
     """
     generation = Generation()
     clock = PhaseClock(target.device)
@@ -124,6 +132,8 @@ def decode_speculative(
         # The bonus token takes one place, so deeper nodes could not be emitted.
         rows = growth.grow(tree, drafter, limit - len(generation.tokens) - 1)
         verdict = verify(target, tree, cache, clock, rows)
+        # A path ends where the logits are not finite: no draft proposes what stands for them.
+        _require_token(target, verdict.bonus, len(generation.tokens) + len(verdict.path) - 1)
         emitted = _until_end([*tree.tokens[verdict.path[1:]].tolist(), verdict.bonus], target.eos_ids)
         generation.tokens += emitted
         generation.accepted.append(min(len(emitted), len(verdict.path) - 1))
@@ -134,6 +144,7 @@ def decode_speculative(
         growth.learn(tree.levels if rows is None else int(tree.depths[rows[-1]]), len(verdict.path) - 1)
     synchronise(target.device)
     generation.round_seconds = perf_counter() - start
+    drafter.require_finite(target.dtype)
     generation.draft_seconds = clock.seconds("draft")
     generation.verify_seconds = clock.seconds("verify")
     generation.draft_forwards = drafter.forwards
@@ -146,13 +157,19 @@ def _prefill(target: LayeredLM, cache: StaticCache, prompt: list[int]) -> tuple[
     positions = torch.arange(len(prompt), device=target.device)[None]
     cache.truncate(0)
     states = last_states(target, ids, positions, None, cache)
-    return int(target.head(states[:, -1:]).argmax()), states[0]
+    token = int(greedy_ids(target.head(states[:, -1:])))
+    _require_token(target, token, 0)
+    return token, states[0]
 
 
 def _step(target: LayeredLM, cache: StaticCache, token: int) -> int:
     ids = torch.tensor([[token]], device=target.device)
     positions = torch.tensor([[cache.lengths[0]]], device=target.device)
-    return int(target.head(last_states(target, ids, positions, None, cache)).argmax())
+    return int(greedy_ids(target.head(last_states(target, ids, positions, None, cache))))
+
+
+def _require_token(target: LayeredLM, token: int, place: int) -> None:
+    require_finite(token != NOT_FINITE, f"the target's logits of new token {place}", target.dtype)
 
 
 def _until_end(tokens: list[int], eos_ids: AbstractSet[int]) -> list[int]:

@@ -1,7 +1,5 @@
 """Job: distil a draft from a target, on text and states that the target left (`distil_teacher`)."""
 
-from pathlib import Path
-
 import torch
 
 from ablations.dynatree.distilling.lessons import read_lessons
@@ -14,7 +12,7 @@ from ablations.study.contracts.dynatree import DistilSpec
 from ablations.study.contracts.lm import Compute
 from ablations.study.errors import UserError
 from ablations.study.job import Run, main
-from ablations.study.userfiles import require_unchanged
+from ablations.study.userfiles import require_unchanged, user_path
 
 
 def run(run: Run[DistilSpec]) -> None:
@@ -45,7 +43,7 @@ def run(run: Run[DistilSpec]) -> None:
     heldout, training = lessons[order[: spec.heldout]], lessons[order[spec.heldout :]]
     trainer = Trainer(target, spec, counts)
     if spec.start is not None and "start" in run.job.input_digests:
-        require_unchanged(Path(spec.start), run.job.input_digests["start"])
+        require_unchanged(user_path(spec.start), run.job.input_digests["start"])
     if spec.start is None:
         trainer.fit_join(training)
     fitted = trainer.agreement(heldout)

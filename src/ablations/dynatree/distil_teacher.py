@@ -20,6 +20,7 @@ from ablations.dynatree.distilling.questions import LONGEST_QUESTION, Question, 
 from ablations.lm.checkpoint import load_model, load_tokenizer
 from ablations.lm.corpus import read_corpus
 from ablations.lm.device import configure
+from ablations.lm.finite import finite_logits, require_finite
 from ablations.lm.layered import LayeredLM
 from ablations.lm.packing import pack_linears
 from ablations.study.artefact import new_artefact
@@ -70,12 +71,14 @@ class Teacher:
     def _generate(self, prompts: Tensor, processors: list[LogitsProcessor]) -> tuple[Tensor, Tensor]:
         config = GenerationConfig(
             do_sample=False,
+            use_cache=True,
             max_new_tokens=self._length - prompts.shape[1],
             cache_implementation="static",
             disable_compile=True,
             pad_token_id=0,
         )
-        with _watched_states(self._target) as seen:
+        finite = finite_logits([self._target.lm_head], "the target's logits", self._target.dtype)
+        with _watched_states(self._target) as seen, finite:
             ids = self._target.model.generate(
                 prompts,
                 attention_mask=torch.ones_like(prompts),
@@ -171,8 +174,7 @@ def run(run: Run[TeacherSpec]) -> None:
             batches.append(teacher.answer_questions(opening, closing, rows))
             bar.update(rows)
     made = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
-    if not made["states"].isfinite().all():
-        raise UserError(f"{model}: the target's states are not finite in {spec.compute.dtype}; use float32")
+    require_finite(bool(made["states"].isfinite().all()), "the target's last states", target.dtype)
     texts = torch.cat([*documents, made["ids"].flatten().long()])
     made["counts"] = texts.bincount(minlength=target.lm_head.out_features).int()
     facts = {

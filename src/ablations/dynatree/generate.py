@@ -10,6 +10,7 @@ from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
 from ablations.dynatree.decoding import Generation
+from ablations.lm.finite import finite_logits
 from ablations.lm.layered import LayeredLM
 
 
@@ -31,15 +32,18 @@ def decode_with_transformers(
 
     Returns:
         The generation; one round per forward after the prefill, its parts not timed.
+
+    Raises:
+        UserError: logits of the target or of the assistant are NaN or infinite.
     """
     ids = torch.tensor([prompt], device=target.device)
     eos = sorted(target.eos_ids) or None
     options = options or {}
+    # What is left open here comes from the model, whose own settings `LayeredLM` took away.
     config = GenerationConfig(
         do_sample=False,
         num_beams=1,
-        # A checkpoint may bring a penalty along; greedy decoding has none.
-        repetition_penalty=1.0,
+        use_cache=True,
         max_new_tokens=limit,
         eos_token_id=eos,
         pad_token_id=eos[0] if eos else 0,
@@ -48,15 +52,17 @@ def decode_with_transformers(
     if assistant is not None:
         # generate reads these from the assistant's own configuration, and a heuristic schedule changes them.
         assistant.generation_config.update(**options)
+    heads = [target.lm_head] if assistant is None else [target.lm_head, assistant.get_output_embeddings()]
     clock = _Rounds()
     start = perf_counter()
-    output = target.model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        generation_config=config,
-        streamer=clock,
-        assistant_model=assistant,
-    )
+    with finite_logits(heads, "the logits of generate", target.dtype):
+        output = target.model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            generation_config=config,
+            streamer=clock,
+            assistant_model=assistant,
+        )
     tokens = output[0, len(prompt) :].tolist()
     # A forward decides one of its tokens; the others are accepted candidates.
     accepted = [emitted - 1 for emitted in clock.emitted[1:]]

@@ -8,6 +8,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from ablations.lm.architecture import parts_of
 from ablations.lm.document import DOCUMENTS, Document
+from ablations.lm.loading import readable, require_no_adapter
+from ablations.lm.texts.local import DATA, JSON_LINES
 from ablations.study.artefact import Manifest
 from ablations.study.contracts.dynatree import (
     DistilledDraftSpec,
@@ -34,13 +36,14 @@ def checkpoint(path: Path, option: str, folder: Path) -> Path:
         folder: New folder for links to the checkpoint's files and a manifest.
 
     Raises:
-        UserError: neither.
+        UserError: neither, or its configuration is not that of a model that can be run.
     """
     manifest = path / MANIFEST if path.is_dir() else path
     if manifest.is_file() and manifest.name == MANIFEST:
         return manifest
     if not path.is_dir():
         raise UserError(f"{option} {path}: neither a folder nor a {MANIFEST}")
+    require_no_adapter(path)
     for needed in ("config.json", "tokenizer.json"):
         if not (path / needed).is_file():
             raise UserError(
@@ -53,13 +56,11 @@ def checkpoint(path: Path, option: str, folder: Path) -> Path:
         (folder / file.name).symlink_to(file.resolve())
     hashes = {file.name: sha256_file(file) for file in files}
     # The files lie where they are and are not checked again.
-    try:
+    with readable(f"{option} {path}: config.json"):
         config = AutoConfig.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{option} {path}: config.json: {' '.join(str(error).split())[:200]}") from None
-    parts_of(config)
-    with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(config)
+        parts_of(config)
+        with torch.device("meta"):
+            empty = AutoModelForCausalLM.from_config(config)
     facts = {"layers": config.num_hidden_layers, "parameters": empty.num_parameters()}
     return _manifest(folder, {"folder": str(path)}, facts, sha256_text(canonical_json(hashes)))
 
@@ -98,10 +99,13 @@ def prompts(texts: list[str], folder: Path) -> Path:
     """Manifest of a corpus of these prompts, in their order; an empty one is refused.
 
     Raises:
-        UserError: no prompt, or one without text.
+        UserError: no prompt, one without text, or one that UTF-8 cannot write.
     """
-    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+    if not texts or not all(text.strip() for text in texts):
         raise UserError("--prompt, --prompts: an empty prompt has no next token; give it some text")
+    for number, text in enumerate(texts, start=1):
+        if text != text.encode(errors="replace").decode():
+            raise UserError(f"--prompt, --prompts: prompt {number} is no Unicode text; correct it")
     documents = [
         Document(id=f"prompt-{number}", kind=BY_HAND, split="heldout", text=text)
         for number, text in enumerate(texts, start=1)
@@ -113,28 +117,37 @@ def prompts(texts: list[str], folder: Path) -> Path:
 
 
 def read_prompt_file(path: Path) -> list[str]:
-    """Prompts of a file: one a line; of a ``.jsonl`` file, the key ``prompt`` or ``text`` of each record.
+    """Prompts of a file: one a line; of a ``.jsonl`` or ``.ndjson`` file, `prompt` or `text` of each record.
 
     Raises:
-        UserError: no such file, not UTF-8, or a record without a prompt.
+        UserError: no such file, not text in UTF-8, records of another format, or a record without a prompt.
     """
+    suffix = path.suffix.lower()
+    if suffix in DATA:
+        raise UserError(f"--prompts {path}: holds records, not lines; save them as JSON lines (.jsonl)")
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+        lines = [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except FileNotFoundError:
         raise UserError(f"--prompts {path}: no such file") from None
     except UnicodeDecodeError:
         raise UserError(f"--prompts {path}: not UTF-8; save it as UTF-8") from None
-    if path.suffix != ".jsonl":
+    if any("\0" in line for line in lines):
+        raise UserError(f"--prompts {path}: not UTF-8; save it as UTF-8")
+    if suffix not in JSON_LINES:
         return lines
     found = []
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-            found.append(record["prompt"] if "prompt" in record else record["text"])
-        except (ValueError, KeyError, TypeError):
+            prompt = record["prompt"] if "prompt" in record else record["text"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            prompt = None
+        if not isinstance(prompt, str):
             raise UserError(
-                f"--prompts {path}: record {number} is no JSON object with the key 'prompt' or 'text'"
-            ) from None
+                f"--prompts {path}: record {number} is no JSON object with text under the key 'prompt' or"
+                " 'text'; mend the file"
+            )
+        found.append(prompt)
     return found
 
 

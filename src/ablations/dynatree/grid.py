@@ -94,8 +94,9 @@ def run(run: Run[GridSpec]) -> None:
     target, _ = fastest(load_model(run.job.path("model"), spec.compute, device))
     prompts = read_prompts(run.job, target)
     capacity = max(len(window.ids) for window in prompts) + spec.new_tokens
+    branching = max(tree.shape.branching for tree in spec.trees)
     drafter = MeteredDrafter(
-        build_drafter(spec.drafter, run.job.path, spec.compute, target, capacity, nodes), device
+        build_drafter(spec.drafter, run.job.path, spec.compute, target, capacity, nodes, branching), target
     )
     known = list(
         tqdm(

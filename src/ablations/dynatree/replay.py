@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ablations.dynatree.decoding import Draft
 from ablations.dynatree.verify import agreed, verified_part
+from ablations.lm.finite import require_finite
 from ablations.lm.graphs import last_states
 from ablations.lm.layered import LayeredLM
 
@@ -32,9 +33,15 @@ class Round:
 
 
 def states_of_text(target: LayeredLM, prompt: list[int], greedy: list[int]) -> Tensor:
-    """The target's last-layer states that `replay` takes, from one forward over prompt and continuation."""
+    """The target's last-layer states that `replay` takes, from one forward over prompt and continuation.
+
+    Raises:
+        UserError: one is NaN or infinite.
+    """
     ids = torch.tensor([prompt + greedy[:-1]], device=target.device)
-    return last_states(target, ids, torch.arange(ids.shape[1], device=ids.device)[None])[0]
+    states = last_states(target, ids, torch.arange(ids.shape[1], device=ids.device)[None])[0]
+    require_finite(bool(states.isfinite().all()), "the target's last states", target.dtype)
+    return states
 
 
 def replay(draft: Draft, prompt: list[int], greedy: list[int], states: Tensor) -> Iterator[Round]:

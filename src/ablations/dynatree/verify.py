@@ -8,6 +8,7 @@ from torch import Tensor
 from ablations.dynatree.clock import PhaseClock
 from ablations.dynatree.tree import TokenTree
 from ablations.lm.cache import StaticCache
+from ablations.lm.finite import greedy_ids
 from ablations.lm.graphs import last_states
 from ablations.lm.layered import LayeredLM
 
@@ -37,7 +38,7 @@ class Verdict:
     Attributes:
         path: Rows of the accepted path in the drafted tree, ``[accepted + 1]`` int64 ascending, the root
             first.
-        bonus: The target's own next token after the path.
+        bonus: The target's own next token after the path; `NOT_FINITE` where its logits are not.
         tested: Levels at which the target chose among children of an accepted node: one more than
             accepted where it chose none of them, as many where there were none.
         states: ``[accepted + 1, hidden]``, the target's last-layer states of the path, before its final norm.
@@ -71,7 +72,7 @@ def verify(
 
     def judge() -> tuple[Tensor, Tensor]:
         states = last_states(target, tokens[None], positions[None], mask, cache)
-        return states[0], target.head(states)[0].argmax(dim=-1)
+        return states[0], greedy_ids(target.head(states))[0]
 
     states, decided = clock.time("verify", judge)
     # One read from the device a round: what follows is arithmetic on a few integers.

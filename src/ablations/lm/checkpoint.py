@@ -1,12 +1,14 @@
 """Loading a prepared checkpoint and its tokenizer."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from ablations.lm.layered import LayeredLM
+from ablations.lm.loading import load_weights
 from ablations.study.artefact import open_artefact
 from ablations.study.contracts.lm import Compute
 from ablations.study.errors import UserError
@@ -22,13 +24,20 @@ def load_model(manifest: Path, compute: Compute, device: torch.device) -> Layere
 
     Raises:
         UserError: a file is missing or corrupt, the architecture is not supported, the checkpoint has
-            another number of layers than its manifest says, or its weights outgrow the device.
+            other tensors than the model or another number of layers than its manifest says, or its weights
+            outgrow the device.
     """
-    folder, facts = _open(manifest)
+    folder, described = open_artefact(manifest)
+    facts: dict[str, Any] = described.facts
     _require_room(manifest, facts["parameters"], compute, device)
     logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, compute.dtype), attn_implementation="sdpa", local_files_only=True
+    model = load_weights(
+        folder,
+        # A checkpoint named by hand is read through links.
+        name=described.spec.get("folder", str(folder)),
+        dtype=getattr(torch, compute.dtype),
+        attn_implementation="sdpa",
+        local_files_only=True,
     )
     lm = LayeredLM(model.to(device).eval().requires_grad_(False))
     if lm.num_layers != facts["layers"]:
@@ -45,7 +54,7 @@ def load_tokenizer(manifest: Path) -> PreTrainedTokenizerFast:
     Raises:
         UserError: a file is missing or corrupt.
     """
-    folder, _ = _open(manifest, unread="*.safetensors")
+    folder, _ = open_artefact(manifest, unread="*.safetensors")
     # Not AutoTokenizer: it may rebuild the pre-tokenizer from the model type instead of reading it.
     return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
 
@@ -61,9 +70,3 @@ def _require_room(manifest: Path, parameters: int, compute: Compute, device: tor
             " and are not spread over several: all layers share one KV cache, and moving states between"
             " GPUs would be timed as the arm's own; use a larger GPU, a smaller model, or bfloat16"
         )
-
-
-def _open(manifest_path: Path, unread: str = "") -> tuple[Path, dict]:
-    logging.set_verbosity_error()
-    folder, manifest = open_artefact(manifest_path, unread)
-    return folder, manifest.facts

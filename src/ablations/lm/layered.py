@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from ablations.lm.architecture import parts_of
 from ablations.lm.cache import StaticCache
@@ -19,6 +19,10 @@ Rotary = tuple[Tensor, Tensor]
 
 class LayeredLM:
     """A `transformers` causal LM, run layer by layer at batch size 1.
+
+    Of the checkpoint's settings for `generate`, the ends of a sequence alone stay: penalties, suppressed
+    tokens, stop strings, prompt lookup or a switched-off cache would make it something else than greedy
+    decoding of this model.
 
     Raises:
         UserError: an architecture this project cannot take apart, or one with sliding-window layers or a RoPE
@@ -38,6 +42,8 @@ class LayeredLM:
         self.rotary_embedding: nn.Module = backbone.rotary_emb
         self.lm_head: nn.Module = model.get_output_embeddings()
         self._cache_keyword = parts.cache_keyword
+        ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+        model.generation_config = GenerationConfig(eos_token_id=ends)
 
     @property
     def num_layers(self) -> int:
@@ -57,8 +63,7 @@ class LayeredLM:
     @property
     def eos_ids(self) -> frozenset[int]:
         """Token ids that end a sequence; empty if the checkpoint names none."""
-        generation = getattr(self.model, "generation_config", None)
-        eos = getattr(generation, "eos_token_id", None)
+        eos = self.model.generation_config.eos_token_id
         if eos is None:
             eos = self.config.eos_token_id
         return frozenset() if eos is None else frozenset([eos] if isinstance(eos, int) else eos)

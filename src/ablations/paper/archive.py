@@ -22,6 +22,7 @@ from ablations.paper.numbers import write_numbers
 from ablations.paper.section import render_section
 from ablations.paper.tables import write_tables
 from ablations.study.artefact import Manifest
+from ablations.study.checkout import root
 from ablations.study.cli import one_line_errors, require_out
 from ablations.study.contracts.paper import PaperPlan
 from ablations.study.errors import UserError
@@ -189,7 +190,7 @@ def main() -> None:
     building = commands.add_parser("build", help="check an archive and write its paper")
     building.add_argument("archive", type=Path, help="what `pack` wrote")
     building.add_argument(
-        "--paper", type=Path, default=Path("paper"), help="folder of templates and main.tex"
+        "--paper", type=Path, default=root() / "paper", help="folder of templates and main.tex"
     )
     building.add_argument("--out", type=Path, required=True, help="new folder; the paper is in its paper/")
     arguments = parser.parse_args()

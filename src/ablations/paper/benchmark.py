@@ -25,6 +25,7 @@ from ablations.study.contracts.dynatree import DecodeTotals
 from ablations.study.contracts.record import Record
 from ablations.study.files import write_text
 from ablations.study.record_io import read_contract, read_record
+from ablations.study.statistics import tokens_per_forward
 
 BenchmarkRecord = Record[BenchmarkSpec, BenchmarkSample, DecodeTotals]
 
@@ -36,7 +37,7 @@ def summarise(plan: BenchmarkPlan, record: BenchmarkRecord) -> DecodingBenchmark
     """Everything that ``results/benchmark/decoding.json`` says."""
     record = _called(record, plan.arms)
     spec = record.spec
-    rates = Rates(record.samples, plan.alpha)
+    rates = Rates(record.samples, plan.resampling)
     families = _families(spec)
     greedy = next(name for name, setting in spec.transformers.items() if isinstance(setting, Greedy))
     autoregressive = [name for name, family in families.items() if family == "autoregressive"]
@@ -103,7 +104,9 @@ def _arm(
         tokens_per_second=tokens / sum(float(np.mean(run.seconds)) for run in runs),
         over_best_ar=rates.speedup(name, best_ar),
         over_best_hf=rates.speedup(name, best_hf),
-        tokens_per_forward=tokens / sum(1 + run.target_forwards for run in runs),
+        tokens_per_forward=tokens_per_forward(
+            sum(run.accepted for run in runs), sum(run.target_forwards for run in runs)
+        ),
         time=None if family == "transformers" else _split(runs),
         prompts=len(runs),
         identical=sum(run.matched for run in runs),

@@ -8,7 +8,8 @@ import pandas as pd
 
 from ablations.paper.results.benchmark import Speedup
 from ablations.study.contracts.benchmark import ArmRun, BenchmarkSample
-from ablations.study.statistics import mean_of_kinds
+from ablations.study.contracts.statistics import Resampling
+from ablations.study.statistics import estimate
 
 
 class Rates:
@@ -16,10 +17,10 @@ class Rates:
 
     Args:
         samples: Samples of the record.
-        alpha: Intervals cover 1 - alpha.
+        resampling: Coverage, resamples and seed of the intervals.
     """
 
-    def __init__(self, samples: Iterable[BenchmarkSample], alpha: float) -> None:
+    def __init__(self, samples: Iterable[BenchmarkSample], resampling: Resampling) -> None:
         rates = {
             (sample.kind, sample.document): {name: _log_rate(run) for name, run in sample.runs.items()}
             for sample in samples
@@ -27,12 +28,12 @@ class Rates:
         # One row for each prompt, one column for each arm; NaN where an arm had fewer prompts.
         self._frame = pd.DataFrame.from_dict(rates, orient="index")
         self._frame.index = pd.MultiIndex.from_tuples(self._frame.index, names=["kind", "document"])
-        self._alpha = alpha
+        self._resampling = resampling
 
     def speedup(self, arm: str, versus: str) -> Speedup:
         """An arm over another, on the prompts that both decoded."""
         differences = (self._frame[arm] - self._frame[versus]).dropna()
-        found = mean_of_kinds(differences, self._alpha)
+        found = estimate(differences, self._resampling)
         return Speedup(
             arm=arm,
             versus=versus,

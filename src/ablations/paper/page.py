@@ -22,7 +22,7 @@ from ablations.study.contracts.paper import Expectation, Experiment, PaperPlan
 from ablations.study.contracts.sdtp import SdtpSample
 from ablations.study.files import write_text
 from ablations.study.record_io import read_contract
-from ablations.study.statistics import log_speedup
+from ablations.study.statistics import log_speedup, tokens_per_forward
 from ablations.study.verdicts import Part
 
 LONGEST_LOG = 20_000
@@ -134,13 +134,12 @@ def _pruned(sample: SdtpSample) -> list[str | float | None]:
 
 
 def _decoded(sample: DecodeSample) -> list[str | float]:
-    forwards = max(1, sample.target_forwards)
     return [
         sample.kind,
         sample.document,
         sample.new_tokens,
         round(math.exp(log_speedup(sample.pairs)), 3),
-        round(1 + sample.accepted / forwards, 3),
+        round(tokens_per_forward(sample.accepted, sample.target_forwards), 3),
         "yes" if sample.matched else "tie" if sample.ties else "no",
         round(sample.repeated_4grams, 3),
     ]

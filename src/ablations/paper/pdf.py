@@ -1,6 +1,7 @@
 """Rule `ablation_pdf`: the paper's document through latexmk."""
 
 import argparse
+import os
 import shutil
 import subprocess
 import tempfile
@@ -11,8 +12,14 @@ from ablations.study.errors import UserError
 from ablations.study.files import atomic_path
 
 
-def compile_pdf(document: Path, out: Path) -> None:
+def compile_pdf(document: Path, out: Path, section: Path | None = None) -> None:
     """Compile a LaTeX document and put its PDF at `out`; auxiliary files go elsewhere.
+
+    Args:
+        document: The document; its bibliography lies beside it.
+        out: PDF to write.
+        section: The section that it inputs, numbers, tables and figures beside it; beside the document where
+            left out.
 
     Raises:
         UserError: TeX is not installed, or the document does not compile.
@@ -23,10 +30,17 @@ def compile_pdf(document: Path, out: Path) -> None:
             f"{out}: needs latexmk, which is not installed (Debian: apt-get install latexmk"
             " texlive-latex-extra); paper/ablation.tex is complete without it"
         )
+    document = document.resolve()
+    # An empty name at the end stands for where TeX looks anyway.
+    searched = {
+        name: f".:{document.parent}:{os.environ.get(name, '')}" for name in ("TEXINPUTS", "BIBINPUTS")
+    }
     with tempfile.TemporaryDirectory() as folder:
-        options = ["-cd", "-pdf", "-interaction=nonstopmode", "-halt-on-error", "-file-line-error"]
+        options = ["-cd-", "-pdf", "-interaction=nonstopmode", "-halt-on-error", "-file-line-error"]
         done = subprocess.run(
             [latexmk, *options, f"-outdir={folder}", str(document)],
+            cwd=(section or document).parent,
+            env={**os.environ, **searched},
             capture_output=True,
             text=True,
             errors="replace",
@@ -54,11 +68,14 @@ def main() -> None:
         epilog="example: python -m ablations.paper.pdf --main paper/main.tex --out paper/ablation.pdf",
     )
     parser.add_argument("--main", type=Path, required=True, help="document to compile")
+    parser.add_argument(
+        "--section", type=Path, help="section that it inputs, where it does not lie beside it"
+    )
     parser.add_argument("--out", type=Path, required=True, help="PDF to write")
     arguments = parser.parse_args()
     with one_line_errors(arguments.out):
         require_out(arguments.out)
-        compile_pdf(arguments.main, arguments.out)
+        compile_pdf(arguments.main, arguments.out, arguments.section)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,9 @@ FLOATS: dict[str, tuple[Method, str]] = {
 }
 """Tables and figures with the part each belongs to; without that part it goes to the method's first."""
 
+LABELS = ("setup", "grids", "exactness", "summary", "numbers", "decoding-numbers", "published")
+"""LaTeX labels of the parts that are not a configuration's sections."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -61,6 +65,8 @@ class Group:
 
     method: Method
     name: str
+    label: str
+    """Its part of a LaTeX label, which no other part has."""
     rows: Sequence[Row]
     floats: Sequence[str]
     """Tables and figures that stand here."""
@@ -69,11 +75,6 @@ class Group:
     def known(self) -> bool:
         """Whether templates have words for it."""
         return self.name in PARTS_OF[self.method]
-
-    @property
-    def label(self) -> str:
-        """Its part of a LaTeX label."""
-        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-") or "other"
 
 
 def groups(summary: Summary) -> list[Group]:
@@ -86,10 +87,28 @@ def groups(summary: Summary) -> list[Group]:
                 name = "baseline" if method == "sdtp" and not row.change else row.section
                 found.setdefault((method, name), []).append(row)
     places = _placed(summary, list(found))
+    labels = _labels(found)
     return [
-        Group(method, name, rows, [item for item, place in places.items() if place == (method, name)])
+        Group(
+            method,
+            name,
+            labels[method, name],
+            rows,
+            [item for item, place in places.items() if place == (method, name)],
+        )
         for (method, name), rows in found.items()
     ]
+
+
+def _labels(parts: Iterable[tuple[Method, str]]) -> dict[tuple[Method, str], str]:
+    """A label for each part: its name, with a number where another part has that; known parts keep theirs."""
+    given: dict[tuple[Method, str], str] = {}
+    for part in sorted(parts, key=lambda part: part[1] not in PARTS_OF[part[0]]):
+        name = re.sub(r"[^a-z0-9]+", "-", part[1].lower()).strip("-") or "other"
+        numbered = (f"{name}-{number}" for number in count(2))
+        taken = {*LABELS, *given.values()}
+        given[part] = next(label for label in chain([name], numbered) if label not in taken)
+    return given
 
 
 def _placed(summary: Summary, parts: Sequence[tuple[Method, str]]) -> dict[str, tuple[Method, str]]:

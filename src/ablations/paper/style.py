@@ -18,7 +18,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def apply() -> None:
-    """Set the style; no figure draws with anything else."""
+    """Set the style; no figure draws with anything else, whatever a user's matplotlibrc says."""
+    matplotlib.rcdefaults()
     matplotlib.use("Agg")
     sns.set_theme(
         context="paper",

@@ -13,6 +13,7 @@ from ablations.lm.cache import StaticCache
 from ablations.lm.checkpoint import load_model
 from ablations.lm.corpus import Window
 from ablations.lm.device import configure
+from ablations.lm.finite import require_finite
 from ablations.lm.layered import LayeredLM
 from ablations.lm.packing import pack_linears
 from ablations.sdtp.evaluation.heldout import (
@@ -27,7 +28,6 @@ from ablations.sdtp.pruned.continuation import continuation_states
 from ablations.sdtp.pruned.prefill import prefill
 from ablations.study.artefact import new_artefact
 from ablations.study.contracts.sdtp import Reference, ReferenceProbe, ReferenceRow, ReferenceSpec
-from ablations.study.errors import UserError
 from ablations.study.files import write_text
 from ablations.study.job import Run, main
 
@@ -76,8 +76,7 @@ def _windows(
         prefilled = prefill(lm, ids[:prompt_tokens], cache)
         states = continuation_states(lm, prefilled, cache, ids[prompt_tokens:])
         nll = F.cross_entropy(lm.head(states[None])[0].float(), ids[prompt_tokens:]).item()
-        if not math.isfinite(nll):
-            raise UserError(f"NLL of document '{window.document}' is {nll}; use compute.dtype float32")
+        require_finite(math.isfinite(nll), f"the NLL of document '{window.document}'", lm.dtype)
         rows.append(ReferenceRow(document=window.document, nll=nll))
         found.append(states.cpu())
         bar.update()

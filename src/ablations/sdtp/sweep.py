@@ -13,6 +13,7 @@ from tqdm import tqdm
 from ablations.lm.checkpoint import load_model, load_tokenizer
 from ablations.lm.corpus import read_corpus
 from ablations.lm.device import configure, device_name
+from ablations.lm.finite import NOT_FINITE, require_finite
 from ablations.lm.layered import LayeredLM
 from ablations.lm.packing import pack_linears
 from ablations.lm.timing import device_lock, stopwatch, synchronise, timed_pairs
@@ -28,6 +29,9 @@ from ablations.study.errors import UserError
 from ablations.study.files import write_text
 from ablations.study.job import Run, main
 from ablations.study.record_io import digests_of, environment_of
+
+Timed = Prefilled | Tensor
+"""What is timed: a prefill, the logits of the library's, or the tokens that follow."""
 
 
 class Measurement:
@@ -105,13 +109,15 @@ class Measurement:
         return self.cache.bytes_in_use(), flops
 
     def _pairs(
-        self, arm: Callable[[], object], reference: Callable[[], object], bar: tqdm
+        self, arm: Callable[[], Timed], reference: Callable[[], Timed], bar: tqdm
     ) -> tuple[TimedPair, ...]:
         spec = self.spec
         found = []
-        for (_, seconds), (_, reference_seconds) in timed_pairs(
+        for (pruned, seconds), (other, reference_seconds) in timed_pairs(
             self.device, arm, reference, spec.warmup + spec.repeats, arm_first=spec.warmup % 2 == 0
         ):
+            for result in (pruned, other):
+                require_finite(_finite(result), "the logits of the prompt", self.lm.dtype)
             found.append(TimedPair(arm=seconds, reference=reference_seconds))
             bar.update()
         return tuple(found[spec.warmup :])
@@ -136,6 +142,12 @@ class Measurement:
         with _before_layers(self.lm, pruning.layers, enter):
             _, total = stopwatch(self.device, partial(self.prefill, pruning, score))
         return sum(end - start for start, end in zip(started, ended, strict=True)) / total
+
+
+def _finite(result: Timed) -> bool:
+    """Whether what was timed is finite: the logits of a prefill, or tokens of greedy decoding."""
+    values = result.logits if isinstance(result, Prefilled) else result
+    return bool((values.isfinite() if values.is_floating_point() else values != NOT_FINITE).all())
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 from snakemake.utils import update_config
 
+from ablations.study.checkout import root, shipped
 from ablations.study.cli import one_line_errors
 from ablations.study.compare import compare_experiments, compare_studies
 from ablations.study.config.reading import require_distinct_keys
@@ -26,7 +27,7 @@ STUDIES = Path("workflow/studies")
 
 
 def main() -> None:
-    """Run one subcommand in the root of a study (where `config.yaml` lies)."""
+    """Run one subcommand in the folder of a study (where `results/` lies)."""
     parser = argparse.ArgumentParser(
         prog="python -m ablations.study",
         description="Questions about the study in the working directory.",
@@ -74,7 +75,7 @@ def main() -> None:
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    plan = Plan(_configuration(arguments.configfile), Path())
+    plan = Plan(_configuration(arguments.configfile), root())
     if arguments.id is None:
         for row in plan.rows:
             measured = sum(job.path.exists() for job in row.jobs)
@@ -96,7 +97,7 @@ def _show(arguments: argparse.Namespace) -> None:
 
 
 def _forget(arguments: argparse.Namespace) -> None:
-    row = Plan(_configuration(arguments.configfile), Path()).row(arguments.id)
+    row = Plan(_configuration(arguments.configfile), root()).row(arguments.id)
     found = [job.path for job in row.jobs if job.path.exists()]
     if not found:
         raise UserError(f"{row.experiment.id} has no record ({row.jobs[0].path}); there is nothing to forget")
@@ -109,7 +110,7 @@ def _forget(arguments: argparse.Namespace) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> None:
-    plan = Plan(_configuration(arguments.configfile), Path())
+    plan = Plan(_configuration(arguments.configfile), root())
     found = statuses(plan)
     for one in found:
         took = f"{one.measured}  {one.seconds:7.1f} s  {one.device}" if one.measured else ""
@@ -128,7 +129,7 @@ def _status(arguments: argparse.Namespace) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    study = Plan(_configuration(arguments.configfile), Path())
+    study = Plan(_configuration(arguments.configfile), root())
     rates = rates_of(arguments.device)
     found = forecast(study, rates)
     print("\n".join(report(study, found, rates)), flush=True)
@@ -136,10 +137,10 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _prune(arguments: argparse.Namespace) -> None:
-    overlays = [[], *([path] for path in sorted(STUDIES.glob("*.yaml")))]
+    overlays = [[], *([path] for path in sorted(shipped(STUDIES).glob("*.yaml")))]
     if arguments.configfile:
         overlays.append(arguments.configfile)
-    paths = unneeded(Plan(_configuration(chosen), Path()) for chosen in overlays)
+    paths = unneeded(Plan(_configuration(chosen), root()) for chosen in overlays)
     if not paths:
         print("nothing to prune: every result belongs to a study")
         return
@@ -161,7 +162,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     if one.is_dir() and other.is_dir():
         print(compare_studies(one, other))
         return
-    plan = Plan(_configuration(arguments.configfile), Path())
+    plan = Plan(_configuration(arguments.configfile), root())
     first, second = (plan.row(name).experiment for name in (arguments.one, arguments.other))
     print(compare_experiments(first, second, plan.config.paper))
 
@@ -175,7 +176,7 @@ def _configuration(overlays: list[Path]) -> dict:
     """`config.yaml` with overlays merged as `snakemake --configfile` merges them."""
     config: dict = {}
     # Overlays go first too: so their experiments precede those of the study that they extend.
-    for path in (*overlays, CONFIG, *overlays):
+    for path in (*overlays, shipped(CONFIG), *overlays):
         require_distinct_keys(path)
         part = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(part, dict):

@@ -105,7 +105,7 @@ def first_arm(arms: Mapping[str, Arm], method: Method, preferred: str) -> Arm | 
 
 def resampling(settings: PaperSettings) -> Resampling:
     """How the paper's intervals are resampled."""
-    return Resampling(alpha=settings.thresholds.alpha, resamples=settings.resamples, seed=settings.seed)
+    return Resampling.of(settings)
 
 
 def _check_complete(path: Path, record: SdtpRecord | DecodeRecord) -> None:

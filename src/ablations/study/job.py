@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from packaging.version import InvalidVersion, Version
 from pydantic import Field, ValidationError
 
 from ablations.study.cli import one_line, one_line_errors, require_out
@@ -91,6 +92,20 @@ def read_job(path: Path, spec_type: type[Spec]) -> JobFile[Spec]:
         raise UserError(f"{path}: not a spec of this job: {one_line(error)}") from None
 
 
+def public_version(text: str) -> str:
+    """A version in one spelling: a build (`2.13.0+cpu`) or zeros at its end (`2.13`) make it no other."""
+    try:
+        found = Version(text)
+    except InvalidVersion:
+        return text
+    numbers = [*found.release, 0, 0]
+    while len(numbers) > 3 and not numbers[-1]:
+        numbers.pop()
+    epoch, mark, rest = found.public.rpartition("!")
+    suffix = rest.removeprefix(".".join(map(str, found.release)))
+    return f"{epoch}{mark}{'.'.join(map(str, numbers))}{suffix}"
+
+
 def require_pins(pins: dict[str, str]) -> None:
     """Check that what a job computes with is what its digest says.
 
@@ -99,10 +114,11 @@ def require_pins(pins: dict[str, str]) -> None:
     """
     for name, pinned in pins.items():
         try:
-            installed = version(name).partition("+")[0]
+            # A half removed distribution has no version.
+            installed = version(name) or "none"
         except PackageNotFoundError:
             installed = "none"
-        if installed != pinned:
+        if public_version(installed) != public_version(pinned):
             raise UserError(
                 f"constraints.txt pins {name}=={pinned}, but {installed} is installed;"
                 " install the pinned version (pip install -c constraints.txt -e .) or change the pin"

@@ -1,6 +1,7 @@
 """Reading and writing records, checked against their contract both times."""
 
 import json
+import os
 import subprocess
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +17,7 @@ from ablations.study.contracts.record import Digests, Environment, Record, SideF
 from ablations.study.errors import UserError
 from ablations.study.files import atomic_path, canonical_json, sha256_file, sha256_text, write_text
 from ablations.study.job import Run
+from ablations.study.meaning import SOURCE
 
 Checked = TypeVar("Checked", bound=Contract)
 AnyRecord = TypeVar("AnyRecord", bound=Record[Any, Any, Any])
@@ -37,8 +39,7 @@ def digests_of(run: Run) -> Digests:
 
 def environment_of(run: Run, device: str, device_type: str, threads: int, dtype: str) -> Environment:
     """The environment of `run`, for a job that computed on `device`."""
-    commit = _git("rev-parse", "HEAD")
-    status = _git("status", "--porcelain", "--untracked-files=no")
+    commit, dirty = _commit(SOURCE.parent)
     return Environment(
         measured_at=run.measured_at,
         seconds=run.seconds,
@@ -50,7 +51,7 @@ def environment_of(run: Run, device: str, device_type: str, threads: int, dtype:
         platform=f"{system()} {machine()}",
         versions={"python": python_version(), **_versions(run.job.pins)},
         git_commit=commit,
-        git_dirty=None if status is None else bool(status),
+        git_dirty=dirty,
     )
 
 
@@ -126,9 +127,34 @@ def _versions(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _git(*arguments: str) -> str | None:
+def _commit(checkout: Path) -> tuple[str | None, bool | None]:
+    """Commit of a checkout, and whether tracked files differ from it; None twice where it is no checkout."""
+    root = _git(checkout, "rev-parse", "--show-toplevel")
+    # A repository that only lies around the folder knows nothing of what is in it.
+    if root is None or Path(root).resolve() != checkout.resolve():
+        return None, None
+    status = _git(checkout, "status", "--porcelain", "--untracked-files=no")
+    return _git(checkout, "rev-parse", "HEAD"), None if status is None else bool(status)
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    # A hook or a shell may name another repository; what it configures stays.
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("GIT_") or name.startswith("GIT_CONFIG")
+    }
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+            timeout=20,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

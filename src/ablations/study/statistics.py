@@ -47,6 +47,19 @@ def log_speedup(pairs: Iterable[Pair]) -> float:
     return float(np.mean([math.log(pair.reference / pair.arm) for pair in pairs]))
 
 
+def tokens_per_forward(accepted: int, forwards: int) -> float:
+    """Mean acceptance length: accepted draft tokens per target forward of the rounds, and the forward's own.
+
+    The prefill is no round: neither it nor the token that it gives is counted. Without drafts it is 1, and so
+    it is where no round was needed.
+
+    Args:
+        accepted: Draft tokens accepted and emitted.
+        forwards: Target forwards after the prefill.
+    """
+    return 1 + accepted / max(1, forwards)
+
+
 def estimate(values: pd.Series, resampling: Resampling) -> Estimate:
     """Mean and interval of one value per document.
 
@@ -72,33 +85,6 @@ def estimate(values: pd.Series, resampling: Resampling) -> Estimate:
     else:
         ends = bca_interval((data,), np.mean, resampling)
     return Estimate(value=mean, low=ends[0], high=ends[1], n=len(data), sd=deviation)
-
-
-def mean_of_kinds(values: pd.Series, alpha: float) -> Estimate:
-    """Mean over kinds of the mean over a kind's documents, with its interval.
-
-    Kinds weigh the same however many documents they have, and are not sampled: only documents are. The
-    interval is Student's t with the degrees of freedom of Welch (1947) and Satterthwaite (1946), each kind
-    with a variance of its own; with one kind it is that of the t test. A kind of a single document leaves
-    no interval.
-
-    Args:
-        values: One value per document, shape (n,), n >= 1; the index has a level `kind`.
-        alpha: The interval covers 1 - alpha.
-    """
-    kinds = values.groupby(level="kind")
-    counts, means = kinds.size(), kinds.mean()
-    mean = float(means.mean())
-    deviation = float(values.std(ddof=1)) if len(values) > 1 else None
-    if counts.min() < 2:
-        return Estimate(value=mean, low=None, high=None, n=len(values), sd=deviation)
-    variances = kinds.var(ddof=1) / counts
-    total = float(variances.sum())
-    if total == 0.0:
-        return Estimate(value=mean, low=mean, high=mean, n=len(values), sd=deviation)
-    freedom = total**2 / float((variances**2 / (counts - 1)).sum())
-    half = float(stats.t.ppf(1 - alpha / 2, freedom)) * math.sqrt(total) / len(counts)
-    return Estimate(value=mean, low=mean - half, high=mean + half, n=len(values), sd=deviation)
 
 
 def compare(

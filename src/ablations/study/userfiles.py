@@ -1,6 +1,6 @@
 """The users' own files: which ones a job reads, and hashes of their bytes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ablations.study.contracts.lm import DatasetText, LocalText, ModelSource, PretrainedModel, TextSource
@@ -31,8 +31,8 @@ def source_hashes(
     found = {}
     for name, attribute in KEYS.get(type(source), {}).items():
         value = getattr(source, attribute)
-        if value is not None and (attribute != "name" or Path(value).exists()):
-            found[name] = content_hash(Path(value), f"{key}.{attribute}", sha256)
+        if value is not None and (attribute != "name" or user_path(value).exists()):
+            found[name] = content_hash(user_path(value), f"{key}.{attribute}", sha256)
     return found
 
 
@@ -44,16 +44,53 @@ def require_source_unchanged(source: ModelSource | TextSource, planned: Mapping[
     """
     for name, attribute in KEYS.get(type(source), {}).items():
         if name in planned:
-            require_unchanged(Path(getattr(source, attribute)), planned[name])
+            require_unchanged(user_path(getattr(source, attribute)), planned[name])
+
+
+def user_path(text: str) -> Path:
+    """A path as a user writes it: `~` is the home folder.
+
+    Raises:
+        UserError: there is no such home folder.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UserError(f"{text!r}: no home folder is known for '~'; write the path out") from None
 
 
 def visible_files(folder: Path) -> dict[str, Path]:
-    """Files below a folder by their names in it; hidden ones (.git, .DS_Store) are other programs'."""
-    return {
-        name.as_posix(): folder / name
-        for name in sorted(path.relative_to(folder) for path in folder.rglob("*"))
-        if not any(part.startswith(".") for part in name.parts) and (folder / name).is_file()
-    }
+    """Files below a folder by their names in it; hidden ones (.git, .DS_Store) are other programs'.
+
+    Links are followed: what lies behind one is read as if it lay in the folder.
+
+    Raises:
+        UserError: a link leads nowhere or around in a circle, a folder cannot be listed, or something is
+            neither a file nor a folder.
+    """
+    names = sorted(path.relative_to(folder) for path in _visible(folder, ()))
+    return {name.as_posix(): folder / name for name in names}
+
+
+def _visible(folder: Path, around: tuple[Path, ...]) -> Iterator[Path]:
+    """Visible files below a folder that lies in the folders `around`, links resolved."""
+    real = folder.resolve()
+    if real in around:
+        raise UserError(f"{folder}: a link to a folder that it lies in; remove it")
+    try:
+        for path in folder.iterdir():
+            if path.name.startswith("."):
+                continue
+            if path.is_dir():
+                yield from _visible(path, (*around, real))
+            elif path.is_file():
+                yield path
+            elif path.is_symlink():
+                raise UserError(f"{path}: a link to nothing; mend or remove it")
+            else:
+                raise UserError(f"{path}: neither a file nor a folder; take it out of its folder")
+    except OSError as error:
+        raise UserError(f"{error.filename or folder}: {error.strerror}; make it readable") from None
 
 
 def content_hash(path: Path, key: str, sha256: Callable[[Path], str] = sha256_file) -> str:

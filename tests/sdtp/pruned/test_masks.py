@@ -1,11 +1,13 @@
+import math
+
 import pytest
 import torch
 
 from ablations.sdtp.pruned.masks import attention_mask, masked_forward, sample_keep
-from ablations.study.contracts.sdtp import Preserve
+from ablations.study.contracts.sdtp import Protected
 
 TOKENS = 20
-PRESERVE = Preserve(head=2, tail=3)
+PROTECTED = Protected(2, 3)
 
 
 @pytest.fixture
@@ -19,7 +21,7 @@ def test_keeps_as_many_as_top_k_and_the_protected(scores, temperature):
     visible = torch.ones(TOKENS)
     drawn = set()
     for keep in (14, 10, 7, 5, 5):
-        visible = visible * sample_keep(scores, visible, keep, PRESERVE, temperature, generator)
+        visible = visible * sample_keep(scores, visible, keep, PROTECTED, temperature, generator)
         assert visible.round().sum().item() == keep
         assert visible[:2].tolist() == [1, 1]
         assert visible[-3:].tolist() == [1, 1, 1]
@@ -28,7 +30,7 @@ def test_keeps_as_many_as_top_k_and_the_protected(scores, temperature):
 
 
 def test_without_noise_it_is_top_k(scores):
-    drawn = sample_keep(scores, torch.ones(TOKENS), 10, PRESERVE, 0.5, None)
+    drawn = sample_keep(scores, torch.ones(TOKENS), 10, PROTECTED, 0.5, None)
     inner = scores[2:-3].argsort(descending=True)[:5] + 2
     assert set(drawn.round().nonzero()[:, 0].tolist()) == {0, 1, 17, 18, 19, *inner.tolist()}
 
@@ -37,8 +39,8 @@ def test_each_row_of_a_batch_is_drawn_by_itself(scores):
     batch = torch.stack([scores.detach(), scores.detach().flip(0)])
     visible = torch.ones(2, TOKENS)
     visible[1, 7] = 0
-    together = sample_keep(batch, visible, 10, PRESERVE, 0.5, None)
-    alone = [sample_keep(batch[row], visible[row], 10, PRESERVE, 0.5, None) for row in range(2)]
+    together = sample_keep(batch, visible, 10, PROTECTED, 0.5, None)
+    alone = [sample_keep(batch[row], visible[row], 10, PROTECTED, 0.5, None) for row in range(2)]
     assert torch.equal(together, torch.stack(alone))
     assert together[1, 7].item() == 0
 
@@ -46,15 +48,47 @@ def test_each_row_of_a_batch_is_drawn_by_itself(scores):
 def test_noise_explores(scores):
     generator = torch.Generator().manual_seed(0)
     drawn = {
-        tuple(sample_keep(scores, torch.ones(TOKENS), 10, PRESERVE, 1.0, generator).round().tolist())
+        tuple(sample_keep(scores, torch.ones(TOKENS), 10, PROTECTED, 1.0, generator).round().tolist())
         for _ in range(20)
     }
     assert len(drawn) > 10
 
 
+def test_noise_is_added_before_the_temperature_divides():
+    """The Gumbel-softmax of Jang et al. (2017): a draw is the same at every temperature, by the logistic law."""
+    scores = torch.tensor([1.5, 0.0]).expand(20_000, 2)
+    visible = torch.ones_like(scores)
+    drawn = [
+        sample_keep(
+            scores, visible, 1, Protected(0, 0), temperature, torch.Generator().manual_seed(0)
+        ).round()
+        for temperature in (0.1, 0.5, 2.0)
+    ]
+    assert torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[0], drawn[2])
+    # P(a + X > Y) of two logistic X, Y: e^a (e^a - 1 - a) / (e^a - 1)^2
+    odds = math.exp(1.5)
+    assert drawn[0][:, 0].mean().item() == pytest.approx(odds * (odds - 2.5) / (odds - 1) ** 2, abs=0.01)
+
+
+def test_gradient_of_a_noisy_draw_is_that_of_the_soft_mask(scores):
+    temperature = 0.5
+    sample_keep(
+        scores, torch.ones(TOKENS), 10, PROTECTED, temperature, torch.Generator().manual_seed(1)
+    ).sum().backward()
+    noise = torch.rand(TOKENS, generator=torch.Generator().manual_seed(1)).logit()
+    noisy = scores.detach() + noise
+    ordered = noisy[2:-3].sort(descending=True).values
+    probability = torch.sigmoid((noisy - (ordered[4] + ordered[5]) / 2) / temperature)
+    expected = probability * (1 - probability) / temperature
+    expected[:2] = 0
+    expected[-3:] = 0
+    torch.testing.assert_close(scores.grad, expected)
+
+
 def test_gradient_is_that_of_the_soft_mask(scores):
     temperature = 0.5
-    drawn = sample_keep(scores, torch.ones(TOKENS), 10, PRESERVE, temperature, None)
+    drawn = sample_keep(scores, torch.ones(TOKENS), 10, PROTECTED, temperature, None)
     drawn.sum().backward()
     ordered = scores.detach()[2:-3].sort(descending=True).values
     probability = torch.sigmoid((scores.detach() - (ordered[4] + ordered[5]) / 2) / temperature)
@@ -99,7 +133,7 @@ def test_gradients_reach_every_stage(llama, ids):
 
     def keep(stage, states, visible):
         assert not states.requires_grad
-        return sample_keep(scores[stage], visible, (40, 30, 20)[stage], PRESERVE, 0.5, None)
+        return sample_keep(scores[stage], visible, (40, 30, 20)[stage], PROTECTED, 0.5, None)
 
     masked = masked_forward(llama, torch.stack([ids, ids.flip(0)]), (1, 3, 4), keep)
     assert masked.living.sum(-1).tolist() == [[60, 60], [40, 40], [30, 30]]
@@ -119,7 +153,7 @@ def test_windows_of_a_batch_do_not_meet(lm, ids, end):
 
     def run(rows):
         def keep(stage, states, visible):
-            return sample_keep(scores[stage, rows], visible, (40, 25)[stage], PRESERVE, 0.5, None)
+            return sample_keep(scores[stage, rows], visible, (40, 25)[stage], PROTECTED, 0.5, None)
 
         return masked_forward(lm, windows[rows], (1, 4), keep, end)
 

@@ -27,28 +27,35 @@ def main() -> None:
     parser.add_argument(
         "--study", type=Path, help="folder of the tiny study; made there if need be, and kept for next time"
     )
+    parser.add_argument(
+        "--workflow-profile", help="profile of Snakemake instead of profiles/default; `none`, say"
+    )
     arguments = parser.parse_args()
+    profile = arguments.workflow_profile
+    flags = () if profile is None else ("--workflow-profile", profile)
     chosen = [mutation for mutation in MUTATIONS if arguments.match in mutation.name]
     with tempfile.TemporaryDirectory() as temporary:
-        finished = _finished(arguments.study or Path(temporary, "finished"))
-        verdicts = _try_all(chosen, finished, Path(temporary), arguments.jobs)
+        finished = _finished(arguments.study or Path(temporary, "finished"), flags)
+        verdicts = _try_all(chosen, finished, Path(temporary), arguments.jobs, flags)
     print(as_markdown(verdicts))
     print(totals(verdicts))
     sys.exit(any(verdict.missed or verdict.needless for verdict in verdicts))
 
 
-def _finished(folder: Path) -> Path:
+def _finished(folder: Path, flags: tuple[str, ...]) -> Path:
     """The tiny study in `folder`, brought up to date with this checkout."""
-    done = clone(folder.resolve()).snakemake(*EVERYTHING)
+    done = clone(folder.resolve()).snakemake(*EVERYTHING, flags=flags)
     if done.code:
         sys.exit(done.output)
     return folder.resolve()
 
 
-def _try_all(chosen: list[Mutation], finished: Path, folder: Path, jobs: int) -> list[Verdict]:
+def _try_all(
+    chosen: list[Mutation], finished: Path, folder: Path, jobs: int, flags: tuple[str, ...]
+) -> list[Verdict]:
     def attempt(item: tuple[int, Mutation]) -> Verdict:
         index, mutation = item
-        return try_mutation(finished, mutation, folder / str(index), EVERYTHING)
+        return try_mutation(finished, mutation, folder / str(index), EVERYTHING, flags)
 
     with ThreadPoolExecutor(jobs) as pool:
         tried = pool.map(attempt, enumerate(chosen))

@@ -27,15 +27,22 @@ _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["snakemake.cli", "snakemake.dag", "pandas", "grimp", "pydantic", "jinja2"])
 
 
-def planned(folder: Path, targets: tuple[str, ...] = EVERYTHING) -> frozenset[str]:
+def planned(
+    folder: Path, targets: tuple[str, ...] = EVERYTHING, flags: tuple[str, ...] = ()
+) -> frozenset[str]:
     """Names of the jobs that Snakemake would run now for `targets`, as `mutations.jobs` calls them.
+
+    Args:
+        folder: The study.
+        targets: What is asked for.
+        flags: Further options of Snakemake.
 
     Raises:
         RuntimeError: Snakemake refused, with what it printed.
     """
     with tempfile.TemporaryDirectory() as temporary:
         said = Path(temporary, "said")
-        process = _CONTEXT.Process(target=_dry_run, args=(folder, targets, said))
+        process = _CONTEXT.Process(target=_dry_run, args=(folder, targets, flags, said))
         process.start()
         process.join()
         text = said.read_text()
@@ -44,7 +51,7 @@ def planned(folder: Path, targets: tuple[str, ...] = EVERYTHING) -> frozenset[st
     return frozenset(job_name(folder, message) for message in _MESSAGE.findall(text))
 
 
-def _dry_run(folder: Path, targets: tuple[str, ...], said: Path) -> None:
+def _dry_run(folder: Path, targets: tuple[str, ...], flags: tuple[str, ...], said: Path) -> None:
     with said.open("w") as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
@@ -55,4 +62,4 @@ def _dry_run(folder: Path, targets: tuple[str, ...], said: Path) -> None:
     from snakemake.cli import main
 
     with contextlib.suppress(BrokenPipeError):
-        main(["--dry-run", "--cores", "1", "--configfile", TINY, "--", *targets])
+        main(["--dry-run", "--cores", "1", "--configfile", TINY, *flags, "--", *targets])

@@ -108,11 +108,7 @@ def _default_of_a_key(study: Study) -> None:
 
 
 def _default_that_counts(study: Study) -> None:
-    study.replace(
-        CONFIG,
-        'warmup: NonNegativeInt = 1\n    """Untimed pairs before the first timed one."""\n    temperature',
-        'warmup: NonNegativeInt = 2\n    """Untimed pairs before the first timed one."""\n    temperature',
-    )
+    study.replace(CONFIG, "warmup: NonNegativeInt = 1", "warmup: NonNegativeInt = 2")
 
 
 LOGIC = [

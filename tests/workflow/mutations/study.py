@@ -21,10 +21,11 @@ class Study:
 
     path: Path
     targets: tuple[str, ...] = EVERYTHING
+    flags: tuple[str, ...] = ()
 
     def planned(self) -> frozenset[str]:
         """Jobs that Snakemake would run now."""
-        return planned(self.path, self.targets)
+        return planned(self.path, self.targets, self.flags)
 
     def replace(self, file: str, old: str, new: str) -> None:
         """Replace text that must be there."""
@@ -106,11 +107,13 @@ class Verdict:
         return self.actual - self.expected - self.mutation.allowed
 
 
-def try_mutation(finished: Path, mutation: Mutation, folder: Path, targets: tuple[str, ...]) -> Verdict:
+def try_mutation(
+    finished: Path, mutation: Mutation, folder: Path, targets: tuple[str, ...], flags: tuple[str, ...] = ()
+) -> Verdict:
     """Apply one mutation to a copy of a finished study in `folder`, which is deleted again."""
     shutil.copytree(finished, folder, symlinks=True, ignore=_LEFT_OUT)
     try:
-        study = Study(folder, targets)
+        study = Study(folder, targets, flags)
         mutation.edit(study)
         return Verdict(mutation, study.planned(), targets)
     finally:

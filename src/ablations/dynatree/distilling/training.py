@@ -16,6 +16,7 @@ from ablations.dynatree.distilling.unroll import GrownRows, unrolled_mask
 from ablations.lm.layered import LayeredLM
 from ablations.study.contracts.dynatree import DistilSpec
 from ablations.study.errors import UserError
+from ablations.study.userfiles import user_path
 
 WARMUP_STEPS = 30
 CLIP = 1.0
@@ -43,7 +44,7 @@ class Trainer:
             tokens = frequent_tokens(counts, spec.vocabulary).to(target.device)
             self.draft = DistilledDraft.for_target(target, tokens)
         else:
-            self.draft = _loaded(Path(spec.start), target, spec.vocabulary)
+            self.draft = _loaded(user_path(spec.start), target, spec.vocabulary)
             tokens = self.draft.tokens
         self._target = target
         self._spec = spec
@@ -107,6 +108,9 @@ class Trainer:
 
         The tokens before are the target's: these are acceptances on the condition that all tokens
         before were accepted, were every place as likely to begin a round.
+
+        Raises:
+            UserError: a logit is NaN or infinite.
         """
         right = torch.zeros(self._spec.unroll)
         seen = 0
@@ -116,7 +120,13 @@ class Trainer:
             wanted = self._places[part.ids[:, 2:][chosen]]
             seen += len(wanted)
             for step, states in enumerate(self._unroll(part)):
-                right[step] += (self._logits(states[chosen]).argmax(dim=1) == wanted).sum().item()
+                logits = self._logits(states[chosen])
+                if not logits.isfinite().all():
+                    raise UserError(
+                        "distil: logits of the draft are NaN or infinite; lower 'learning_rate' or use"
+                        " compute.dtype float32"
+                    )
+                right[step] += (logits.argmax(dim=1) == wanted).sum().item()
         return (right / max(seen, 1)).tolist()
 
     def known_share(self, lessons: Lessons) -> float:

@@ -1,11 +1,14 @@
 """The one interface of all drafters: next-token distributions for one level of a token tree."""
 
+import math
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from ablations.dynatree.clock import PhaseClock
 from ablations.dynatree.tree import TokenTree
+from ablations.lm.finite import require_finite
 
 
 class Drafter(Protocol):
@@ -57,6 +60,8 @@ class TimedDrafter:
     def __init__(self, drafter: Drafter, clock: PhaseClock) -> None:
         self._drafter = drafter
         self._clock = clock
+        # On the device: a NaN that was added once stays, and is read when nothing is timed any more.
+        self._stated: Tensor | float = 0.0
 
     @property
     def forwards(self) -> int:
@@ -69,8 +74,21 @@ class TimedDrafter:
 
     def propose(self, tree: TokenTree, level: slice, branching: int) -> tuple[Tensor, Tensor]:
         """The drafter's proposals; see `Drafter.propose`."""
-        return self._clock.time("draft", lambda: self._drafter.propose(tree, level, branching))
+        proposed = self._clock.time("draft", lambda: self._drafter.propose(tree, level, branching))
+        self._stated = self._stated + proposed[1].sum()
+        return proposed
 
     def commit(self, tree: TokenTree, path: Tensor, states: Tensor) -> None:
         """End a round; see `Drafter.commit`."""
         self._clock.time("draft", lambda: self._drafter.commit(tree, path, states))
+
+    def require_finite(self, dtype: torch.dtype) -> None:
+        """Check all probabilities that were proposed so far; waits for the device.
+
+        Args:
+            dtype: Data type that the drafter computes in, for the message.
+
+        Raises:
+            UserError: one was NaN or infinite; such a proposal is never drafted, and nobody would notice.
+        """
+        require_finite(math.isfinite(self._stated), "the draft's probabilities", dtype)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ablations.dynatree.drafters.interface import Drafter
 from ablations.dynatree.growth.fixed import ANY, add_children
+from ablations.dynatree.pricing import verify_seconds
 from ablations.dynatree.tree import TokenTree
 from ablations.study.contracts.dynatree import Costs
 
@@ -21,11 +22,14 @@ class CostModel:
         costs: What was measured.
         max_nodes: Most nodes of a tree below its root.
         device: Where the trees are.
+
+    Raises:
+        UserError: larger trees than were calibrated.
     """
 
     def __init__(self, costs: Costs, max_nodes: int, device: torch.device) -> None:
         self.costs = costs
-        self.verify_seconds = np.interp(np.arange(1, max_nodes + 2), costs.rows, costs.verify)
+        self.verify_seconds = verify_seconds(costs, np.arange(1, max_nodes + 2))
         verify = self.verify_seconds * costs.rate
         self.verify = torch.tensor(verify, device=device)
         self.least = float(cheapest_slope(verify))

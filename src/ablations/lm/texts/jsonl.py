@@ -1,6 +1,7 @@
 """JSON lines: one record per line, the text in one field."""
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 
 from ablations.lm.texts.raw import RawDocument
@@ -22,11 +23,13 @@ def jsonl_documents(
         UserError: a line is no JSON object in UTF-8, or lacks a field.
     """
     for number, line in enumerate(lines, start=1):
+        line = line.removeprefix(BOM_UTF8) if number == 1 else line
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except ValueError as error:
+            # Bytes are decoded here: json itself would guess UTF-16 from zero bytes, line by line.
+            record = json.loads(line.decode())
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{name}: line {number} is not JSON in UTF-8 ({error}); mend the file") from None
         if not isinstance(record, dict):
             raise UserError(f"{name}: line {number} is not a JSON object; mend the file")

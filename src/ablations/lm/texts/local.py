@@ -1,5 +1,6 @@
 """Local files: a text file, a JSON lines file, or a folder of both."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,34 +8,61 @@ from ablations.lm.texts.jsonl import jsonl_documents
 from ablations.lm.texts.raw import RawDocument, cut_at_lines
 from ablations.study.contracts.lm import LocalText
 from ablations.study.errors import UserError
-from ablations.study.userfiles import visible_files
+from ablations.study.userfiles import user_path, visible_files
 
-JSON_LINES = ".jsonl"
-SUFFIXES = frozenset({".txt", ".md", ".rst", ".py", JSON_LINES})
+JSON_LINES = frozenset({".jsonl", ".ndjson"})
+SUFFIXES = frozenset({".txt", ".md", ".rst", ".py"}) | JSON_LINES
+"""What is read of a folder, in capitals too."""
+DATA = frozenset({".json", ".csv", ".tsv"})
+"""Files of records that would pass for prose."""
 
 
 def local_documents(source: LocalText) -> Iterator[RawDocument]:
     """One document per text file (several where it is longer than the window) and per JSON lines record.
 
     Raises:
-        UserError: nothing is there, the folder holds no such files, or a file is not UTF-8.
+        UserError: nothing is there, the folder holds no such files, or a file is not such text in UTF-8.
     """
-    root = Path(source.path)
+    root = user_path(source.path)
+    for name, path in _files(root).items():
+        suffix = path.suffix.lower()
+        if suffix in JSON_LINES:
+            with path.open("rb") as lines:
+                yield from jsonl_documents(lines, name, source.text)
+        elif root.is_file() and suffix in DATA:
+            raise UserError(
+                f"{path}: holds records, not prose; save them as JSON lines (.jsonl), or read the file with"
+                " 'source: dataset'"
+            )
+        elif root.is_file() or suffix in SUFFIXES:
+            yield from _text_file(path, name, source.window)
+
+
+def files_not_read(source: LocalText) -> dict[str, int]:
+    """How many visible files of a folder are of kinds that are not read, by their suffix in small letters.
+
+    Raises:
+        UserError: nothing is there, or the folder holds no files that are read.
+    """
+    root = user_path(source.path)
+    suffixes = (path.suffix.lower() for path in _files(root).values())
+    return dict(
+        sorted(Counter(suffix for suffix in suffixes if root.is_dir() and suffix not in SUFFIXES).items())
+    )
+
+
+def _files(root: Path) -> dict[str, Path]:
+    """Visible files of a source by their names in it, one at least of a kind that is read."""
     if not root.exists():
         raise UserError(f"{root}: no such file or folder; correct the text's key 'path'")
-    found = visible_files(root).values() if root.is_dir() else [root]
-    files = [path for path in found if root.is_file() or path.suffix in SUFFIXES]
-    if not files:
+    if not root.is_dir():
+        return {root.name: root}
+    files = visible_files(root)
+    if not any(path.suffix.lower() in SUFFIXES for path in files.values()):
         raise UserError(
             f"{root}: holds no {', '.join(sorted(SUFFIXES))} files; correct the text's key 'path'"
         )
-    for path in files:
-        name = path.relative_to(root).as_posix() if root.is_dir() else path.name
-        if path.suffix == JSON_LINES:
-            with path.open("rb") as lines:
-                yield from jsonl_documents(lines, name, source.text)
-        else:
-            yield from _text_file(path, name, source.window)
+    return files
 
 
 def _text_file(path: Path, name: str, window: int) -> Iterator[RawDocument]:
@@ -44,5 +72,7 @@ def _text_file(path: Path, name: str, window: int) -> Iterator[RawDocument]:
         raise UserError(
             f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert the file"
         ) from None
+    if "\0" in text:
+        raise UserError(f"{path}: not text in UTF-8 (it has zero bytes); convert the file")
     for number, piece in enumerate(cut_at_lines(text, window), start=1):
         yield RawDocument(f"{name}:{number}" if len(text) > window else name, "file", piece)

@@ -18,7 +18,7 @@ from ablations.study.arms import Arm, DecodeRecord, first_arm, mean_seconds, res
 from ablations.study.contracts.dynatree import DecodeSample
 from ablations.study.contracts.paper import PaperSettings
 from ablations.study.contracts.statistics import Estimate
-from ablations.study.statistics import estimate, log_speedup
+from ablations.study.statistics import estimate, log_speedup, tokens_per_forward
 
 
 def decoding_result(arm: Arm, settings: PaperSettings) -> DecodingResult:
@@ -74,7 +74,7 @@ def _measured(samples: list[DecodeSample]) -> dict[str, Any]:
         "throughput": tokens / (seconds * len(samples)),
         "first_seconds": first,
         "token_seconds": (seconds - first) * len(samples) / later if later else None,
-        "tokens_per_forward": 1 + accepted / forwards,
+        "tokens_per_forward": tokens_per_forward(accepted, rounds),
         "forwards_per_token": rounds / later if later else None,
         "nodes_per_round": drafted / forwards,
         "accepted_per_node": accepted / drafted if drafted else None,

@@ -13,7 +13,7 @@ from ablations.study.arms import resampling
 from ablations.study.contracts.grid import Grid, GridPoint
 from ablations.study.contracts.paper import GridName, PaperSettings
 from ablations.study.record_io import read_contract
-from ablations.study.statistics import estimate
+from ablations.study.statistics import estimate, tokens_per_forward
 
 
 def grid_results(
@@ -58,7 +58,7 @@ def _result(
         tokens=point.tokens,
         kind=kind,
         speedup=estimate(pd.Series(prices), resampling(settings)),
-        tokens_per_forward=1 + accepted / rounds,
+        tokens_per_forward=tokens_per_forward(accepted, rounds),
         nodes_per_round=drafted / rounds,
         new_tokens=float(np.mean([sample.new_tokens for sample in samples])),
         repeated_4grams=float(np.mean([sample.repeated_4grams for sample in samples])),

@@ -11,7 +11,7 @@ Family = Literal["autoregressive", "drafting", "transformers"]
 
 
 class Speedup(Contract):
-    """Ratio of tokens per second: over prompts of a kind the geometric mean, then over kinds."""
+    """Ratio of tokens per second, a geometric mean over prompts, with the interval of the study's tables."""
 
     arm: str
     """Which arm."""
@@ -20,9 +20,9 @@ class Speedup(Contract):
     value: PositiveFloat
     """The ratio."""
     low: PositiveFloat | None
-    """Lower end of its interval; null where a kind has a single prompt."""
+    """Lower end of its interval; null where there is none."""
     high: PositiveFloat | None
-    """Upper end of its interval; null where a kind has a single prompt."""
+    """Upper end of its interval; null where there is none."""
     prompts: PositiveInt
     """Prompts that both decoded."""
     kinds: dict[str, PositiveFloat]
@@ -58,7 +58,7 @@ class ArmResult(Contract):
     over_best_hf: Speedup
     """Speed-up over the fastest setting of `generate`."""
     tokens_per_forward: PositiveFloat
-    """New tokens per target forward, the prefill's counted too."""
+    """Accepted tokens and the target's own, per target forward of the rounds; the prefill is none of them."""
     time: TimeSplit | None
     """Where the time went; null for `transformers`, which does not tell."""
     prompts: PositiveInt
@@ -66,7 +66,7 @@ class ArmResult(Contract):
     identical: NonNegativeInt
     """Prompts whose tokens are those of `generate`."""
     ties: NonNegativeInt
-    """Departures of an arm of the study within the stated top-2 margin."""
+    """Departures of an arm of the study, all of them ties."""
 
 
 class DecodingBenchmark(Contract):
@@ -98,7 +98,7 @@ class DecodingBenchmark(Contract):
     repeats: PositiveInt
     """Runs of each arm on each prompt."""
     tie_margin: NonNegativeFloat
-    """Top-2 logit margin within which a departure counts as a tie."""
+    """Difference of logits up to which a departure counted as a tie."""
     weight_layout: str
     """Form of the target that the arms of the study run; `generate` runs the same weights as packed."""
     repeated_4grams: NonNegativeFloat

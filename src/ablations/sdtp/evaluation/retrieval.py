@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from ablations.lm.cache import StaticCache
+from ablations.lm.finite import NOT_FINITE, greedy_ids, require_finite
 from ablations.lm.layered import LayeredLM
 from ablations.sdtp.pruned.continuation import continuation_states
 from ablations.sdtp.pruned.prefill import Prefilled
@@ -99,11 +100,15 @@ def probe(lm: LayeredLM, prefilled: Prefilled, cache: StaticCache, answer: Tenso
     Returns:
         Whether greedy decoding says the whole number (each digit is the most probable one given the right
         digits before it, which is the same), and the mean NLL of its tokens in nats.
+
+    Raises:
+        UserError: logits are NaN or infinite.
     """
     logits = lm.head(continuation_states(lm, prefilled, cache, answer)[None])[0].float()
-    hit = (logits.argmax(-1) == answer).all()
-    nll = F.cross_entropy(logits, answer)
-    return bool(hit.item()), nll.item()
+    said = greedy_ids(logits)
+    hit, finite = torch.stack([(said == answer).all(), (said != NOT_FINITE).all()]).tolist()
+    require_finite(finite, "the logits after a passkey prompt", lm.dtype)
+    return hit, F.cross_entropy(logits, answer).item()
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str, most: int | None = None) -> list[int]:

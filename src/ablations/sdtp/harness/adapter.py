@@ -12,6 +12,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from ablations.lm.cache import StaticCache
+from ablations.lm.finite import NOT_FINITE, greedy_ids, require_finite
 from ablations.lm.layered import LayeredLM
 from ablations.sdtp.evaluation.arm import Arm
 from ablations.sdtp.pruned.continuation import continuation_states, continue_layers
@@ -111,7 +112,7 @@ class PrunedLM(HFLM):
             ``[1, tokens]`` int64, context and generation.
 
         Raises:
-            UserError: the task asks for something other than greedy decoding.
+            UserError: the task asks for something other than greedy decoding, or logits are NaN or infinite.
         """
         require_greedy(generation_kwargs)
         lm, tokens = self._arm.lm, context.shape[1]
@@ -121,9 +122,11 @@ class PrunedLM(HFLM):
         ids, logits = context, prefilled.logits
         with torch.inference_mode():
             while ids.shape[1] < max_length:
-                token = logits.argmax()[None, None]
+                token = greedy_ids(logits)[None, None]
+                said = token.item()
+                require_finite(said != NOT_FINITE, "the logits of a generated token", lm.dtype)
                 ids = torch.cat([ids, token], dim=1)
-                if token.item() in lm.eos_ids or stopped(ids, None).all():
+                if said in lm.eos_ids or stopped(ids, None).all():
                     break
                 hidden = continue_layers(
                     lm,
@@ -162,6 +165,5 @@ class PrunedLM(HFLM):
             logits = lm.head(rows[None])[0].float()
             total += logits.log_softmax(-1).gather(1, expected[:, None]).sum().item()
             greedy = greedy and torch.equal(logits.argmax(-1), expected)
-        if not math.isfinite(total):
-            raise UserError(f"a log-likelihood is {total}; use compute.dtype float32")
+        require_finite(math.isfinite(total), "a log-likelihood", lm.dtype)
         return total, greedy

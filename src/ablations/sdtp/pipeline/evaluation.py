@@ -1,6 +1,5 @@
 """One arm over the ranks of a pipeline on the held-out windows: quality, traffic, times."""
 
-import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,7 +16,6 @@ from ablations.sdtp.pruned.continuation import Quality, quality
 from ablations.sdtp.pruned.prefill import no_scores
 from ablations.sdtp.pruned.pruning import DENSE
 from ablations.study.contracts.sdtp import EvaluateSpec, RankTime, TimedPair
-from ablations.study.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ class PipelineEvaluation:
         """This rank's share of one window; the first windows are timed, unless ranks share cores.
 
         Raises:
-            UserError: the NLL is NaN or infinite, or another rank ended.
+            UserError: its quality is NaN or infinite, or another rank ended.
         """
         tokens = self.spec.windows.prompt_tokens
         ids = window.ids.to(self.arm.lm.device)
@@ -91,8 +89,7 @@ class PipelineEvaluation:
             return Share(living, passed.sent_bytes, pairs, time, None, None)
         reference = self.reference.states[number].to(self.arm.lm.device)
         found = quality(self.arm.lm, states, reference, continuation)
-        if not math.isfinite(found.nll):
-            raise UserError(f"NLL of document '{window.document}' is {found.nll}; use compute.dtype float32")
+        found.require_finite(window.document, self.arm.lm.dtype)
         return Share(living, passed.sent_bytes, pairs, time, found, passed.prefilled.kept.tolist())
 
     def _pruned_prefill(self, ids: Tensor, number: int) -> Passed:

@@ -1,5 +1,6 @@
 """Quality: the text that follows a pruned prompt, read by one teacher-forced forward."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ablations.lm.cache import StaticCache
+from ablations.lm.finite import require_finite
 from ablations.lm.layered import LayeredLM
 from ablations.sdtp.pruned.masks import HIDDEN
 from ablations.sdtp.pruned.prefill import Prefilled
@@ -95,6 +97,19 @@ class Quality:
     nll: float
     agreement: float
     kl: float
+
+    def require_finite(self, document: str, dtype: torch.dtype) -> None:
+        """Check that the logits behind it were finite.
+
+        Args:
+            document: Whose continuation it is, for the message.
+            dtype: Data type of the model, likewise.
+
+        Raises:
+            UserError: NLL or divergence is NaN or infinite.
+        """
+        finite = math.isfinite(self.nll) and math.isfinite(self.kl)
+        require_finite(finite, f"the NLL of document '{document}'", dtype)
 
 
 @torch.inference_mode()

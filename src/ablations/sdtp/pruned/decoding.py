@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ablations.lm.cache import StaticCache
+from ablations.lm.finite import greedy_ids
 from ablations.lm.layered import LayeredLM
 from ablations.sdtp.pruned.continuation import continue_layers
 from ablations.sdtp.pruned.prefill import Prefilled
@@ -22,19 +23,20 @@ def greedy_decode(lm: LayeredLM, prefilled: Prefilled, cache: StaticCache, token
         tokens: How many, at least one.
 
     Returns:
-        ``[tokens]`` int64, on the model's device.
+        ``[tokens]`` int64, on the model's device; `NOT_FINITE` where logits were NaN or infinite.
     """
-    token = prefilled.logits.argmax()[None, None]
+    token = greedy_ids(prefilled.logits)[None, None]
     found = [token]
     for _ in range(tokens - 1):
         hidden = continue_layers(
             lm,
-            lm.embed(token),
+            # What stands for a token that is none has no embedding.
+            lm.embed(token.clamp(min=0)),
             range(lm.num_layers),
             prefilled.position_offsets,
             cache,
             prefilled.weights,
         )
-        token = lm.head(hidden).argmax(-1)
+        token = greedy_ids(lm.head(hidden))
         found.append(token)
     return torch.cat(found, dim=1)[0]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ablations.lm.layered import LayeredLM
-from ablations.study.contracts.sdtp import Preserve
+from ablations.study.contracts.sdtp import Protected
 
 # Weight of a dropped key, of the order of 1e-20. The derivative of log(visible + HIDDEN) at zero undoes
 # this factor, so a dropped token gets the gradient it has in DynamicViT's product form.
@@ -26,14 +26,14 @@ def sample_keep(
     scores: Tensor,
     visible: Tensor,
     keep: int,
-    preserve: Preserve,
+    protected: Protected,
     temperature: float,
     generator: torch.Generator | None,
 ) -> Tensor:
     """Draw a stage's keep mask by the straight-through Gumbel-softmax (arXiv 2504.04514, eq. 2).
 
     Gumbel noise on both outputs is logistic noise on their difference, the keep logit. The soft mask is
-    ``sigmoid((score + temperature * noise - threshold) / temperature)``, where the threshold lies
+    ``sigmoid((score + noise - threshold) / temperature)``, where the threshold lies
     (detached) between the last token that is kept and the first that is not: the hard mask keeps as many
     tokens as top-k does at inference, and without noise the same ones.
 
@@ -41,7 +41,7 @@ def sample_keep(
         scores: ``[..., tokens]`` float32 keep logits.
         visible: ``[..., tokens]`` float32, one for living tokens.
         keep: Living tokens of each row after this stage, protected ones included.
-        preserve: Tokens that are always kept.
+        protected: Tokens that are always kept.
         temperature: Above zero.
         generator: Source of the noise; None draws none.
 
@@ -51,18 +51,18 @@ def sample_keep(
     """
     tokens = scores.shape[-1]
     index = torch.arange(tokens, device=scores.device)
-    protected = (index < preserve.head) | (index >= tokens - preserve.tail)
+    kept = (index < protected.head) | (index >= tokens - protected.tail)
     noisy = scores
     if generator is not None:
         uniform = torch.rand(scores.shape, generator=generator, device=scores.device)
-        noisy = scores + temperature * uniform.logit(eps=1e-6)
-    candidates = (visible.detach() > 0.5) & ~protected
-    free = max(0, keep - min(tokens, preserve.head + preserve.tail))
+        noisy = scores + uniform.logit(eps=1e-6)
+    candidates = (visible.detach() > 0.5) & ~kept
+    free = max(0, keep - min(tokens, protected.tokens))
     order = noisy.detach().masked_fill(~candidates, -torch.inf).argsort(descending=True, stable=True)
     chosen = torch.zeros_like(candidates).scatter(-1, order[..., :free], True) & candidates
     soft = keep_probabilities(noisy, chosen, candidates & ~chosen, temperature)
     drawn = chosen.float() - soft.detach() + soft
-    return torch.where(protected, 1.0, drawn)
+    return torch.where(kept, 1.0, drawn)
 
 
 def keep_probabilities(scores: Tensor, chosen: Tensor, dropped: Tensor, temperature: float) -> Tensor:

@@ -90,7 +90,8 @@ class Decoding(Contract):
     discarded: NonNegativeInt = 0
     """Whole pairs of every prompt before those, which are not recorded."""
     warmup: NonNegativeInt = 1
-    """Untimed pairs before the first timed one."""
+    """Untimed runs of arm and reference on every prompt (on the first one, where pairs are discarded) before
+    the first timed one; short ones of what takes a token at a time."""
     temperature: float = 0.0
     """Only 0: decoding is greedy."""
     compute: Compute = Compute()
@@ -112,7 +113,7 @@ class CostCalibration(Contract):
     new_tokens: PositiveInt = 48
     """Most tokens generated per prompt."""
     max_nodes: PositiveInt = 64
-    """Most nodes of a cost-aware tree."""
+    """Most nodes of a cost-aware tree; its specs say so where `pruning.max_nodes` is larger."""
     prefix: PositiveInt = 256
     """Tokens in the cache while costs are measured."""
     repeats: PositiveInt = 7
@@ -154,7 +155,7 @@ class Grids(Contract):
     taus: Annotated[tuple[Probability, ...], Field(min_length=1), Distinct]
     """Thresholds on the path probability, each with every depth and branching."""
     max_nodes: PositiveInt = 128
-    """Most nodes of any tree; costs are calibrated up to it."""
+    """Most nodes of the trees above; costs are calibrated up to the largest, the baseline's among them."""
     new_tokens: PositiveInt
     """Most tokens generated per prompt for the trees above."""
     lengths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]

@@ -141,7 +141,7 @@ class SweepSettings(Contract):
     """Tokens decoded after the prefill for the end-to-end time."""
     repeats: PositiveInt = 3
     """Interleaved pairs of each kind."""
-    warmup: NonNegativeInt = 1
+    warmup: PositiveInt = 1
     """Untimed pairs before the first timed one."""
     beyond_positions: bool = False
     """Time prompts longer than the model's positions, too; what it would say of them means nothing."""

@@ -5,9 +5,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ablations.study.contracts.base import Contract
-from ablations.study.contracts.dynatree import ArmSpec, Probability, Prompted, Share
+from ablations.study.contracts.dynatree import ArmSpec, Departure, Prompted, Share
 from ablations.study.contracts.lm import Compute
 from ablations.study.contracts.paper import Identifier, Identifiers
+from ablations.study.contracts.statistics import Resampling
 
 
 class Greedy(Contract):
@@ -66,7 +67,8 @@ class BenchmarkSpec(Prompted):
     repeats: PositiveInt
     """Runs of each arm on each prompt, the order of arms rotating."""
     warmup: NonNegativeInt
-    """Untimed short runs of each arm before the first timed one."""
+    """Untimed runs of each arm on each of its prompts before the first timed one; short ones of arms that
+    take a token at a time."""
     compute: Compute
     """How the job computes."""
 
@@ -100,14 +102,18 @@ class ArmRun(Contract):
     matched: bool
     """Whether they are those of `generate`."""
     ties: NonNegativeInt
-    """Departures within the stated top-2 margin (0 in float32, where none is allowed); those of
-    `transformers` are not judged."""
+    """How many departures there are; those of `transformers` are not judged."""
+    departures: tuple[Departure, ...] = ()
+    """Where an arm of the study emitted another token than `generate`, or than the target's most probable
+    one: ties, all of them."""
     target_forwards: NonNegativeInt
     """Target forwards after the prefill."""
     draft_forwards: NonNegativeInt
     """Tree levels drafted; 0 for `transformers`, which does not tell."""
     drafted: NonNegativeInt
     """Drafted nodes verified; 0 for `transformers`."""
+    accepted: NonNegativeInt
+    """Draft tokens accepted and emitted; of `transformers`, candidates."""
     draft_seconds: NonNegativeFloat
     """Spent in the drafter after its prefill; 0 for `transformers`, as the next two."""
     verify_seconds: NonNegativeFloat
@@ -144,8 +150,8 @@ class BenchmarkPlan(Contract):
     """What tables call each arm of the study."""
     best_of: Identifiers
     """Arms of which the fastest stands for the method."""
-    alpha: Probability
-    """Intervals cover 1 - alpha."""
+    resampling: Resampling
+    """How its intervals are made: as those of the study's tables."""
     code: str
     """Digest of the meaning of the rule's code."""
     revision: int = 0

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ablations.study.contracts.base import Contract
-from ablations.study.contracts.lm import Compute, Split
+from ablations.study.contracts.lm import Compute, Named, Split
 
 Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -110,7 +110,7 @@ class TeacherSpec(Contract):
 class DistilSpec(Contract):
     """Job of `ablations.dynatree.distil`: training of a draft on what the target wrote."""
 
-    start: str | None = None
+    start: Named | None = None
     """Draft that training goes on from (a `draft.safetensors`, relative to the working directory); null
     starts from the ridge regression."""
     vocabulary: PositiveInt = 8192
@@ -309,6 +309,11 @@ class CostSpec(Prompted):
     """How the job computes."""
 
 
+def tree_nodes(depth: int, branching: int, max_nodes: int) -> int:
+    """Most nodes below the root of a tree of this depth and branching, under a cap."""
+    return min(max_nodes, sum(branching**level for level in range(1, depth + 1)))
+
+
 def row_counts(most: int) -> list[int]:
     """Rows of a calibration's target forwards: all up to 8, then four to every doubling, and `most`."""
     counts = {round(8 * 2 ** (step / 4)) for step in range(64)} | set(range(1, 9)) | {most}
@@ -365,7 +370,8 @@ class DecodeSpec(ArmSpec, Prompted):
     discarded: NonNegativeInt = 0
     """Whole pairs of every prompt before those, which are not recorded."""
     warmup: NonNegativeInt = 1
-    """Untimed pairs before the first timed one."""
+    """Untimed runs of arm and reference on every prompt (on the first one, where pairs are discarded) before
+    the first timed one; short ones of what takes a token at a time."""
     compute: Compute
     """How the job computes."""
 
@@ -381,6 +387,16 @@ class DecodePair(Contract):
     """Whole generation by the reference, prefill included."""
     reference_first: PositiveFloat | None
     """Until the reference's first token; null where the reference does not tell."""
+
+
+class Departure(Contract):
+    """An emitted token that is not the target's greedy one, or the first that is another than expected."""
+
+    position: NonNegativeInt
+    """Place among the new tokens, counted from 0."""
+    gap: NonNegativeFloat
+    """How far its logit lies below the greatest, when the target reads what was emitted in one forward; at
+    the first departure that of the expected token, where it lies further."""
 
 
 class DecodeSample(Contract):
@@ -399,7 +415,9 @@ class DecodeSample(Contract):
     matched: bool
     """Whether the emitted tokens equal the target's own greedy tokens."""
     ties: NonNegativeInt
-    """Departures within the stated top-2 margin (0 in float32, where none is allowed)."""
+    """How many departures there are."""
+    departures: tuple[Departure, ...] = ()
+    """Where the arm departed from the target's greedy tokens in the last repeat: ties, all of them."""
     repeated_4grams: Annotated[float, Field(ge=0.0, le=1.0)]
     """Share of generated 4-grams that occurred before in the generated text."""
     target_forwards: NonNegativeInt
@@ -432,7 +450,8 @@ class DecodeTotals(Contract):
     """Facts of a whole decoding job."""
 
     tie_margin: NonNegativeFloat
-    """Top-2 logit margin within which a departure counts as a tie; 0 in float32."""
+    """Difference of logits up to which a departure counts as a tie: fixed in float32; in lower precision
+    measured in this job when something departed, and 0 where nothing did."""
     weight_layout: str
     """How the weights lie in memory for both arms (`stock`, or the prepacking used)."""
     peak_memory_bytes: NonNegativeInt

@@ -9,6 +9,8 @@ from ablations.study.contracts.base import Contract
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Split = Literal["train", "validation", "heldout"]
+# An empty path would be the working directory.
+Named = Annotated[str, Field(min_length=1)]
 
 FILL_IN = "FILL-IN"
 """A hub revision that whoever runs the study has to fill in; the job that would fetch it says so."""
@@ -52,8 +54,8 @@ class PretrainedModel(Source):
 
     source: Literal["pretrained"]
     """Where the checkpoint comes from."""
-    name: str
-    """Hub name (`org/model`) or path of a local folder."""
+    name: Named
+    """Hub name (`org/model`) or path of a local folder; `~` is the home folder."""
     revision: str | None = None
     """Hub revision (a commit hash pins the weights); leave null for a local folder. `FILL-IN` stands for a
     commit that you choose: until then the checkpoint is not fetched."""
@@ -114,12 +116,14 @@ class WheelText(Source):
 
 
 class LocalText(Source):
-    """A local text file, JSON lines file, or a folder of `.txt`, `.md`, `.rst`, `.py` and `.jsonl` files."""
+    """A local text file, JSON lines file, or a folder of `.txt`, `.md`, `.rst`, `.py`, `.jsonl` and `.ndjson`
+    files; visible files of other kinds in a folder are counted, not read.
+    """
 
     source: Literal["local"]
     """Where the text comes from."""
-    path: str
-    """File or folder, relative to the working directory."""
+    path: Named
+    """File or folder, relative to the working directory; `~` is the home folder."""
     window: PositiveInt = 24_000
     """Longest document in characters; a longer text file becomes several documents, cut at line ends."""
     text: str = "text"
@@ -133,12 +137,12 @@ class DatasetText(Source):
 
     source: Literal["dataset"]
     """Where the text comes from."""
-    name: str
+    name: Named
     """Hub name, or a builder such as `json`, `parquet` or `text` together with `data_files`."""
     config: str | None = None
     """Configuration of the data set."""
-    data_files: str | None = None
-    """File for a builder; its bytes enter the digest."""
+    data_files: Named | None = None
+    """File for a builder; its bytes enter the digest. `~` is the home folder."""
     hub_split: str = "train"
     """Split of the hub data set to read."""
     revision: str | None = None

@@ -46,7 +46,7 @@ class Environment(Contract):
     versions: dict[str, str]
     """Installed versions of what the job computes with, Python included."""
     git_commit: str | None
-    """Commit of the working tree; null outside a git checkout."""
+    """Commit of the checkout that the code is of; null where it is none (an unpacked archive)."""
     git_dirty: bool | None
     """Whether tracked files differed from that commit."""
 

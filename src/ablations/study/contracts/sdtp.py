@@ -117,8 +117,9 @@ class Timing(Contract):
     """Held-out documents that are timed (the first of the evaluated ones)."""
     repeats: PositiveInt
     """Pairs per document, the order alternating."""
-    warmup: NonNegativeInt = 1
-    """Untimed pairs before the first timed one."""
+    warmup: PositiveInt = 1
+    """Untimed pairs before the first timed one; before that of each document where scores decide how many
+    tokens are kept, as nothing is timed that has not run with the same numbers of rows before."""
 
 
 class Retrieval(Contract):
@@ -408,7 +409,7 @@ class SweepSpec(Contract):
     """Tokens decoded after the prefill for the end-to-end time."""
     repeats: PositiveInt
     """Interleaved pairs of each kind, the order alternating."""
-    warmup: NonNegativeInt = 1
+    warmup: PositiveInt = 1
     """Untimed pairs before the first timed one."""
     beyond_positions: bool = False
     """Time prompts longer than the model's positions, too; what it would say of them means nothing."""

@@ -1,11 +1,11 @@
 """What statistics take and give: resampling, estimates and comparisons."""
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import NonNegativeFloat, NonNegativeInt
 
 from ablations.study.contracts.base import Contract
-from ablations.study.contracts.paper import Identifier
+from ablations.study.contracts.paper import Identifier, PaperSettings
 
 Measure = Literal["quality", "speed", "ranking"]
 
@@ -19,6 +19,11 @@ class Resampling(Contract):
     """Bootstrap resamples."""
     seed: int
     """Seed; the same for every quantity, so that no result depends on the order of computation."""
+
+    @classmethod
+    def of(cls, settings: PaperSettings) -> Self:
+        """How the paper's intervals are resampled."""
+        return cls(alpha=settings.thresholds.alpha, resamples=settings.resamples, seed=settings.seed)
 
 
 class Estimate(Contract):

@@ -13,6 +13,7 @@ from ablations.study.contracts.dynatree import (
     Prompted,
     TeacherSpec,
     row_counts,
+    tree_nodes,
 )
 from ablations.study.contracts.grid import GridSpec
 from ablations.study.contracts.lm import Compute, Dtype
@@ -62,6 +63,8 @@ def _(spec: DecodeSpec, shapes: Shapes, inputs: Inputs) -> Demand:
             # The library launches every layer.
             reference = replace(reference, layers=reference.layers + reference.replayed, replayed=0.0)
         work += (arm + reference) * (count * pairs)
+        if not spec.discarded and spec.drafter is not None:
+            work += arm * (count * spec.warmup)
     return Demand(
         _all_loaded(shapes, spec.compute) + work, _decoding_memory(spec, shapes, spec.compute, [spec])
     )
@@ -77,10 +80,12 @@ def _(spec: BenchmarkSpec, shapes: Shapes, inputs: Inputs) -> Demand:
     for tokens, count in _prompts(spec):
         plain = _autoregressive(shapes["model"], dtype, tokens, spec.new_tokens)
         for arm in spec.arms.values():
-            runs = min(count, arm.prompts or count) * spec.repeats
+            # What takes a token at a time is warmed up by a few.
+            passes = spec.repeats + (spec.warmup if arm.drafter is not None else 0)
+            runs = min(count, arm.prompts or count) * passes
             own = {role: shapes[name] for role, name in arm.inputs.items() if name in shapes}
             work += _arm(arm, {**shapes, **own}, dtype, tokens, spec.new_tokens) * runs
-        work += plain * (library * count * spec.repeats)
+        work += plain * (library * count * (spec.repeats + spec.warmup))
     memory = _decoding_memory(spec, shapes, spec.compute, list(spec.arms.values()))
     return Demand(_all_loaded(shapes, spec.compute) + work, memory)
 
@@ -117,7 +122,7 @@ def _arm(spec: ArmSpec, shapes: Shapes, dtype: Dtype, prompt: int, new: int) -> 
         return _autoregressive(model, dtype, prompt, new)
     adapted = spec.adaptation
     depth = adapted.max_depth if isinstance(adapted, DynamicTree) else spec.shape.depth
-    nodes = min(sum(spec.shape.branching**level for level in range(1, depth + 1)), spec.pruning.max_nodes)
+    nodes = tree_nodes(depth, spec.shape.branching, spec.pruning.max_nodes)
     if spec.pruning.tau is not None or adapted is not None:
         nodes = min(nodes, PRUNED_NODES)
     context, rounds = prompt + new / 2, new / ACCEPTANCE

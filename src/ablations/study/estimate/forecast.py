@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ablations.study.checkout import shipped
 from ablations.study.cli import one_line
 from ablations.study.errors import UserError
 from ablations.study.estimate.finished import finished
@@ -47,7 +48,7 @@ def rates_of(device: str) -> Rates:
     if device == THIS:
         return FittedRates(finished())
     try:
-        known = Devices.model_validate(read_yaml(DEVICES))
+        known = Devices.model_validate(read_yaml(shipped(DEVICES)))
     except ValidationError as error:
         raise UserError(f"{DEVICES}: {one_line(error)}") from None
     if device not in known.devices:
@@ -63,7 +64,7 @@ def forecast(plan: Plan, rates: Rates) -> dict[str, Forecast]:
     Raises:
         UserError: the size of a model is not known, or nothing tells how fast a job is here.
     """
-    known = known_models(MODELS)
+    known = known_models(shipped(MODELS))
     return {digest: _forecast(job, rates, known) for digest, job in plan.paper_jobs.items()}
 
 

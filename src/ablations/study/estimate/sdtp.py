@@ -80,7 +80,10 @@ def _(spec: CalibrationSpec, shapes: Shapes, inputs: Inputs) -> Demand:
 def _(spec: EvaluateSpec, shapes: Shapes, inputs: Inputs) -> Demand:
     model, dtype, windows = shapes["model"], spec.compute.dtype, spec.windows
     tokens, continuation = windows.prompt_tokens, windows.continuation_tokens
-    pairs = spec.timing.documents * spec.timing.repeats + spec.timing.warmup if spec.timing else 0
+    pairs = 0
+    if spec.timing:
+        warmed = 1 if spec.selection == "top_k" else spec.timing.documents
+        pairs = spec.timing.documents * spec.timing.repeats + warmed * spec.timing.warmup
     untimed = windows.documents - spec.timing.documents if spec.timing else windows.documents
     work = _pruned(spec, model, tokens) * (pairs + untimed) + dense(model, tokens) * pairs
     work += dense(model, continuation, continuation) * windows.documents

@@ -11,6 +11,7 @@ import yaml
 from ablations.study.contracts.lm import PrepareModelSpec, PretrainedModel, RandomModel, WheelModel
 from ablations.study.errors import UserError
 from ablations.study.planning.jobs import Job
+from ablations.study.userfiles import user_path
 
 # Bytes and the two special tokens of the tokenizer that random models have.
 RANDOM_VOCABULARY = 258
@@ -130,8 +131,8 @@ def shape_of_job(job: Job, known: Mapping[str, Mapping[str, Any]]) -> ModelShape
                     "vocab_size": RANDOM_VOCABULARY,
                 }
             )
-        case PretrainedModel() if Path(source.name).is_dir():
-            return shape_of_folder(Path(source.name))
+        case PretrainedModel() if user_path(source.name).is_dir():
+            return shape_of_folder(user_path(source.name))
     name = source.file if isinstance(source, WheelModel) else source.name
     if name not in known:
         raise UserError(

@@ -4,7 +4,6 @@ from platform import python_version
 
 from ablations.study.config.study import StudyConfig
 from ablations.study.contracts.lm import PrepareModelSpec, PrepareTextSpec, PythonText
-from ablations.study.planning.hashes import remembered
 from ablations.study.planning.jobs import Job, Sources
 from ablations.study.planning.stages import PREPARE_MODEL, PREPARE_TEXT
 from ablations.study.userfiles import source_hashes
@@ -41,15 +40,13 @@ class Artefacts:
 
     def _model(self, name: str) -> Job:
         source = self._config.models[name]
-        with remembered() as hashes:
-            files = source_hashes(source, f"models.{name}", hashes.sha256)
+        files = source_hashes(source, f"models.{name}", self._sources.hashes.sha256)
         return Job(PREPARE_MODEL, PrepareModelSpec(model=source), self._sources, files=files)
 
     def _text(self, name: str) -> Job:
         source = self._config.texts[name]
         if isinstance(source, PythonText) and source.python is None:
             source = source.model_copy(update={"python": python_version()})
-        with remembered() as hashes:
-            files = source_hashes(source, f"texts.{name}", hashes.sha256)
+        files = source_hashes(source, f"texts.{name}", self._sources.hashes.sha256)
         spec = PrepareTextSpec(text=source, seed=self._config.seed)
         return Job(PREPARE_TEXT, spec, self._sources, files=files)

@@ -21,14 +21,12 @@ def find_damage(jobs: Iterable[Job]) -> dict[str, str]:
     Returns:
         By digest of the job that makes it, the first damaged file.
     """
-    hashes = Hashes()
     found = {}
     for job in jobs:
         if job.path.name == "manifest.json" and job.path.exists():
-            damaged = _damaged_file(job.path, hashes)
+            damaged = _damaged_file(job.path, job.sources.hashes)
             if damaged is not None:
                 found[job.digest] = str(damaged)
-    hashes.save()
     return found
 
 
@@ -42,8 +40,8 @@ def note_damage(job: Job, file: str) -> Path:
 
 def _damaged_file(manifest: Path, hashes: Hashes) -> Path | None:
     try:
-        expected = json.loads(manifest.read_bytes())["files"]
-    except (ValueError, KeyError, TypeError):
+        expected = dict(json.loads(manifest.read_bytes())["files"])
+    except (ValueError, KeyError, TypeError, RecursionError):
         return manifest
     for name, digest in expected.items():
         file = manifest.parent / name

@@ -1,7 +1,6 @@
 """Drafters as decoding jobs see them, and the jobs that make what they draft from."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from ablations.study.contracts.dynatree import (
     DistilledDrafter,
@@ -19,10 +18,9 @@ from ablations.study.contracts.dynatree import (
 )
 from ablations.study.errors import UserError
 from ablations.study.planning.artefacts import Artefacts
-from ablations.study.planning.hashes import remembered
 from ablations.study.planning.jobs import Job, Sources
 from ablations.study.planning.stages import DISTIL, DISTIL_TEACHER, FIT_NGRAM
-from ablations.study.userfiles import content_hash
+from ablations.study.userfiles import content_hash, user_path
 
 
 class DrafterPlanner:
@@ -94,6 +92,6 @@ class DrafterPlanner:
         files = {}
         if settings.distil.start is not None:
             key = f"dynatree.drafters.{name}.distil.start"
-            with remembered() as hashes:
-                files["start"] = content_hash(Path(settings.distil.start), key, hashes.sha256)
+            start = user_path(settings.distil.start)
+            files["start"] = content_hash(start, key, self._sources.hashes.sha256)
         return {"distilled": Job(DISTIL, settings.distil, self._sources, inputs, files)}

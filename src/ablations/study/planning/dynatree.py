@@ -19,7 +19,7 @@ from ablations.study.errors import UserError
 from ablations.study.planning.arms import benchmark_arm, distinct
 from ablations.study.planning.artefacts import Artefacts
 from ablations.study.planning.drafters import DrafterPlanner
-from ablations.study.planning.grids import largest_shape, swept
+from ablations.study.planning.grids import largest, swept
 from ablations.study.planning.jobs import Job, Sources
 from ablations.study.planning.rows import Row, ablation_row
 from ablations.study.planning.stages import BENCHMARK, CALIBRATE_COSTS, DECODE, GRID
@@ -85,19 +85,26 @@ class DynatreePlanner:
     def _decode(self, components: DynatreeBaseline, budget: DecodingBudget | None, key: str) -> Job:
         config = self._config
         inputs = {"model": self._target}
-        drafter = None
+        drafter, pruning = None, components.pruning
         drafts = components.drafter is not None
         if components.drafter is not None:
             drafter, extra = self._drafters.drafter(components.drafter, key)
             inputs |= extra
             if isinstance(components.adaptation, CostAwareTree):
-                cap = min(components.pruning.max_nodes, self._calibration(key).max_nodes)
+                cap = min(pruning.max_nodes, self._calibration(key).max_nodes)
+                if cap < components.shape.depth:
+                    raise UserError(
+                        f"dynatree.calibration.max_nodes: {cap} nodes cannot hold a path of depth"
+                        f" {components.shape.depth}, which {key} drafts; raise it or lower the depth"
+                    )
+                # Costs of larger trees are not measured; the spec says so.
+                pruning = pruning.model_copy(update={"max_nodes": cap})
                 inputs["costs"] = self._costs(components.shape, cap, drafter, extra, key)
         prompts, texts = self._prompts(config.prompts, budget.prompts if budget else None)
         spec = DecodeSpec(
             drafter=drafter,
             shape=components.shape if drafts else None,
-            pruning=components.pruning if drafts else None,
+            pruning=pruning if drafts else None,
             adaptation=components.adaptation if drafts else None,
             reference="autoregressive" if drafts else "generate",
             prompts=prompts,
@@ -139,7 +146,8 @@ class DynatreePlanner:
             raise UserError(f"{key}: the baseline has no drafter; name one in dynatree.baseline.drafter")
         drafter, extra = self._drafters.drafter(baseline.drafter, "dynatree.baseline")
         prompts, texts = self._prompts(self._config.prompts, None)
-        costs = self._costs(largest_shape(grids, baseline), grids.max_nodes, drafter, extra, key)
+        shape, nodes = largest(grids, baseline)
+        costs = self._costs(shape, nodes, drafter, extra, key)
         inputs = {"model": self._target, "costs": costs} | extra | texts
         compute = self._config.decoding.compute
         return {

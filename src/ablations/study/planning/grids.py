@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from itertools import product
 
 from ablations.study.config.dynatree import DynatreeBaseline, Grids
-from ablations.study.contracts.dynatree import Pruning, Shape
+from ablations.study.contracts.dynatree import Pruning, Shape, tree_nodes
 from ablations.study.contracts.grid import GridTree
 
 Swept = tuple[tuple[GridTree, ...], tuple[int, ...]]
@@ -13,8 +13,7 @@ Swept = tuple[tuple[GridTree, ...], tuple[int, ...]]
 
 def swept(grids: Grids, baseline: DynatreeBaseline) -> dict[str, Swept]:
     """The grid of trees (`trees`), and that of generated lengths (`lengths`)."""
-    cap = min(grids.max_nodes, baseline.pruning.max_nodes)
-    full = GridTree(shape=baseline.shape, pruning=Pruning(tau=baseline.pruning.tau, max_nodes=cap))
+    full = GridTree(shape=baseline.shape, pruning=baseline.pruning)
     trees = [
         GridTree(
             shape=Shape(depth=depth, branching=branching), pruning=Pruning(tau=tau, max_nodes=grids.max_nodes)
@@ -23,16 +22,18 @@ def swept(grids: Grids, baseline: DynatreeBaseline) -> dict[str, Swept]:
     ]
     return {
         "trees": ((*_lines(grids.linear, grids.max_nodes), *trees), (grids.new_tokens,)),
-        "lengths": ((full, *_lines([baseline.shape.depth], cap)), grids.lengths),
+        "lengths": ((full, *_lines([baseline.shape.depth], baseline.pruning.max_nodes)), grids.lengths),
     }
 
 
-def largest_shape(grids: Grids, baseline: DynatreeBaseline) -> Shape:
-    """Greatest depth and branching of all of them."""
-    shapes = [tree.shape for trees, _ in swept(grids, baseline).values() for tree in trees]
-    return Shape(
-        depth=max(shape.depth for shape in shapes), branching=max(shape.branching for shape in shapes)
+def largest(grids: Grids, baseline: DynatreeBaseline) -> tuple[Shape, int]:
+    """Greatest depth and branching of all of them, and the most nodes that any of them can have."""
+    trees = [tree for trees, _ in swept(grids, baseline).values() for tree in trees]
+    shape = Shape(
+        depth=max(tree.shape.depth for tree in trees), branching=max(tree.shape.branching for tree in trees)
     )
+    nodes = (tree_nodes(tree.shape.depth, tree.shape.branching, tree.pruning.max_nodes) for tree in trees)
+    return shape, max(nodes)
 
 
 def _lines(depths: Iterable[int], max_nodes: int) -> list[GridTree]:

@@ -1,8 +1,7 @@
 """SHA-256 of files, remembered by size and time so that parsing the Snakefile stays quick."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
 from pathlib import Path
 
 from ablations.study.files import canonical_json, sha256_file, write_text_if_changed
@@ -15,30 +14,28 @@ class Hashes:
     """Hashes of the files of one working directory; a file of the same size and time is not read again."""
 
     def __init__(self) -> None:
+        self._here = os.path.realpath(".")
+        self._known: dict[str, list] = {}
         try:
-            self._known: dict[str, list] = json.loads(_MEMORY.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            self._known = {}
+            found = json.loads(_MEMORY.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return
+        if isinstance(found, dict):
+            self._known = {name: state for name, state in found.items() if isinstance(state, list)}
 
     def sha256(self, file: Path) -> str:
         """SHA-256 of a file's bytes, hexadecimal."""
         stat = file.stat()
         state = [stat.st_size, stat.st_mtime_ns]
-        known = self._known.get(str(file))
-        if known is not None and known[:2] == state:
+        # By where the bytes lie: a link that leads elsewhere now leads to another file.
+        name = os.path.realpath(file).removeprefix(f"{self._here}{os.sep}")
+        known = self._known.get(name, [])
+        if len(known) == 3 and known[:2] == state:
             return known[2]
         digest = sha256_file(file)
-        self._known[str(file)] = [*state, digest]
+        self._known[name] = [*state, digest]
         return digest
 
-    def save(self) -> None:
-        """Remember what was read."""
+    def remember(self) -> None:
+        """Write down what was read, for the next parse; whoever only looks leaves it."""
         write_text_if_changed(_MEMORY, canonical_json(self._known))
-
-
-@contextmanager
-def remembered() -> Iterator[Hashes]:
-    """Hashes that are saved at the end."""
-    hashes = Hashes()
-    yield hashes
-    hashes.save()

@@ -1,6 +1,6 @@
 """What a job waits for: files that Snakemake must see before it runs, and jobs that must run before."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from ablations.study.planning.damage import note_damage
@@ -19,11 +19,23 @@ class Inputs(NamedTuple):
     rebuilt: dict[str, str]
 
 
+def finished_jobs(jobs: Iterable[Job], damage: Collection[str]) -> frozenset[str]:
+    """Digests of the jobs whose results are there and whole.
+
+    No rule makes such a result: for Snakemake it is a file like any other, which nothing can make stale,
+    force, or remove after a failure.
+
+    Args:
+        jobs: Planned jobs.
+        damage: Digests of the jobs whose artefacts are damaged.
+    """
+    return frozenset(job.digest for job in jobs if job.path.exists() and job.digest not in damage)
+
+
 def job_inputs(job: Job, damage: dict[str, str]) -> Inputs:
     """Spec and input artefacts of a job.
 
-    A finished result needs its inputs no more: a lost checkpoint is rebuilt only for new experiments, and
-    what was made of a damaged one before stays.
+    Where a finished job is asked about, as for Snakemake's report, it needs its inputs no more.
 
     Args:
         job: A planned job.

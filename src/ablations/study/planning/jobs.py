@@ -9,6 +9,7 @@ from ablations.study.contracts.base import Contract
 from ablations.study.files import canonical_json, sha256_text, write_text
 from ablations.study.job import JobFile
 from ablations.study.planning.code import CodeIndex
+from ablations.study.planning.hashes import Hashes
 from ablations.study.planning.pins import Pins
 from ablations.study.planning.stages import SHARD, SPEC, Stage
 
@@ -17,10 +18,11 @@ DIGEST_LENGTH = 16
 
 @dataclass(frozen=True)
 class Sources:
-    """What besides the configuration determines results: the code and the pinned versions."""
+    """What besides the configuration determines results: the code, the pinned versions, the users' files."""
 
     code: CodeIndex
     pins: Pins
+    hashes: Hashes
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,20 @@
 """From a checked configuration to the jobs of a study and the rows of its paper."""
 
 import json
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 
 from ablations.study.contracts.benchmark import BenchmarkPlan
 from ablations.study.contracts.paper import PaperPlan
+from ablations.study.contracts.statistics import Resampling
 from ablations.study.errors import UserError
 from ablations.study.files import sha256_text, write_text, write_text_if_changed
 from ablations.study.planning.arms import benchmark_arm, distinct
 from ablations.study.planning.artefacts import Artefacts
 from ablations.study.planning.code import CodeIndex
 from ablations.study.planning.dynatree import DynatreePlanner
+from ablations.study.planning.hashes import Hashes
 from ablations.study.planning.jobs import DIGEST_LENGTH, Job, Sources
 from ablations.study.planning.pins import Pins
 from ablations.study.planning.rows import Row
@@ -38,7 +41,7 @@ class Plan:
         self.config = load_study(raw)
         # Not sorted: the paper follows the order of the experiments.
         self._raw = json.dumps(raw)
-        self.sources = Sources(CodeIndex(), Pins.read(root / "constraints.txt"))
+        self.sources = Sources(CodeIndex(), Pins.read(root / "constraints.txt"), Hashes())
         artefacts = Artefacts(self.config, self.sources)
         sdtp = SdtpPlanner(self.config, artefacts, self.sources)
         dynatree = DynatreePlanner(self.config, artefacts, self.sources)
@@ -67,9 +70,14 @@ class Plan:
         """Every job of the study by digest."""
         return self.paper_jobs | (self.benchmark.with_inputs() if self.benchmark else {})
 
-    def pattern(self, stage: Stage) -> str:
-        """Regular expression that matches the digests of a stage's jobs, and nothing else."""
-        found = (digest for digest, job in self.jobs.items() if job.stage == stage)
+    def pattern(self, stage: Stage, without: Collection[str] = ()) -> str:
+        """Regular expression that matches the digests of a stage's jobs, and nothing else.
+
+        Args:
+            stage: The stage.
+            without: Digests that it does not match.
+        """
+        found = (digest for digest, job in self.jobs.items() if job.stage == stage and digest not in without)
         return "|".join(found) or self.NO_DIGEST
 
     @cached_property
@@ -168,7 +176,7 @@ class Plan:
             arms={benchmark_arm(row)[0]: row.experiment.id for row in first.values()},
             titles={row.experiment.id: row.experiment.title for row in first.values()},
             best_of=tuple(best_of),
-            alpha=self.config.paper.thresholds.alpha,
+            resampling=Resampling.of(self.config.paper),
             code=code,
         )
 

@@ -107,5 +107,6 @@ MACROS = "paper/numbers.tex"
 PROVENANCE = "paper/provenance.json"
 PAGE = "paper/results.html"
 ARCHIVE = f"{RESULTS}/archive.tar.gz"
+PAPER_SOURCES = ("paper/main.tex", "paper/references.bib")
 SECTION = "paper/ablation.tex"
 PDF = "paper/ablation.pdf"

@@ -1,0 +1,70 @@
+"""Logits that are NaN or infinite end an SDTP job with a line that names the data type."""
+
+import pytest
+import torch
+
+from ablations.lm.finite import NOT_FINITE
+from ablations.lm.layered import LayeredLM
+from ablations.sdtp import reference, sweep
+from ablations.sdtp.evaluation.retrieval import probe
+from ablations.sdtp.pruned.continuation import quality
+from ablations.sdtp.pruned.decoding import greedy_decode
+from ablations.sdtp.pruned.prefill import prefill
+from ablations.study.errors import UserError
+
+MESSAGE = r"compute\.dtype: NaN or infinity in {}, computed in float32"
+
+
+@pytest.fixture
+def damaged(llama) -> LayeredLM:
+    """Negative infinity for one token: the greedy ones and most NLLs stay what they were."""
+    llama.lm_head.weight.data[5] = -torch.inf * llama.lm_head.weight.data[5].sign()
+    return llama
+
+
+def damage(monkeypatch, module) -> None:
+    """The job's checkpoint has a weight that is no number."""
+    load = module.load_model
+
+    def loaded(*arguments: object) -> LayeredLM:
+        lm = load(*arguments)
+        lm.lm_head.weight.data[65] = torch.nan
+        return lm
+
+    monkeypatch.setattr(module, "load_model", loaded)
+
+
+def test_a_passkey_is_not_judged_by_nan(damaged, ids):
+    cache = damaged.new_cache(80)
+    prefilled = prefill(damaged, ids, cache)
+    with pytest.raises(UserError, match=MESSAGE.format("the logits after a passkey prompt")):
+        probe(damaged, prefilled, cache, ids[:4])
+
+
+def test_a_divergence_that_is_infinite_is_an_error_although_the_nll_is_not(damaged):
+    states = torch.randn(3, damaged.config.hidden_size, generator=torch.Generator().manual_seed(0))
+    found = quality(damaged, states, states, torch.tensor([1, 2, 3]))
+    with pytest.raises(UserError, match=MESSAGE.format("the NLL of document 'd'")):
+        found.require_finite("d", damaged.dtype)
+
+
+def test_decoding_on_the_device_marks_what_is_no_token(damaged, ids):
+    cache = damaged.new_cache(80)
+    found = greedy_decode(damaged, prefill(damaged, ids, cache), cache, 4)
+    assert NOT_FINITE in found.tolist()
+
+
+def test_a_sweep_ends(workspace, monkeypatch):
+    damage(monkeypatch, sweep)
+    with pytest.raises(UserError, match=MESSAGE.format("the logits of the prompt")):
+        workspace.run("sweep", "never.json")
+    assert not (workspace.folder / "never.json").exists()
+
+
+def test_a_reference_ends(workspace, monkeypatch):
+    damage(monkeypatch, reference)
+    with pytest.raises(UserError, match=MESSAGE.format("the NLL of document '.*'")):
+        workspace.run("reference", "never_reference")
+    monkeypatch.setattr(reference, "_windows", lambda *_: ([], []))
+    with pytest.raises(UserError, match=MESSAGE.format("the logits after a passkey prompt")):
+        workspace.run("reference", "never_reference")

@@ -1,0 +1,126 @@
+"""What is finished stays: whatever Snakemake is asked for, and whatever fails."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.conftest import TINY, Checkout
+
+SECTION = "paper/ablation.tex"
+NO_PROFILE = ("--workflow-profile", "none")
+EVERY_TRIGGER = ("--rerun-triggers", "mtime", "params", "input", "code", "software-env")
+MEASURED = ("record", "model", "text", "pruner", "sweep", "grid", "benchmark", "spec")
+
+
+def results(study: Checkout) -> dict[str, bytes]:
+    """Everything that was measured or trained."""
+    return {
+        str(path.relative_to(study.path)): path.read_bytes()
+        for kind in MEASURED
+        for path in (study.path / "results" / kind).rglob("*")
+        if path.is_file()
+    }
+
+
+def records_of(study: Checkout, *labels: str) -> list[Path]:
+    return [
+        path
+        for path in (study.path / "results/record").glob("*.json")
+        if json.loads(path.read_text())["label"] in labels
+    ]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        NO_PROFILE,
+        (*NO_PROFILE, *EVERY_TRIGGER),
+        EVERY_TRIGGER,
+        (*NO_PROFILE, "--rerun-incomplete"),
+        (*NO_PROFILE, "--forcerun", "decode", "evaluate_sdtp", "prepare_model"),
+        (*NO_PROFILE, "--until", "decode"),
+    ],
+    ids=" ".join,
+)
+def test_a_finished_study_is_finished_whichever_way_snakemake_is_called(study, flags):
+    done = study.snakemake("-n", SECTION, flags=flags)
+    assert done.code == 0, done.output
+    assert "Nothing to be done" in done.output, done.output
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--forceall",), ("--force",), ("--delete-all-output",), ("--touch",), ("--keep-going", "-F")],
+    ids=" ".join,
+)
+def test_nothing_that_was_measured_is_touched_where_all_is_forced_and_artefacts_are_gone(study, flags):
+    for kind in ("model", "text", "pruner", "saliency"):
+        for manifest in (study.path / "results" / kind).glob("*/manifest.json"):
+            manifest.unlink()
+    kept = results(study)
+    done = study.snakemake("records", "A7", flags=(*NO_PROFILE, *flags))
+    assert done.code == 0, done.output
+    assert results(study) == kept
+    assert ("note: a finished result is never measured again" in done.output) == (
+        "orce" in str(flags) or "-F" in flags
+    )
+
+
+def test_a_finished_result_is_there_when_it_is_asked_for_by_its_path(study):
+    record = next((study.path / "results/record").glob("*.json"))
+    for path in (record.relative_to(study.path), record):
+        done = study.snakemake("-n", str(path), flags=NO_PROFILE)
+        assert done.code == 0, done.output
+        assert "Nothing to be done" in done.output, done.output
+    kept = record.read_bytes()
+    assert study.snakemake(str(record), flags=("--force",)).code == 0
+    assert record.read_bytes() == kept
+
+
+def test_the_share_of_an_evaluation_that_is_finished_is_not_done_again(study):
+    """Of an evaluation by two jobs, the one that is finished is neither lost nor run again."""
+    study.replace(
+        TINY, "    documents: 6\n    prompt_tokens", "    documents: 6\n    shards: 2\n    prompt_tokens"
+    )
+    (record,) = records_of(study, "A7")
+    record.unlink()
+    first = study.path / f"results/shard/{record.stem}.1-of-2.json"
+    done = study.snakemake(f"results/shard/{first.name}", flags=NO_PROFILE)
+    assert done.code == 0, done.output
+    kept = first.read_bytes()
+    assert study.planned("A7") == ["Evaluating A7 (SDTP), share 2-of-2", "Joining the shares of A7 (SDTP)"]
+    done = study.snakemake("A7", flags=(*NO_PROFILE, "--forceall"))
+    assert done.code == 0, done.output
+    assert first.read_bytes() == kept
+    assert record.exists()
+
+
+def test_times_in_the_future_lose_nothing(study):
+    """As after a copy from a machine whose clock is fast: Snakemake deletes what is older than its inputs."""
+    (record,) = records_of(study, "A7")
+    record.unlink()
+    future = time.time() + 86_400
+    for path in [*(study.path / "results").rglob("*"), *(study.path / "paper").rglob("*")]:
+        if path.is_file():
+            os.utime(path, (future, future))
+    done = study.snakemake(SECTION)
+    assert done.code == 0, done.output
+    assert record.exists()
+    assert study.planned(SECTION) == []
+
+
+def test_without_a_profile_one_job_measures_times_at_once(study):
+    (record,) = records_of(study, "A7")
+    record.unlink()
+    command = ["snakemake", "--cores", "4", *NO_PROFILE, "--configfile", TINY, "--", "A7"]
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=study.path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search("^Provided resources: .*timer.*1", done.stderr, re.MULTILINE)
