@@ -1,6 +1,9 @@
 # `make paper` and `make test` create what they need and do the rest.
 PYTHON ?= python3
 VENV ?= .venv
+ifneq ($(words $(VENV)),1)
+$(error VENV: '$(VENV)' must be one path without spaces, which make would take for several files; choose another)
+endif
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TEST_READY := $(VENV)/.test-ready

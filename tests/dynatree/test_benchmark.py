@@ -9,6 +9,7 @@ from ablations.dynatree.generate import decode_with_transformers
 from ablations.dynatree.prompts import read_prompts
 from ablations.lm.checkpoint import load_model
 from ablations.lm.device import configure
+from ablations.lm.layered import LayeredLM
 from ablations.study.contracts.benchmark import BenchmarkSample, BenchmarkSpec
 from ablations.study.contracts.dynatree import DecodeTotals
 from ablations.study.contracts.record import Record
@@ -91,6 +92,20 @@ def test_assisted_settings_are_left_out_where_nothing_assists(folder, inputs):
     job = read_job(write_job(folder, "alone", spec(assistant=None), inputs), BenchmarkSpec)
     target = load_model(job.path("model"), job.spec.compute, configure(job.spec.compute))
     assert set(build_decoders(job, target, 64)) == {"F1", "F4", "N3", "O1", "HF", "HF-lookup"}
+
+
+@pytest.mark.parametrize("rows", [250, 320])
+def test_an_assistant_of_other_padding_assists(folder, inputs, rows):
+    """`generate` takes one of another vocabulary size for one of another tokenizer, and stops."""
+    job = read_job(
+        write_job(folder, "padded", spec(arms={"F1": arm(None, None, None)}), inputs), BenchmarkSpec
+    )
+    target = load_model(job.path("model"), job.spec.compute, configure(job.spec.compute))
+    target.model.resize_token_embeddings(rows, mean_resizing=False)
+    target = LayeredLM(target.model)
+    decoders = build_decoders(job, target, 64)
+    prompt = read_prompts(job, target)[0].ids.tolist()
+    assert decoders["HF-assisted"](prompt, 12).tokens == decoders["HF"](prompt, 12).tokens
 
 
 @torch.inference_mode()

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from ablations.dynatree import command, given
 from ablations.study.artefact import Manifest
@@ -20,8 +22,9 @@ from ablations.study.contracts.dynatree import (
 )
 from ablations.study.errors import UserError
 from ablations.study.job import require_pins
-from ablations.study.record_io import read_contract, read_record
+from ablations.study.record_io import read_contract, read_record, read_rows
 from tests.dynatree.workspace import make_inputs
+from tests.lm.llama_like import BOS, save_llama_like
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +89,46 @@ def test_the_target_can_draft_for_itself_and_autoregressive_decoding_is_measured
     alone = decode(tmp_path, *options, "--draft", "none")
     assert alone.returncode == 0, alone.stderr
     assert "generate tok/s" in alone.stdout.splitlines()[0]
+
+
+def test_the_record_says_what_a_prompt_begins_with(saved, tmp_path):
+    """By the tokenizer's own convention, whatever else its settings say."""
+    folder = save_llama_like(tmp_path / "mine")
+    prompt = "To be, or not to be."
+    for target, start, tokens in ((saved, "", len(prompt)), (folder, BOS, 2 + len(prompt))):
+        line = ("--target", target, "--draft", "none", "--runs", 1, "--tokens", 9, "--prompt", prompt)
+        done = decode(tmp_path, *line, "--out", "record.json")
+        assert done.returncode == 0, done.stderr
+        record = read_record(tmp_path / "record.json", command.DecodeRecord)
+        assert record.environment.prompt_start == start
+        assert [sample.prompt_tokens for sample in record.samples] == [tokens]
+
+
+def with_rows(folder, rows, path):
+    """The checkpoint with so many rows of embedding and head, the new ones as likely to win as any."""
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.resize_token_embeddings(rows, mean_resizing=False)
+    model.get_output_embeddings().weight.data[258:].normal_(std=0.1, generator=torch.manual_seed(0))
+    model.save_pretrained(path)
+    shutil.copy(folder / "tokenizer.json", path)
+    shutil.copy(folder / "tokenizer_config.json", path)
+    return path
+
+
+@pytest.mark.parametrize("rows", [(330, 258), (258, 330), (330, 300)])
+def test_target_and_draft_may_be_padded_differently(saved, tmp_path, rows):
+    """The target's padding rows are ids that its draft may have no row for."""
+    target, draft = (
+        with_rows(saved, number, tmp_path / name)
+        for number, name in zip(rows, ("target", "draft"), strict=True)
+    )
+    tree = ("--depth", 3, "--branch", 2, "--tau", "none", "--runs", 1, "--tokens", 24)
+    done = decode(tmp_path, "--target", target, "--draft", draft, *tree, "--out", "record.json")
+    assert done.returncode == 0, done.stderr
+    record = read_record(tmp_path / "record.json", command.DecodeRecord)
+    (row,) = read_rows(tmp_path / "record.json", record)
+    assert row["tokens"] == row["greedy"]
+    assert rows[0] == 258 or max(row["greedy"]) >= 258, "the case is there"
 
 
 def test_help_has_an_example_and_a_missing_target_is_said(tmp_path):

@@ -37,6 +37,7 @@ from ablations.study.errors import UserError
 from ablations.study.record_io import read_record
 from tests.dynatree.noisy_models import VOCABULARY, tiny_model
 from tests.dynatree.workspace import PRUNED, TREE, decode_spec, run_job
+from tests.lm.llama_like import BOS, SYMBOLS, save_llama_like
 
 TEMPLATE = (
     "{% for m in messages %}<u>{{ m.content }}<e>{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
@@ -154,6 +155,21 @@ def chat_tokenizer(inputs) -> PreTrainedTokenizerFast:
     tokenizer = load_tokenizer(inputs["model"])
     tokenizer.chat_template = TEMPLATE
     return tokenizer
+
+
+def test_what_a_target_with_bos_writes_begins_with_it(folder, inputs):
+    saved = save_llama_like(folder / "saved", "{{ bos_token }}" + TEMPLATE)
+    source = {"source": "pretrained", "name": str(saved), "layers": 2}
+    model = run_job(folder, "with-bos", PrepareModelSpec, prepare_model, {"model": source}, {})
+    spec = TEACHER | {"questions": 2, "new_tokens": 60}
+    teacher = run_job(folder, "bos-teacher", TeacherSpec, distil_teacher.run, spec, inputs | {"model": model})
+    made = load_file(teacher.parent / distil_teacher.TEACHER_FILE)
+    assert made["ids"][:, 0].tolist() == [SYMBOLS.index(BOS)] * 12
+    assert made["starts"][:10].tolist() == [TEACHER["prompt_tokens"]] * 10
+    tokenizer = load_tokenizer(model)
+    opening, closing = chat_frame(tokenizer)
+    assert tokenizer.convert_ids_to_tokens(opening) == [BOS, *"<u>"]
+    assert tokenizer.convert_ids_to_tokens(closing) == list("<e><a>")
 
 
 def test_the_frame_of_a_question_is_the_chat_templates(inputs):

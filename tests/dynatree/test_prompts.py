@@ -6,6 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from ablations.dynatree.prompts import read_prompts
+from ablations.lm.checkpoint import load_tokenizer
 from ablations.lm.prepare_model import prepare_model
 from ablations.lm.prepare_text import prepare_text
 from ablations.study.artefact import Manifest
@@ -16,6 +17,7 @@ from ablations.study.files import sha256_file
 from ablations.study.job import read_job
 from tests.dynatree.noisy_models import tiny_model
 from tests.dynatree.workspace import decode_spec, run_job, write_job
+from tests.lm.llama_like import BOS, save_llama_like
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
 TEMPLATE += "{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -24,8 +26,11 @@ TURNS = ["Why is the sky blue?", "Name a tree."]
 
 @pytest.fixture
 def job(tmp_path):
+    return make_job(tmp_path, {"source": "random", "architecture": "llama", "layers": 1})
+
+
+def make_job(tmp_path, source):
     """A job with one set of chat prompts, and one of the same documents as they are."""
-    source = {"source": "random", "architecture": "llama", "layers": 1}
     inputs = {"model": run_job(tmp_path, "model", PrepareModelSpec, prepare_model, {"model": source}, {})}
     file = tmp_path / "turns.jsonl"
     file.write_text("".join(json.dumps({"text": turn}) + "\n" for turn in TURNS))
@@ -56,6 +61,21 @@ def test_a_chat_prompt_ends_where_the_answer_begins(job):
     for window in read_prompts(job, tiny_model("llama")):
         texts[window.kind].add(tokenizer.decode(window.ids))
     assert texts == {"chat": {f"<user>{turn}<assistant>" for turn in TURNS}, "plain": set(TURNS)}
+
+
+def test_a_target_with_bos_reads_it_once(tmp_path):
+    """Before a plain prompt, as its tokenizer does; before a chat, as its template says."""
+    folder = save_llama_like(tmp_path / "saved", "{{ bos_token }}" + TEMPLATE)
+    source = {"source": "pretrained", "name": str(folder), "layers": 2}
+    job = make_job(tmp_path, source)
+    texts = {kind: set() for kind in ("chat", "plain")}
+    tokenizer = load_tokenizer(job.path("model"))
+    for window in read_prompts(job, tiny_model("llama")):
+        texts[window.kind].add("".join(tokenizer.convert_ids_to_tokens(window.ids.tolist())))
+    turns = [turn.replace(" ", "▁") for turn in TURNS]
+    assert texts["plain"] == {f"{BOS}▁{turn}" for turn in turns}
+    # After its own BOS token the template goes on without a space.
+    assert texts["chat"] == {f"{BOS}<user>{turn}<assistant>" for turn in turns}
 
 
 def test_chat_prompts_need_a_chat_template(job):

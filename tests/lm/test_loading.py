@@ -13,7 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ablations.dynatree.given import checkpoint
 from ablations.lm.checkpoint import load_model
+from ablations.lm.layered import LayeredLM
 from ablations.lm.models.random import make_random_model
 from ablations.study.contracts.lm import Compute, RandomModel
 from ablations.study.errors import UserError
@@ -219,3 +221,92 @@ def test_decoding_by_hand_refuses_them_in_one_line(folder: Path, tmp_path: Path)
     assert not list(tmp_path.rglob("decode-*.json"))
     drafted = decode(tmp_path, "--target", "whole", "--draft", "mine")
     assert (drafted.returncode, drafted.stderr) == (1, done.stderr)
+
+
+def by_hand(folder: Path, tmp_path: Path) -> LayeredLM:
+    """As `decode --target` loads a folder."""
+    made = tmp_path / f"links-{len(list(tmp_path.iterdir()))}"
+    return load_model(checkpoint(folder, "--target", made), Compute(), CPU)
+
+
+@pytest.mark.parametrize(
+    ("quantised", "method"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
+        ({"load_in_8bit": True, "llm_int8_threshold": 6.0}, "bitsandbytes"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128}, "gptq"),
+        ({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"}, "awq"),
+        ({"quant_method": "fp8", "activation_scheme": "dynamic"}, "fp8"),
+        ({"quant_method": "compressed-tensors", "format": "pack-quantized"}, "compressed-tensors"),
+    ],
+)
+def test_quantised_checkpoints_are_refused_by_name(
+    make_model: MakeModel, folder: Path, tmp_path: Path, quantised: dict[str, object], method: str
+) -> None:
+    change_config(folder, quantization_config=quantised)
+    message = rf"the checkpoint is quantised \({method}\), and quantised layers are not supported; choose"
+    with pytest.raises(UserError, match=message):
+        prepare(make_model, folder)
+    with pytest.raises(UserError, match=message):
+        by_hand(folder, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "pytorch_model.bin"])
+def test_pointers_of_git_lfs_are_named(
+    make_model: MakeModel, folder: Path, tmp_path: Path, name: str
+) -> None:
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 538090408\n"
+    (folder / name).write_text(pointer)
+    for load in (lambda: prepare(make_model, folder), lambda: by_hand(folder, tmp_path)):
+        with pytest.raises(UserError, match=rf"mine/{name}: a pointer of Git LFS, .*'git lfs pull'"):
+            load()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "legacy truncated", "code"])
+def test_a_damaged_bin_is_named(make_model: MakeModel, folder: Path, tmp_path: Path, damage: str) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    weights = folder / "pytorch_model.bin"
+    torch.save(tensors, weights, _use_new_zipfile_serialization="legacy" not in damage)
+    assert by_hand(folder, tmp_path).num_layers == prepare(make_model, folder).is_file() + 1
+    whole = weights.read_bytes()
+    match damage:
+        case "empty":
+            weights.write_bytes(b"")
+        case "text":
+            weights.write_text("no tensors at all")
+        case "code":
+            torch.save({"model.norm.weight": Path}, weights)
+        case _:
+            weights.write_bytes(whole[: len(whole) // 2])
+    for load in (lambda: prepare(make_model, folder), lambda: by_hand(folder, tmp_path)):
+        with pytest.raises(
+            UserError, match=r"mine/pytorch_model\.bin: corrupt \(.*\); copy the checkpoint again"
+        ):
+            load()
+
+
+ODD_VALUES = ["two", -1, 0, 2.5, [2], {"a": 1}, None, True]
+
+
+def test_wrong_values_in_a_configuration_are_one_line(
+    make_model: MakeModel, folder: Path, tmp_path: Path
+) -> None:
+    """Each key with values of each kind: loaded or refused, never a traceback."""
+    whole = json.loads((folder / "config.json").read_text())
+    refused = 0
+    for key in whole:
+        for value in ODD_VALUES:
+            (folder / "config.json").write_text(json.dumps(whole | {key: value}))
+            for load in (lambda: prepare(make_model, folder), lambda: by_hand(folder, tmp_path)):
+                try:
+                    load()
+                except UserError as error:
+                    refused += 1
+                    assert "\n" not in str(error), (key, value)
+    assert refused > 100
+    for text in ("", "[]", "3", "{", '{"model_type": 3}'):
+        (folder / "config.json").write_text(text)
+        for load in (lambda: prepare(make_model, folder), lambda: by_hand(folder, tmp_path)):
+            with pytest.raises(UserError, match="cannot be loaded"):
+                load()

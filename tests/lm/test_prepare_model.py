@@ -42,6 +42,7 @@ def test_random_models_run(make_model: MakeModel, architecture: str) -> None:
         "hidden_size": 64,
         "parameters": sum(parameter.numel() for parameter in lm.model.parameters()),
         "vocabulary": 258,
+        "prompt_start": "",
     }
     assert lm.eos_ids == {tokenizer.eos_token_id}
 

@@ -9,17 +9,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from ablations.lm.corpus import read_corpus
 from ablations.lm.document import Document
 from ablations.lm.prepare_text import prepare_text
 from ablations.study.artefact import open_artefact
-from ablations.study.contracts.lm import PrepareTextSpec
+from ablations.study.contracts.lm import DatasetText, PrepareTextSpec
 from ablations.study.errors import UserError
 from ablations.study.files import sha256_file
 from ablations.study.userfiles import content_hash, require_source_unchanged, source_hashes
 from tests.lm.conftest import run_of
+
+ROOT = Path(__file__).parents[2]
 
 MakeText = Callable[..., Path]
 
@@ -271,6 +274,38 @@ def test_columns_and_packed_rows_of_a_data_set(
         "train:2-3": "rows",
     }
     assert packed["train:0-1"].text == "Ask 0?\n\nSay 0.\nAsk 1?\n\nKnown.\n\nSay 1.\n"
+
+
+def test_rows_of_two_texts_are_never_joined(make_text: MakeText, tmp_path: Path) -> None:
+    rows = [
+        " = One = \n",
+        "first\n",
+        " = = A part = = \n",
+        "second\n",
+        "third\n",
+        " = Two = \n",
+        "fourth\n",
+        "5\n",
+    ]
+    data = tmp_path / "articles.jsonl"
+    data.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    source = {"source": "dataset", "name": "json", "data_files": str(data), "split": "heldout", "pack": 12}
+    overlay = yaml.safe_load((ROOT / "workflow/studies/paper-scale.yaml").read_text())
+    texts = by_id(make_text(**source, begins=overlay["texts"]["wikitext2"]["begins"]))
+    assert {name: document.text for name, document in texts.items()} == {
+        "train:0-1": " = One = \nfirst\n",
+        "train:2-2": " = = A part = = \n",
+        "train:3-4": "second\nthird\n",
+        "train:5-6": " = Two = \nfourth\n",
+    }
+    # Without it the end of one article and the title of the next are a document.
+    joined = by_id(make_text(**source | {"pack": 20}))
+    assert any("third" in document.text and "Two" in document.text for document in joined.values())
+
+
+def test_a_pattern_that_is_none() -> None:
+    with pytest.raises(ValidationError, match=r"no regular expression .*correct it"):
+        DatasetText(source="dataset", name="json", begins="(")
 
 
 def test_a_revision_that_nobody_filled_in(make_text: MakeText) -> None:

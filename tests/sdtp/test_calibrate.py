@@ -6,9 +6,9 @@ import torch
 from ablations.sdtp.calibrate import find_bound, find_mass
 from ablations.sdtp.pruned.pruning import CALIBRATION_FILE
 from ablations.sdtp.pruned.selection import threshold_count, top_p_count
-from ablations.study.contracts.sdtp import Calibration, Preserve
+from ablations.study.contracts.sdtp import Calibration, Protected
 
-PRESERVE = Preserve(head=2, tail=3)
+PROTECTED = Protected(2, 3)
 
 
 @pytest.fixture
@@ -18,12 +18,12 @@ def scores():
     return [torch.randn(100, generator=generator) * (1 + index / 4) for index in range(8)]
 
 
-@pytest.mark.parametrize("preserve", [PRESERVE, Preserve(head=0, tail=0)])
+@pytest.mark.parametrize("protected", [PROTECTED, Protected(0, 0)])
 @pytest.mark.parametrize("count", [20, 50, 70, 99])
 @pytest.mark.parametrize(("find", "kept"), [(find_mass, top_p_count), (find_bound, threshold_count)])
-def test_mean_kept_is_the_count(scores, find, kept, count, preserve):
-    value = find(scores, count, preserve)
-    counts = [kept(row, value, preserve) for row in scores]
+def test_mean_kept_is_the_count(scores, find, kept, count, protected):
+    value = find(scores, count, protected)
+    counts = [kept(row, value, protected) for row in scores]
     assert sum(counts) / 8 == pytest.approx(count, abs=0.5 if find is find_mass else 1e-9)
     assert len(set(counts)) > 1, "prompts must differ in this test"
 
@@ -31,8 +31,8 @@ def test_mean_kept_is_the_count(scores, find, kept, count, preserve):
 @pytest.mark.parametrize(("find", "kept"), [(find_mass, top_p_count), (find_bound, threshold_count)])
 def test_all_and_none(scores, find, kept):
     for count in (5, 100):
-        value = find(scores, count, PRESERVE)
-        assert {kept(row, value, PRESERVE) for row in scores} == {count}
+        value = find(scores, count, PROTECTED)
+        assert {kept(row, value, PROTECTED) for row in scores} == {count}
 
 
 @pytest.mark.parametrize("selection", ["top_p", "threshold"])

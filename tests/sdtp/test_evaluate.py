@@ -214,6 +214,24 @@ def test_calibrated_rules(workspace, selection):
     assert record.totals.kv_bytes == pytest.approx(sum(means) / 240 * record.totals.reference_kv_bytes)
 
 
+def test_shares_of_the_prompt_are_protected(workspace):
+    """Of 48 tokens ceil(2.4) + 12; rules are calibrated and counts matched with the same ones."""
+    preserve = {"head": 0.05, "tail": 0.25}
+    record = workspace.evaluate(preserve=preserve, keep_ratios=[0.5, 0.01], timing=None)
+    assert {sample.living for sample in record.samples} == {(48, 24, 24, 15, 15)}
+    match = {"quantity": "count", "layers": [1, 3], "keep_ratios": [0.5, 0.01], "preserve": preserve}
+    record = workspace.evaluate(preserve={"head": 0, "tail": 0}, match=match, timing=None)
+    assert {sample.living for sample in record.samples} == {(48, 24, 24, 15, 15)}
+    calibrated = {"preserve": preserve, "keep_ratios": [0.5, 0.01]}
+    workspace.run("calibration", "shares", **calibrated)
+    record = workspace.evaluate(
+        selection="top_p", inputs={"calibration": "shares"}, timing=None, **calibrated
+    )
+    assert record.totals.calibration.counts == (24, 15)
+    with pytest.raises(UserError, match=r"48 is not more than preserve\.head \+ preserve\.tail \(49\)"):
+        workspace.evaluate(preserve={"head": 0.5, "tail": 0.501}, timing=None)
+
+
 def test_matched_count(workspace):
     match = {
         "quantity": "count",

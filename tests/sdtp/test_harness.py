@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -174,9 +175,11 @@ def test_choices_of_one_question_share_its_prefill(pruned, monkeypatch):
     assert together[0][0] == pytest.approx(alone[0][0], abs=1e-5)
 
 
-def test_contexts_that_are_protected_whole_stay_whole(checkpoint, library):
+@pytest.mark.parametrize("preserve", [Preserve(head=40, tail=40), Preserve(head=0.5, tail=0.5)])
+def test_contexts_that_are_protected_whole_stay_whole(checkpoint, library, preserve):
     model, tokenizer = checkpoint
-    pruned = PrunedLM(arm_of(model, 0.5, Preserve(head=40, tail=40)), tokenizer, shortest=81)
+    pruned = PrunedLM(arm_of(model, 0.5, preserve), tokenizer)
+    pruned._arm = replace(pruned._arm, importance=None)
     found = pruned.loglikelihood(PAIRS[:2])
     expected = library.loglikelihood(PAIRS[:2])
     assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-4)

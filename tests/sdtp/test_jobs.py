@@ -89,6 +89,11 @@ def test_losses_of_weight_zero_are_not_computed(workspace):
             {"importance": "saliency", "saliency": SALIENCY | {"loss_tokens": 48}},
             r"saliency\.loss_tokens: 48 is not less",
         ),
+        (
+            "evaluate",
+            {"importance": "saliency", "saliency": SALIENCY | {"measure": "abs"}, "layers": [1, 4]},
+            r"saliency\.measure: 'abs' of the loss 'continuation' is 0 at the input of the last layer \(4\)",
+        ),
         ("evaluate", {"mask": "soft", "positions": "packed"}, "positions: 'packed'.*use 'original'"),
         (
             "evaluate",
@@ -107,7 +112,14 @@ def test_losses_of_weight_zero_are_not_computed(workspace):
         ("saliency", {"compute": COMPUTE | {"dtype": "float16"}}, r"compute\.dtype.*float16"),
         ("pruner", {"layers": [1, 2]}, r"saliency of layers \[1, 3\]"),
         ("saliency", {"continuation_tokens": 64}, r"saliency\.tokens: 64.*continuation_tokens"),
-        ("pruner", {"preserve": {"head": 50, "tail": 8}}, r"saliency\.tokens: 64.*preserve"),
+        (
+            "pruner",
+            {"preserve": {"head": 50, "tail": 8}},
+            r"saliency\.tokens: stage 1 of 2 has nothing to drop in training: it keeps all 56 that are left"
+            r" of a prompt of 56 tokens .*56 of them protected; raise tokens, protect less \(preserve\)",
+        ),
+        ("pruner", {"preserve": {"head": 4, "tail": 0.7}}, r"saliency\.tokens: stage 2 of 2.*keeps all 44"),
+        ("pruner", {"keep_ratios": [0.7, 1.0]}, r"stage 2 of 2 has nothing to drop.*another keep ratio"),
         ("pruner", {"compute": COMPUTE | {"dtype": "float16"}}, r"compute\.dtype.*float16"),
         ("pruner", {"losses": {"lm": 0.0, "mse": 0.0, "ranking": 0.0}}, "losses: all weights are zero"),
         ("pruner", {"learning_rate": 1e30}, "diverged.*learning_rate"),

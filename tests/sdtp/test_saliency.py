@@ -3,6 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from ablations.sdtp.scores.gradient import window_saliency
+from ablations.study.contracts.sdtp import SaliencyTarget
 
 LAYERS = (0, 2, 5)
 
@@ -56,6 +57,24 @@ def test_signed_saliency_is_the_rise_of_the_loss_when_a_state_shrinks(llama, ids
         logits = llama.forward(ids[None], torch.arange(60)[None])[0, -17:-1]
     after = F.cross_entropy(logits.float(), ids[-16:]).item()
     assert (after - before) / shrink == pytest.approx(saliency[0, token].item(), rel=0.1)
+
+
+@pytest.mark.parametrize("measure", ["abs", "signed"])
+def test_the_product_vanishes_at_the_last_layers_input_for_the_continuation_alone(lm, ids, measure):
+    """Of prompt tokens that predict nothing whose NLL is meant: the last layer normalises what others see."""
+    lm.model.double()
+    layers, prompt = tuple(range(6)), 44
+    for loss_tokens, target in ((60 - prompt, "continuation"), (59, "window")):
+        product, _ = window_saliency(lm, ids, layers, loss_tokens, measure)
+        share = product.abs() / window_saliency(lm, ids, layers, loss_tokens, "norm")[0]
+        others = share[:, : prompt - 1].median(1).values
+        assert (others[:-1] > 1e-3).all()
+        assert others[-1] < 1e-6 if target == "continuation" else others[-1] > 1e-3
+        # The last prompt token predicts the continuation's first.
+        assert share[-1, prompt - 1] > 1e-6
+        assert SaliencyTarget(measure=measure, loss=target).stages(layers, 6) == 5 + (target == "window")
+    assert SaliencyTarget(measure=measure).stages((1, 4), 6) == 2
+    assert SaliencyTarget(measure="norm").stages(layers, 6) == 6
 
 
 def test_layers_before_the_first_stage_and_weights_get_no_gradient(llama, ids):

@@ -177,6 +177,42 @@ def test_other_targets_can_be_learned(frozen, target):
     assert after["mse"] < before["mse"]
 
 
+@pytest.mark.parametrize("measure", ["abs", "signed"])
+def test_rounding_noise_at_the_last_layer_teaches_nobody(frozen, measure):
+    lm, table = frozen
+    spec = SALIENCY.model_copy(update={"target": SALIENCY.target.model_copy(update={"measure": measure})})
+    windows = torch.tensor([3, 11])
+    found = []
+    for noise in (0.0, 1e-9, 1.0):
+        saliency = table.saliency.clone()
+        saliency[:, -1] = noise * torch.rand(saliency[:, -1].shape)
+        trainer = Trainer(
+            lm, make_spec(warmup_epochs=1), SaliencyTable(table.ids, saliency, table.heldout, DOCUMENTS, spec)
+        )
+        for losses in (trainer.losses(windows), trainer.warmup_losses(windows)):
+            found.append({name: loss.item() for name, loss in losses.items()})
+            for name, loss in losses.items():
+                last = [*trainer.pruner.scorers[-1].parameters()]
+                gradients = torch.autograd.grad(loss, last, allow_unused=True, materialize_grads=True)
+                assert any((gradient != 0).any() for gradient in gradients) == (name == "lm")
+        (rows,) = rank_heldout(lm, trainer.table, trainer.spec, [trainer.pruner])
+        assert {len(row.spearman) for row in rows} == {2}
+    assert found[0::2] == [found[0]] * 3
+    assert found[1::2] == [found[1]] * 3
+
+
+def test_a_scorer_at_the_last_layer_alone_learns_from_the_lm_loss(frozen):
+    lm, table = frozen
+    update = {"layers": LAYERS[-1:], "target": SALIENCY.target.model_copy(update={"measure": "abs"})}
+    narrow = SaliencyTable(
+        table.ids, table.saliency[:, -1:], table.heldout, DOCUMENTS, SALIENCY.model_copy(update=update)
+    )
+    trainer = Trainer(lm, make_spec(layers=LAYERS[-1:], keep_ratios=(0.7,), warmup_epochs=2), narrow)
+    assert trainer.warmup == 0
+    assert set(trainer.step()) == {"lm"}
+    assert rank_heldout(lm, narrow, trainer.spec, [trainer.pruner]) == [[]]
+
+
 def test_lm_loss_alone_learns_what_the_continuation_needs(frozen):
     """Overfit one window: the hard-pruned model predicts its continuation better than before."""
     lm, table = frozen

@@ -57,7 +57,7 @@ ReturnToService=2
 GresTypes=gpu
 NodeName=node NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:{gpus}
 PartitionName=main Nodes=node Default=YES MaxTime=60 PriorityTier=1 PreemptMode=REQUEUE
-PartitionName=short Nodes=node MaxTime=30 PriorityTier=1 PreemptMode=REQUEUE
+PartitionName=short Nodes=node MaxTime=20 PriorityTier=1 PreemptMode=REQUEUE
 PartitionName=urgent Nodes=node MaxTime=60 PriorityTier=2 PreemptMode=OFF
 """
 

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from snakemake.utils import update_config
 
 from ablations.study.changes import changed
 from ablations.study.config.reading import require_distinct_keys
+from ablations.study.contracts.sdtp import stage_counts
 from ablations.study.errors import UserError
 from ablations.study.planning.plan import Plan
 from ablations.study.validation import load_study
@@ -139,6 +141,36 @@ def test_unknown_keys_are_named_at_every_level(raw, path, changes, expected):
             ("sdtp", "evaluation"),
             {"prompt_tokens": 20},
             "evaluation.prompt_tokens: a prompt of 20",
+        ),
+        (
+            ("sdtp", "saliency"),
+            {"tokens": 384},
+            "sdtp.saliency.tokens: stage 9 of 10 has nothing to drop in training: it keeps all 20 that are"
+            " left of a prompt of 320 tokens (tokens - continuation_tokens), 20 of them protected; raise",
+        ),
+        (
+            ("sdtp", "saliency"),
+            {"tokens": 64},
+            "sdtp.saliency.tokens: stage 1 of 10 has nothing to drop in training: it keeps all 0 that",
+        ),
+        (
+            ("sdtp", "baseline", "preserve"),
+            {"tail": 410},
+            "sdtp.saliency.tokens: stage 2 of 10 has nothing to drop in training: it keeps all 414 that are",
+        ),
+        (("sdtp", "baseline", "preserve"), {"tail": 0.1}, "stage 8 of 10 has nothing to drop in training"),
+        (("sdtp", "training"), {"keep_ratio": 1.0}, "stage 1 of 10 has nothing to drop in training"),
+        (
+            ("sdtp", "ablations", "A7", "change", "schedule"),
+            {"trained_keep_ratio": 0.3},
+            "sdtp.saliency.tokens: stage 4 of 10 has nothing to drop in training",
+        ),
+        (("sdtp", "baseline", "preserve"), {"tail": 1.5}, "sdtp.baseline.preserve.tail: input should be"),
+        (("sdtp", "baseline", "preserve"), {"head": -1}, "sdtp.baseline.preserve.head: input should be"),
+        (
+            ("sdtp", "ablations", "A6", "change", "preserve"),
+            {"head": 0.5, "tail": 0.5},
+            "A6.change.preserve keeps 768); make it longer or protect less",
         ),
         (("sdtp", "evaluation", "timing"), {"documents": 99}, "sdtp.evaluation.timing.documents: 99 timed"),
         (("sdtp", "ablations", "A7", "expect"), {"quality": "worse"}, "sdtp.ablations.A7.expect.quality: "),
@@ -272,6 +304,63 @@ def test_combinations_that_mean_nothing_are_named(raw, name, change, expected):
     ablation["compound"] = True
     ablation["change"] = {**ablation["change"], **change}
     assert expected in problem(raw)
+
+
+@pytest.mark.parametrize("measure", ["abs", "signed"])
+def test_a_measure_that_vanishes_at_the_last_layer_is_refused_where_nothing_else_teaches(raw, measure):
+    ablations = raw["sdtp"]["ablations"]
+    expected = (
+        f"saliency.measure: '{measure}' of the loss 'continuation' is 0 at the input of the last layer (29)"
+    )
+    for name in ("A1", "A1s", "A3b"):
+        broken = copy.deepcopy(raw)
+        ablation = broken["sdtp"]["ablations"][name]
+        ablation["compound"] = True
+        ablation["change"]["saliency"] = {"measure": measure}
+        assert f"sdtp.ablations.{name}.change.{expected}" in problem(broken)
+        ablation["change"]["saliency"]["loss"] = "window"
+        Plan(broken, ROOT)
+        del ablation["change"]["saliency"]["loss"]
+        ablation["change"]["schedule"] = {"layers": [4, 15, 26]}
+        Plan(broken, ROOT)
+    ablations["A3"] |= {
+        "compound": True,
+        "change": {"losses": {"ranking": 0}, "saliency": {"measure": measure}},
+    }
+    Plan(raw, ROOT)
+
+
+def test_a_prompts_own_saliency_is_of_the_loss_that_the_target_names(raw):
+    ablation = raw["sdtp"]["ablations"]["A1"]
+    assert Plan(raw, ROOT).row("A1").jobs[0].spec.saliency.loss_tokens == 64
+    ablation |= {"compound": True, "change": {"importance": "saliency", "saliency": {"loss": "window"}}}
+    assert Plan(raw, ROOT).row("A1").jobs[0].spec.saliency.loss_tokens is None
+
+
+def test_evaluation_may_saturate_and_shares_stay_shares(raw):
+    """A8 leaves protected tokens alone on purpose; what is protected of a prompt is for the job to say."""
+    raw["sdtp"]["baseline"]["preserve"] = {"head": 0.01, "tail": 0.01}
+    spec = Plan(raw, ROOT).row("A8").jobs[0].spec
+    protected = spec.preserve.of(768)
+    assert (spec.preserve.tail, protected) == (0.01, (8, 8))
+    assert stage_counts(768, spec.keep_ratios, protected.tokens)[-7:] == (16,) * 7
+
+
+@pytest.mark.parametrize("name", [None, "tiny", "full", "paper-scale", "paper-scale-sdtp-llama2"])
+def test_every_study_trains_every_stage(raw, name):
+    """The check that refuses the others: each stage of each training drops a token that is not protected."""
+    if name is not None:
+        update_config(raw, yaml.safe_load((ROOT / f"workflow/studies/{name}.yaml").read_text()))
+    jobs = [job for row in Plan(raw, ROOT).rows for job in row.jobs]
+    pruners = {job.inputs["pruner"].digest: job.inputs["pruner"] for job in jobs if "pruner" in job.inputs}
+    assert pruners
+    for job in pruners.values():
+        windows = job.inputs["saliency"].spec
+        prompt = windows.tokens - windows.continuation_tokens
+        protected = job.spec.preserve.of(prompt).tokens
+        counts = stage_counts(prompt, job.spec.keep_ratios, protected)
+        assert all(before > after >= protected for before, after in pairwise((prompt, *counts)))
+        assert counts[-2] > protected
 
 
 def test_only_what_a_seed_changes_has_a_job_per_seed(raw):

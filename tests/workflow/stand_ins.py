@@ -111,7 +111,6 @@ def overlay(folder: Path, study: dict[str, Any]) -> dict[str, Any]:
     if study["sdtp"]["only"]:
         compute = {"dtype": "float32"}
         small["sdtp"] = {
-            "baseline": {"preserve": {"head": 4, "tail": 10}},
             "saliency": {
                 "documents": 4,
                 "heldout_documents": 3,

@@ -1,6 +1,7 @@
 """Whatever fails ends with one clear line, an exit code that is not 0, and a state to go on from."""
 
 import json
+import os
 import re
 import resource
 import subprocess
@@ -82,6 +83,14 @@ def mounted(folder: Path, *arguments: object) -> Iterator[None]:
         subprocess.run(["umount", "-l", folder], check=True)
 
 
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """A folder that nobody can write to, root neither."""
+    with mounted(folder, "--bind", folder):
+        subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+        yield
+
+
 @needs_mounts
 def test_a_full_disk_is_named(study):
     kept = forget(study, "A7")
@@ -114,8 +123,7 @@ def test_a_disk_that_is_full_before_a_checkpoint_is_whole_is_named(study):
 def test_a_read_only_folder_is_named(study):
     kept = forget(study, "A7")
     folder = study.path / RECORDS
-    with mounted(folder, "--bind", folder):
-        subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+    with read_only(folder):
         first, *_ = errors(study.snakemake("A7"))
     assert first == (
         f"error: {RECORDS}: cannot be written to (a read-only disk, or no permission); make it writable, then"
@@ -129,10 +137,28 @@ def test_results_that_cannot_be_written_at_all_are_named_before_anything_runs(st
     forget(study, "A7")
     study.replace("config.yaml", "schedule: {keep_ratio: 0.5}", "schedule: {keep_ratio: 0.6}")
     folder = study.path / "results"
-    with mounted(folder, "--bind", folder):
-        subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+    with read_only(folder):
         (only,) = errors(study.snakemake("A7"))
     assert only.startswith(f"error: {RECORDS}: cannot be written to")
+
+
+@needs_mounts
+def test_a_finished_study_that_is_only_to_be_read_can_be_looked_at(study):
+    questions = [("status",), ("show",), ("show", "A7"), ("plan",), ("compare", "A7", "A9")]
+    said = [study.ask(*question) for question in questions]
+    with read_only(study.path):
+        assert [study.ask(*question) for question in questions] == said
+        (only,) = errors(study.snakemake("--dry-run"))
+    assert only == (
+        "error: .snakemake: cannot be written to, and Snakemake plans nothing without it; `python -m"
+        " ablations.study status` says of a study that is only to be read what is fresh and what is due"
+    )
+    # A copy whose times say nothing: everything is read again, and what was read cannot be remembered.
+    for path in (study.path / "results").rglob("*.safetensors"):
+        os.utime(path)
+    with read_only(study.path / "results"):
+        assert study.planned() == []
+        assert study.ask("status") == said[0]
 
 
 def limited(study: Checkout, limit: Callable[[], None], *targets: str) -> Finished:

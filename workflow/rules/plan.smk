@@ -27,6 +27,15 @@ for variable, folder in (
         filter(None, [folder, os.environ.get(variable)])
     )
 
+try:
+    import ablations.study.planning.plan
+except ImportError as error:
+    sys.exit(
+        f"error: {error}: this snakemake ({sys.executable}) is another environment's; use .venv/bin/snakemake of"
+        f" {ROOT}, which `make install` makes, or install there (pip install -c constraints.txt -e .)"
+    )
+
+from ablations.study.cli import print_any_text
 from ablations.study.config.reading import require_distinct_keys
 from ablations.study.errors import UserError
 from ablations.study.estimate.requests import Requests
@@ -52,7 +61,11 @@ from ablations.study.planning.targets import (
     require_own_paths,
 )
 from ablations.study.planning.times import forget_future
-from ablations.study.planning.writable import require_writable
+from ablations.study.planning.writable import (
+    require_folders,
+    require_room_for_snakemake,
+    require_writable,
+)
 
 # A job that a scheduler runs reads this file again: it is told the configuration that it was planned with, and
 # leaves specs, stamps and artefacts to the process that planned it.
@@ -60,24 +73,31 @@ PLANNED_WITH = "ABLATIONS_CONFIG"
 if not workflow.is_main_process and PLANNED_WITH in os.environ:
     config = json.loads(Path(os.environ[PLANNED_WITH]).read_text(encoding="utf-8"))
 
+print_any_text()
 damage, finished = {}, frozenset()
 try:
     if workflow.is_main_process:
+        require_folders()
+        require_room_for_snakemake()
+        require_own_paths(workflow.modifier.modify_path)
         for file in workflow.configfiles:
             require_distinct_keys(Path(file))
     plan = Plan(config, ROOT)
     models = ROOT / "workflow/plan/models.yaml"
     requests = Requests(plan.config.resources, models)
     if workflow.is_main_process:
-        require_own_paths(workflow.modifier.modify_path)
-        require_writable(plan.jobs.values())
+        # What is only planned writes no results.
+        if not workflow.output_settings.dryrun:
+            require_writable(plan.jobs.values())
         os.environ[PLANNED_WITH] = str(plan.write_config().absolute())
         plan.write_specs()
         write_stamps(plan, ROOT)
         damage = find_damage(plan.jobs.values())
+        plan.sources.hashes.remember()
         if not reports(sys.argv):
             finished = finished_jobs(plan.jobs.values(), damage)
-        forget_future(plan.jobs.values(), finished, ROOT)
+        if not workflow.output_settings.dryrun:
+            forget_future(plan.jobs.values(), finished, ROOT)
         if finished and forces(sys.argv):
             print(
                 "note: a finished result is never measured again, whatever is forced;"
@@ -225,8 +245,9 @@ def prepare_submission():
             longest = slurm.longest(request)
             if longest is not None:
                 longest_minutes[job.wildcards_dict.get("digest")] = longest
-                # Setting it makes Snakemake ask for the resources once more, now with the limit known.
-                job.attempt = job.attempt
+                if job.resources.get("runtime", 0) > longest:
+                    # Setting it makes Snakemake ask for the resources once more, now with the limit known.
+                    job.attempt = job.attempt
             slurm.require_acceptable(request_of(job))
         for account in {request_of(job).account for job in jobs} - {""}:
             require_account(account)

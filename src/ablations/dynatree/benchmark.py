@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from ablations.dynatree.decode import Decoder, build_arm, warm_up
 from ablations.dynatree.decoding import Generation
@@ -54,6 +55,7 @@ def build_decoders(job: JobFile[BenchmarkSpec], target: LayeredLM, capacity: int
     assistant = None
     if spec.assistant is not None:
         draft = load_model(job.path(spec.assistant), spec.compute, target.device)
+        _give_rows(draft.model, target.config.vocab_size)
         pack_linears(draft)
         assistant = draft.model
     for name, setting in spec.transformers.items():
@@ -67,6 +69,16 @@ def build_decoders(job: JobFile[BenchmarkSpec], target: LayeredLM, capacity: int
             options=setting.model_dump(exclude={"method"}),
         )
     return decoders
+
+
+def _give_rows(assistant: PreTrainedModel, rows: int) -> None:
+    """Pad or cut embedding and head: `generate` takes other rows than the target's for another tokenizer."""
+    before = assistant.config.vocab_size
+    if before == rows:
+        return
+    assistant.resize_token_embeddings(rows, mean_resizing=False)
+    for part in (assistant.get_input_embeddings(), assistant.get_output_embeddings()):
+        part.weight.data[before:] = 0.0
 
 
 def _finder(job: JobFile[BenchmarkSpec], inputs: Mapping[str, str]) -> Callable[[str], Path]:

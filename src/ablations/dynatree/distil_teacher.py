@@ -23,6 +23,7 @@ from ablations.lm.device import configure
 from ablations.lm.finite import finite_logits, require_finite
 from ablations.lm.layered import LayeredLM
 from ablations.lm.packing import pack_linears
+from ablations.lm.tokenizer import start_of_text
 from ablations.study.artefact import new_artefact
 from ablations.study.contracts.dynatree import TeacherSpec
 from ablations.study.errors import UserError
@@ -157,7 +158,10 @@ def run(run: Run[TeacherSpec]) -> None:
         torch.tensor(tokenizer(text, add_special_tokens=False, verbose=False).input_ids, dtype=torch.int64)
         for text in tqdm(training, desc="tokenise", mininterval=2)
     ]
-    windows = draw_windows(documents, spec.texts, spec.prompt_tokens, spec.seed)
+    start = torch.tensor(start_of_text(tokenizer), dtype=torch.int64)
+    windows = draw_windows(documents, spec.texts, spec.prompt_tokens - len(start), spec.seed)
+    # As prompts do when a draft is used, though most of these begin within a document.
+    windows = torch.cat([start.expand(len(windows), -1), windows], dim=1)
     frame = chat_frame(tokenizer) if spec.questions else ([], [])
     opening, closing = (torch.tensor(part, device=device) for part in frame)
     target = load_model(model, spec.compute, device)

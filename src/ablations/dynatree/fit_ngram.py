@@ -95,6 +95,7 @@ def run(job: Run[NgramSpec]) -> None:
     """
     tokenizer = load_tokenizer(job.job.path("model"))
     training = [document for name in job.spec.texts for document in _training(job.job.path(name))]
+    # Without BOS: it stands before a prompt's first token alone, and nothing is drafted there.
     documents = [
         tokenizer(document, add_special_tokens=False, verbose=False).input_ids
         for document in tqdm(training, desc="tokenise", mininterval=2)

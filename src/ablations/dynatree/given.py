@@ -8,8 +8,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from ablations.lm.architecture import parts_of
 from ablations.lm.document import DOCUMENTS, Document
-from ablations.lm.loading import readable, require_no_adapter
+from ablations.lm.loading import readable, require_files, require_no_adapter
 from ablations.lm.texts.local import DATA, JSON_LINES
+from ablations.lm.tokenizer import read_tokenizer, start_as_text
 from ablations.study.artefact import Manifest
 from ablations.study.contracts.dynatree import (
     DistilledDraftSpec,
@@ -50,6 +51,7 @@ def checkpoint(path: Path, option: str, folder: Path) -> Path:
                 f"{option} {path}: no {needed}; name a folder that save_pretrained wrote, of the model and of"
                 " its fast tokenizer"
             )
+    require_files(path)
     files = sorted(file for file in path.iterdir() if file.is_file())
     folder.mkdir()
     for file in files:
@@ -61,7 +63,12 @@ def checkpoint(path: Path, option: str, folder: Path) -> Path:
         parts_of(config)
         with torch.device("meta"):
             empty = AutoModelForCausalLM.from_config(config)
-    facts = {"layers": config.num_hidden_layers, "parameters": empty.num_parameters()}
+    facts = {
+        "layers": config.num_hidden_layers,
+        "parameters": empty.num_parameters(),
+        "vocabulary": config.vocab_size,
+        "prompt_start": start_as_text(read_tokenizer(path, local_files_only=True)),
+    }
     return _manifest(folder, {"folder": str(path)}, facts, sha256_text(canonical_json(hashes)))
 
 

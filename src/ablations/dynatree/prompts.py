@@ -6,6 +6,7 @@ from ablations.lm.checkpoint import load_tokenizer
 from ablations.lm.corpus import Window, read_corpus, windows
 from ablations.lm.document import Document
 from ablations.lm.layered import LayeredLM
+from ablations.lm.tokenizer import user_turn
 from ablations.study.contracts.dynatree import Prompted
 from ablations.study.errors import UserError
 from ablations.study.job import JobFile
@@ -15,8 +16,8 @@ def read_prompts(job: JobFile[Prompted], target: LayeredLM) -> list[Window]:
     """Prompts of all sets of the spec, each set's in its corpus' order.
 
     Raises:
-        UserError: too few documents, chat prompts for a target without a chat template, or a prompt that
-            with its new tokens exceeds the target's positions.
+        UserError: too few documents, chat prompts for a target without a working chat template, or a prompt
+            that with its new tokens exceeds the target's positions.
     """
     tokenizer = load_tokenizer(job.path("model"))
     positions = target.config.max_position_embeddings
@@ -26,7 +27,7 @@ def read_prompts(job: JobFile[Prompted], target: LayeredLM) -> list[Window]:
         documents = read_corpus(job.path(chosen.text))
         if chosen.chat:
             documents = [_as_turn(document, tokenizer) for document in documents]
-        found = windows(documents, tokenizer, chosen.split, chosen.count, chosen.tokens)
+        found = windows(documents, tokenizer, chosen.split, chosen.count, chosen.tokens, chosen.chat)
         for window in found:
             if len(window.ids) > longest:
                 raise UserError(
@@ -44,6 +45,4 @@ def _as_turn(document: Document, tokenizer: PreTrainedTokenizerBase) -> Document
         raise UserError(
             "dynatree.prompts: the target has no chat template; set 'chat' of its prompts to false"
         )
-    turn = [{"role": "user", "content": document.text}]
-    text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-    return document.model_copy(update={"text": text})
+    return document.model_copy(update={"text": user_turn(tokenizer, document.text)})

@@ -33,9 +33,17 @@ def parts_of(config: Any) -> Parts:
     """Where the model of a `transformers` configuration keeps its pieces.
 
     Raises:
-        UserError: an architecture this project cannot take apart, one with sliding-window layers, or one
-            whose rotary frequencies depend on the length of the text.
+        UserError: an architecture this project cannot take apart, one with sliding-window layers, one whose
+            rotary frequencies depend on the length of the text, or quantised weights.
     """
+    quantised = getattr(config, "quantization_config", None)
+    if quantised:
+        # The oldest of bitsandbytes name no method.
+        method = dict(quantised).get("quant_method", "bitsandbytes")
+        raise UserError(
+            f"the checkpoint is quantised ({method}), and quantised layers are not supported; choose the"
+            " checkpoint it was made from, or save it dequantised"
+        )
     if config.model_type not in ARCHITECTURES:
         raise UserError(
             f"model type '{config.model_type}' is not supported; choose one of {sorted(ARCHITECTURES)}"

@@ -9,6 +9,7 @@ from transformers.utils import logging
 
 from ablations.lm.layered import LayeredLM
 from ablations.lm.loading import load_weights
+from ablations.lm.tokenizer import read_tokenizer, require_rows
 from ablations.study.artefact import open_artefact
 from ablations.study.contracts.lm import Compute
 from ablations.study.errors import UserError
@@ -49,14 +50,16 @@ def load_model(manifest: Path, compute: Compute, device: torch.device) -> Layere
 
 
 def load_tokenizer(manifest: Path) -> PreTrainedTokenizerFast:
-    """Load the tokenizer saved beside a prepared checkpoint, exactly as its ``tokenizer.json`` describes it.
+    """Load the tokenizer saved beside a prepared checkpoint (`ablations.lm.tokenizer` says how).
 
     Raises:
-        UserError: a file is missing or corrupt.
+        UserError: a file is missing or corrupt, or tokens have no row in the model's embedding.
     """
-    folder, _ = open_artefact(manifest, unread="*.safetensors")
-    # Not AutoTokenizer: it may rebuild the pre-tokenizer from the model type instead of reading it.
-    return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    folder, described = open_artefact(manifest, unread="*.safetensors")
+    facts: dict[str, Any] = described.facts
+    name = described.spec.get("folder", str(folder))
+    tokenizer = read_tokenizer(folder, name=name, local_files_only=True)
+    return require_rows(tokenizer, facts["vocabulary"], name)
 
 
 def _require_room(manifest: Path, parameters: int, compute: Compute, device: torch.device) -> None:

@@ -22,7 +22,8 @@ class Window:
     Attributes:
         document: Identifier of the document.
         kind: Kind of the document.
-        ids: ``[tokens]`` int64, on the CPU, without special tokens.
+        ids: ``[tokens]`` int64, on the CPU; the first are what the tokenizer puts before a text (BOS), if
+            anything.
     """
 
     document: str
@@ -49,15 +50,17 @@ def windows(
     split: Split,
     count: int,
     tokens: int | None,
+    templated: bool = False,
 ) -> list[Window]:
     """The first `count` documents of `split` with at least `tokens` tokens, cut to that length.
 
     Args:
         documents: A corpus in its stable order; only as much of it is tokenised as is needed.
-        tokenizer: Tokenizer of the model that will read the windows.
+        tokenizer: Tokenizer of the model that will read the windows, as `load_tokenizer` returns it.
         split: Split to take documents from.
         count: How many windows.
-        tokens: Length of every window; None takes each document whole.
+        tokens: Length of every window, BOS counted; None takes each document whole.
+        templated: A chat template wrote the documents, with BOS where it belongs.
 
     Raises:
         UserError: the split has too few documents of that length.
@@ -68,7 +71,7 @@ def windows(
             continue
         ids = tokenizer(
             document.text,
-            add_special_tokens=False,
+            add_special_tokens=not templated,
             truncation=tokens is not None,
             max_length=tokens,
             verbose=False,

@@ -1,17 +1,21 @@
 """Checkpoints as `transformers` loads them: what it would make up or leave out is an error, of one line."""
 
 import logging
+import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.utils import find_adapter_config_file
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from ablations.study.cli import out_of_memory
 from ablations.study.errors import UserError
 
+LFS = b"version https://git-lfs.github.com/spec/"
 ADVICE = "copy the checkpoint again, or correct the file that this names"
 _NAMED = 3
 """Tensors that an error names of each kind."""
@@ -37,9 +41,10 @@ def load_weights(
     name = name or str(path)
     with readable(f"'{name}'", advice), _own_report():
         # With sizes ignored, another shape is reported like the others instead of raised.
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             path, output_loading_info=True, ignore_mismatched_sizes=True, **keywords
         )
+    model, report = loaded
     shapes = {key: (tuple(found), tuple(expected)) for key, found, expected in report["mismatched_keys"]}
     problems = [
         some("missing", report["missing_keys"] - shapes.keys()),
@@ -89,6 +94,40 @@ def require_no_adapter(name: str | Path, **keywords: Any) -> None:
             f"{name}: adapter_config.json describes an adapter, which would not be applied; merge it into its"
             " base model (peft: merge_and_unload), save that with its tokenizer, and name the new folder"
         )
+
+
+def require_files(folder: Path) -> None:
+    """Check that the files of a checkpoint are there and whole, as far as a quick look tells.
+
+    Args:
+        folder: The checkpoint.
+
+    Raises:
+        UserError: a file stands for another one that Git LFS has not fetched, or weights are corrupt.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and _begins_with(path, LFS):
+            raise UserError(
+                f"{path}: a pointer of Git LFS, not the file itself; run 'git lfs pull' in the folder"
+            )
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    for path in weights:
+        try:
+            if path.suffix == ".bin":
+                torch.load(path, map_location="meta", mmap=zipfile.is_zipfile(path), weights_only=True)
+            else:
+                with safe_open(path, framework="pt"):
+                    continue
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(f"{path}: corrupt ({reason}); copy the checkpoint again") from None
+
+
+def _begins_with(path: Path, start: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(start)) == start
 
 
 @contextmanager

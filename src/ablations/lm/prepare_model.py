@@ -1,10 +1,11 @@
 """Job: make one checkpoint folder (safetensors, configuration, tokenizer) with its manifest."""
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ablations.lm.models.pretrained import load_pretrained_model
 from ablations.lm.models.random import make_random_model
 from ablations.lm.models.wheel import load_wheel_model
+from ablations.lm.tokenizer import require_rows, start_as_text
 from ablations.study.artefact import new_artefact
 from ablations.study.contracts.lm import ModelSource, PrepareModelSpec, PretrainedModel, WheelModel
 from ablations.study.errors import UserError
@@ -27,22 +28,20 @@ def prepare_model(run: Run[PrepareModelSpec]) -> None:
         raise UserError(
             f"'layers' is {source.layers} but the checkpoint has {layers} layers; correct the model's key"
         )
-    if not tokenizer.is_fast:
-        raise UserError(
-            "the checkpoint's tokenizer has no fast form (tokenizer.json); choose a checkpoint that has one"
-        )
+    tokenizer = require_rows(tokenizer, model.config.vocab_size, run.out.parent)
     facts = {
         "layers": layers,
         "hidden_size": model.config.hidden_size,
         "parameters": model.num_parameters(),
         "vocabulary": model.config.vocab_size,
+        "prompt_start": start_as_text(tokenizer),
     }
     with new_artefact(run, facts) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
 
-def _load(source: ModelSource) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load(source: ModelSource) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     match source:
         case WheelModel():
             return load_wheel_model(source)

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from ablations.paper.numbers import all_quantities
 from ablations.paper.quantities.quantity import Quantity
 from ablations.paper.summary import Summary
 from ablations.study.cli import one_line
+from ablations.study.config.reading import read_yaml
 from ablations.study.contracts.base import Contract
 from ablations.study.errors import UserError
 
@@ -82,10 +82,10 @@ def read_published(templates: Path) -> Published:
     """
     path = templates / FILE
     try:
-        return Published.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Published.model_validate(read_yaml(path))
     except ValidationError as error:
         raise UserError(f"{path}: {one_line(error)}") from None
-    except (OSError, yaml.YAMLError) as error:
+    except OSError as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
 
 

@@ -22,7 +22,7 @@ from ablations.sdtp.pruned.selection import (
 )
 from ablations.sdtp.scores.pruner import open_pruner
 from ablations.study.artefact import new_artefact
-from ablations.study.contracts.sdtp import Calibration, CalibrationSpec, Preserve
+from ablations.study.contracts.sdtp import Calibration, CalibrationSpec, Protected
 from ablations.study.errors import UserError
 from ablations.study.files import write_text
 from ablations.study.job import Run, main
@@ -31,17 +31,17 @@ from ablations.study.job import Run, main
 BISECTIONS = 30
 
 
-def find_mass(scores: Sequence[Tensor], count: int, preserve: Preserve) -> float:
+def find_mass(scores: Sequence[Tensor], count: int, protected: Protected) -> float:
     """Probability mass for which top-p keeps `count` rows of each prompt on average, as nearly as it can.
 
     Args:
         scores: Per prompt ``[rows]`` float.
         count: Rows to keep, protected ones included.
-        preserve: Rows that are kept whatever their score.
+        protected: Rows that are kept whatever their score.
     """
 
     def kept(mass: float) -> float:
-        return fmean(top_p_count(row, mass, preserve) for row in scores)
+        return fmean(top_p_count(row, mass, protected) for row in scores)
 
     low, high = 0.0, 1.0
     for _ in range(BISECTIONS):
@@ -50,11 +50,10 @@ def find_mass(scores: Sequence[Tensor], count: int, preserve: Preserve) -> float
     return min((low, high), key=lambda mass: abs(kept(mass) - count))
 
 
-def find_bound(scores: Sequence[Tensor], count: int, preserve: Preserve) -> float:
+def find_bound(scores: Sequence[Tensor], count: int, protected: Protected) -> float:
     """Lowest score to keep for `count` rows of each prompt on average (arguments as `find_mass`)."""
-    free = torch.cat([unprotected(row, preserve) for row in scores])
-    protected = sum(row.shape[0] for row in scores) - free.shape[0]
-    wanted = count * len(scores) - protected
+    free = torch.cat([unprotected(row, protected) for row in scores])
+    wanted = count * len(scores) - (sum(row.shape[0] for row in scores) - free.shape[0])
     if wanted <= 0:
         return torch.nextafter(free.amax(), free.new_tensor(torch.inf)).item()
     return free.sort(descending=True).values[min(wanted, free.shape[0]) - 1].item()
@@ -86,7 +85,7 @@ def calibrate(run: Run[CalibrationSpec]) -> None:
     pack_linears(lm)
     find, count_of = RULES[spec.selection]
     pruning = Pruning(spec.layers, spec.keep_ratios, spec.preserve)
-    counts = pruning.counts(spec.tokens)
+    counts, protected = pruning.counts(spec.tokens), spec.preserve.of(spec.tokens)
     livings = [begin(lm, pruning, prompt.ids.to(device)) for prompt in prompts]
     values, means = [], []
     start = 0
@@ -99,18 +98,18 @@ def calibrate(run: Run[CalibrationSpec]) -> None:
                 scores.append(pruner(stage, living.candidates()[0]))
                 bar.update()
             start = layer
-            values.append(find(scores, counts[stage], spec.preserve))
-            kept = [count_of(row, values[-1], spec.preserve) for row in scores]
+            values.append(find(scores, counts[stage], protected))
+            kept = [count_of(row, values[-1], protected) for row in scores]
             means.append(fmean(kept))
             for living, row, count in zip(livings, scores, kept, strict=True):
-                living.keep(select(row, count, spec.preserve))
+                living.keep(select(row, count, protected))
     found = Calibration(values=tuple(values), counts=counts, mean_kept=tuple(means))
     with new_artefact(run, {"prompts": len(prompts), "mean_kept": means}) as folder:
         write_text(folder / CALIBRATION_FILE, found.model_dump_json(indent=1) + "\n")
 
 
 def _require_prompt(spec: CalibrationSpec) -> None:
-    protected = spec.preserve.head + spec.preserve.tail
+    protected = spec.preserve.of(spec.tokens).tokens
     if spec.tokens <= protected:
         raise UserError(
             f"evaluation.prompt_tokens: {spec.tokens} is not more than preserve.head + preserve.tail"

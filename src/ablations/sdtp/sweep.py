@@ -17,6 +17,7 @@ from ablations.lm.finite import NOT_FINITE, require_finite
 from ablations.lm.layered import LayeredLM
 from ablations.lm.packing import pack_linears
 from ablations.lm.timing import device_lock, stopwatch, synchronise, timed_pairs
+from ablations.lm.tokenizer import start_of_text
 from ablations.sdtp.pruned.cost import prefill_flops
 from ablations.sdtp.pruned.decoding import greedy_decode
 from ablations.sdtp.pruned.living import Scorer
@@ -177,10 +178,10 @@ def _require_positions(lm: LayeredLM, spec: SweepSpec) -> None:
 
 
 def _heldout_prompt(run: Run[SweepSpec]) -> Tensor:
-    """`[tokens]` int64: held-out documents one after another, cut to the length asked for."""
+    """`[tokens]` int64: BOS, if any, and held-out documents one after another, cut to the length."""
     tokens = run.spec.tokens
     tokenizer = load_tokenizer(run.job.path("model"))
-    ids: list[int] = []
+    ids = start_of_text(tokenizer)
     for document in read_corpus(run.job.path("text")):
         if document.split != "heldout":
             continue

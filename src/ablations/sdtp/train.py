@@ -10,12 +10,12 @@ from ablations.lm.checkpoint import load_model
 from ablations.lm.device import configure
 from ablations.sdtp.pruned.selection import require_layers
 from ablations.sdtp.scores.pruner import PRUNER_FILE, save_pruner
-from ablations.sdtp.scores.table import SaliencyTable, read_saliency
+from ablations.sdtp.scores.table import read_saliency
 from ablations.sdtp.training.checkpoint import Checkpoint
 from ablations.sdtp.training.ranking import rank_heldout
 from ablations.sdtp.training.trainer import Trainer, untrained
 from ablations.study.artefact import new_artefact
-from ablations.study.contracts.sdtp import Preserve, PrunerSpec
+from ablations.study.contracts.sdtp import PrunerSpec, require_choice
 from ablations.study.errors import UserError
 from ablations.study.job import Run, main
 
@@ -34,7 +34,7 @@ def train_pruner(run: Run[PrunerSpec]) -> None:
         raise UserError("losses: all weights are zero, so nothing would be trained; raise one")
     device = configure(spec.compute)
     table = read_saliency(run.job.path("saliency"), spec.layers)
-    _require_prompt(table, spec.preserve)
+    require_choice(spec, table.spec)
     lm = load_model(run.job.path("model"), spec.compute, device)
     require_layers(spec.layers, lm.num_layers)
     trainer = Trainer(lm, spec, table)
@@ -82,16 +82,6 @@ def _last_epoch(trainer: Trainer) -> dict[str, float]:
     """Mean losses of the last epoch's steps."""
     rows = trainer.history[-trainer.epoch :]
     return {name: fmean(row[name] for row in rows) for name in rows[0]}
-
-
-def _require_prompt(table: SaliencyTable, preserve: Preserve) -> None:
-    tokens = table.ids.shape[1]
-    taken = table.spec.continuation_tokens + preserve.head + preserve.tail
-    if tokens <= taken:
-        raise UserError(
-            f"saliency.tokens: {tokens} tokens leave nothing to prune beside continuation, head and tail"
-            f" ({taken} tokens); raise it or lower saliency.continuation_tokens or preserve"
-        )
 
 
 if __name__ == "__main__":

@@ -6,13 +6,12 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import yaml
 from snakemake.utils import update_config
 
 from ablations.study.checkout import root, shipped
 from ablations.study.cli import one_line_errors
 from ablations.study.compare import compare_experiments, compare_studies
-from ablations.study.config.reading import require_distinct_keys
+from ablations.study.config.reading import read_yaml
 from ablations.study.errors import UserError
 from ablations.study.estimate.forecast import DEVICES, THIS, forecast, rates_of
 from ablations.study.estimate.report import report, require_room
@@ -177,8 +176,7 @@ def _configuration(overlays: list[Path]) -> dict:
     config: dict = {}
     # Overlays go first too: so their experiments precede those of the study that they extend.
     for path in (*overlays, shipped(CONFIG), *overlays):
-        require_distinct_keys(path)
-        part = yaml.safe_load(path.read_text(encoding="utf-8"))
+        part = read_yaml(path)
         if not isinstance(part, dict):
             raise UserError(f"{path}: a study's configuration is a map of keys")
         update_config(config, part)

@@ -2,16 +2,22 @@
 
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
-"""Its root; where the package was installed without its checkout, a folder that holds nothing of it."""
+from ablations.study.meaning import SOURCE
 
 
 def root() -> Path:
-    """Folder of `constraints.txt`, `workflow/` and `paper/templates`."""
-    return ROOT if (ROOT / "constraints.txt").is_file() else Path()
+    """Folder of `constraints.txt`, `workflow/` and `paper/templates`.
+
+    The working directory where the package was installed without its checkout.
+    """
+    own = SOURCE.parent
+    return own if (own / "constraints.txt").is_file() else Path()
 
 
 def shipped(path: Path) -> Path:
-    """A file or folder of the working directory; one that is not there may be part of the checkout."""
+    """A file or folder of the working directory; what is not there may be part of the checkout."""
     own = root() / path
-    return own if own.exists() and not path.exists() else path
+    try:
+        return own if ".." not in path.parts and own.exists() and not path.exists() else path
+    except OSError:
+        return path

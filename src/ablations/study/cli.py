@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -20,6 +21,7 @@ def one_line_errors(out: Path) -> Iterator[None]:
 
     What is a mistake of the program rather than of the user keeps its traceback.
     """
+    print_any_text()
     try:
         yield
     except UserError as error:
@@ -56,6 +58,13 @@ def require_out(out: Path, option: str = "--out") -> None:
     except OSError as error:
         why = error.strerror
         raise UserError(f"{option}: {out} cannot be written ({why}); choose another file") from error
+
+
+def print_any_text() -> None:
+    """Have characters that the terminal or a log cannot show printed as escapes, not end the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -5,7 +5,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,12 @@ def write_text_if_changed(path: Path, text: str) -> bool:
         return False
     write_text(path, text)
     return True
+
+
+def keep_in_mind(path: Path, text: str) -> None:
+    """Write what only saves time when it is there, where that can be done."""
+    with suppress(OSError):
+        write_text_if_changed(path, text)
 
 
 def canonical_json(value: Any) -> str:

@@ -137,7 +137,11 @@ def require_code(job: JobFile, spec_path: Path) -> None:
     planned = spec_path.parent.parent / "code" / f"{job.code_digest}.json"
     if not planned.is_file():
         return
-    for name, expected in json.loads(planned.read_text(encoding="utf-8")).items():
+    try:
+        meanings = dict(json.loads(planned.read_bytes()))
+    except (ValueError, TypeError, RecursionError):
+        raise UserError(f"{planned}: damaged (not JSON); delete it and run snakemake again") from None
+    for name, expected in meanings.items():
         try:
             same = meaning(module_source(name)) == expected
         except (OSError, SyntaxError):

@@ -50,9 +50,17 @@ def environment_of(run: Run, device: str, device_type: str, threads: int, dtype:
         dtype=dtype,
         platform=f"{system()} {machine()}",
         versions={"python": python_version(), **_versions(run.job.pins)},
+        prompt_start=_prompt_start(run),
         git_commit=commit,
         git_dirty=dirty,
     )
+
+
+def _prompt_start(run: Run) -> str:
+    """As the manifest of the job's model says; not every job has one."""
+    if "model" not in run.job.inputs:
+        return ""
+    return json.loads(run.job.path("model").read_bytes())["facts"].get("prompt_start", "")
 
 
 def write_record(path: Path, record: Record, side_rows: list[dict] | None = None) -> None:

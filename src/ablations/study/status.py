@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -141,9 +142,10 @@ def _records() -> dict[str, _Measured]:
     for path in sorted(Path(RECORD).parent.glob("*.json")):
         try:
             record = json.loads(path.read_bytes())
-            found[path.stem] = _Measured(
-                record["label"], Determined.of_record(record), dict(record["environment"])
-            )
-        except (ValueError, KeyError, TypeError):
+            environment = dict(record["environment"])
+            datetime.fromisoformat(environment["measured_at"])
+            float(environment["seconds"])
+            found[path.stem] = _Measured(record["label"], Determined.of_record(record), environment)
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return found

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from ablations.study.checkout import shipped
 from ablations.study.contracts.lm import DatasetText, LocalText, ModelSource, PretrainedModel, TextSource
 from ablations.study.errors import UserError
 from ablations.study.files import canonical_json, sha256_file, sha256_text
@@ -48,13 +49,14 @@ def require_source_unchanged(source: ModelSource | TextSource, planned: Mapping[
 
 
 def user_path(text: str) -> Path:
-    """A path as a user writes it: `~` is the home folder.
+    """A path as a user writes it: `~` is the home folder; what is not in the working directory, as `texts/`
+    where a study runs elsewhere, may be in the checkout.
 
     Raises:
         UserError: there is no such home folder.
     """
     try:
-        return Path(text).expanduser()
+        return shipped(Path(text).expanduser())
     except RuntimeError:
         raise UserError(f"{text!r}: no home folder is known for '~'; write the path out") from None
 

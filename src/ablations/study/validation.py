@@ -84,7 +84,13 @@ def load_study(raw: Mapping[str, Any]) -> StudyConfig:
 
 
 def _check_text(raw: Any, key: str) -> None:
-    """Check that keys are text of one line, and that text can be written as UTF-8."""
+    """Check that keys are text of one line, values what JSON has, and that text can be written as UTF-8."""
+    if raw is not None and not isinstance(raw, str | int | float | Mapping | list | tuple):
+        raise UserError(
+            f"{key or 'config'}: YAML reads {str(raw)!a} as a {type(raw).__name__}; quote or correct it"
+        )
+    if isinstance(raw, int) and not -(2**63) <= raw < 2**63:
+        raise UserError(f"{key}: a whole number of more than 64 bits; choose a smaller one")
     if isinstance(raw, str) and raw != raw.encode(errors="replace").decode():
         raise UserError(f"{key}: {raw!a} is no Unicode text; correct it")
     for name, value in raw.items() if isinstance(raw, Mapping) else ():

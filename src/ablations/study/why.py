@@ -35,19 +35,19 @@ class Determined:
         """As a record has it.
 
         Raises:
-            KeyError: it is no record.
+            KeyError, TypeError, ValueError: it is no record.
         """
         digests = record["digests"]
-        return cls(record["spec"], digests["code"], digests["inputs"], digests["pins"])
+        return cls(dict(record["spec"]), digests["code"], dict(digests["inputs"]), dict(digests["pins"]))
 
     @classmethod
     def of_spec(cls, file: dict[str, Any]) -> "Determined":
         """As a spec file has it.
 
         Raises:
-            KeyError: it is no spec file.
+            KeyError, TypeError, ValueError: it is no spec file.
         """
-        return cls(file["spec"], file["code_digest"], file["input_digests"], file["pins"])
+        return cls(dict(file["spec"]), file["code_digest"], dict(file["input_digests"]), dict(file["pins"]))
 
 
 def why(job: Job, before: Determined, plan: Plan) -> str:
@@ -80,7 +80,7 @@ def _input_change(job: Job, name: str, old: str, plan: Plan) -> str:
         return f"{name}: other bytes"
     try:
         before = Determined.of_spec(json.loads(Path(SPEC.format(digest=old)).read_bytes()))
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return f"{name}: its spec of then is gone"
     return f"{name}: {why(job.inputs[name], before, plan)}"
 
@@ -88,8 +88,8 @@ def _input_change(job: Job, name: str, old: str, plan: Plan) -> str:
 def _code_change(job: Job, old: str, plan: Plan) -> str:
     """The modules that changed, where it is known what they were."""
     try:
-        before = json.loads(Path(CODE.format(digest=old)).read_bytes())
-    except (OSError, ValueError):
+        before = dict(json.loads(Path(CODE.format(digest=old)).read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError):
         return f"code of {job.stage.module}"
     now = plan.sources.code.parts(job.stage.module)
     names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))

@@ -3,11 +3,13 @@ import torch
 from torch.nn import functional as F
 
 from ablations.lm.checkpoint import load_tokenizer
+from ablations.lm.tokenizer import settled
 from ablations.sdtp.evaluation.retrieval import QUESTION, passkeys, probe
 from ablations.sdtp.pruned.prefill import prefill
 from ablations.sdtp.pruned.pruning import Pruning
 from ablations.study.contracts.sdtp import Preserve, Retrieval
 from ablations.study.errors import UserError
+from tests.lm.llama_like import BOS, llama_like
 from tests.sdtp.naive import naive_greedy, naive_logits
 from tests.sdtp.random_models import VOCABULARY
 
@@ -50,6 +52,20 @@ def test_a_text_without_lines_takes_the_sentence_at_its_depth(tokenizer):
     [key] = passkeys(tokenizer, ["x" * 999], Retrieval(tokens=400, depths=(0.5,), keys=1))
     before, _, after = tokenizer.decode(key.prompt).removesuffix(QUESTION).partition("The pass key is ")
     assert len(before) == after.count("x")
+
+
+def test_a_prompt_begins_with_bos_and_its_parts_with_no_space():
+    """By the convention of a tokenizer like Llama's, whose every text begins with both."""
+    tokenizer = settled(llama_like())
+    (key,) = passkeys(tokenizer, TEXTS[:1], SPEC.model_copy(update={"depths": (0.5,), "keys": 1}))
+    assert key.prompt.shape == (SPEC.tokens,)
+    prompt = tokenizer.convert_ids_to_tokens(key.prompt.tolist())
+    assert prompt[:2] == [BOS, "▁"]
+    assert prompt.count(BOS) == 1
+    text = "".join(prompt[2:]).replace("▁", " ")
+    assert text.startswith("line 0 of text 0\nline 1")
+    assert "\nThe pass key is" in text
+    assert text.endswith(QUESTION)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_noise_explores(scores):
 
 
 def test_noise_is_added_before_the_temperature_divides():
-    """The Gumbel-softmax of Jang et al. (2017): a draw is the same at every temperature, by the logistic law."""
+    """As in the Gumbel-softmax of Jang et al. (2017): a draw is the same at every temperature."""
     scores = torch.tensor([1.5, 0.0]).expand(20_000, 2)
     visible = torch.ones_like(scores)
     drawn = [

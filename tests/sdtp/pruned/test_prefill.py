@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -8,10 +10,10 @@ from ablations.sdtp.pruned.decoding import greedy_decode
 from ablations.sdtp.pruned.masks import masked_forward
 from ablations.sdtp.pruned.prefill import no_scores, prefill
 from ablations.sdtp.pruned.pruning import DENSE, Pruning
-from ablations.sdtp.pruned.selection import select, stage_counts
+from ablations.sdtp.pruned.selection import select
 from ablations.sdtp.scores import importance
 from ablations.sdtp.scores.pruner import Pruner
-from ablations.study.contracts.sdtp import Preserve
+from ablations.study.contracts.sdtp import Preserve, stage_counts
 from tests.sdtp.naive import naive_greedy, naive_logits
 
 LAYERS = (1, 3, 4)
@@ -183,6 +185,18 @@ def test_packed_positions_are_one_per_layer(llama, ids):
     assert abs(packed_nll - nll) > 1e-3
 
 
+@pytest.mark.parametrize("tokens", [20, 37, 60])
+@pytest.mark.parametrize("kind", [{}, {"propagation": "local"}, {"propagation": "stale_keys"}])
+def test_a_share_is_what_it_is_of_this_prompt(llama, ids, tokens, kind):
+    """The last tokens have the lowest scores and are kept all the same, on one arm for all lengths."""
+    pruning = Pruning(LAYERS, (0.5, 0.5, 0.01), Preserve(head=0.1, tail=0.3), **kind)
+    result = prefill(
+        llama, ids[:tokens], llama.new_cache(tokens), pruning, lambda stage, states, indices: -indices.float()
+    )
+    head, tail = math.ceil(tokens / 10), math.ceil(tokens * 3 / 10)
+    assert result.kept.tolist() == [*range(head), *range(tokens - tail, tokens)]
+
+
 def test_random_scores_repeat_with_their_seed(llama, ids):
     pruning = Pruning(LAYERS, RATIOS, Preserve(head=2, tail=5))
 
@@ -198,11 +212,11 @@ def test_hard_masks_equal_hard_pruning(lm, ids, pruner):
     """The simulated model of training is the pruned model of inference."""
     preserve = Preserve(head=2, tail=5)
     window = ids[:48]
-    counts = stage_counts(48, RATIOS, preserve)
+    counts = stage_counts(48, RATIOS, 7)
 
     def keep(stage, states, visible):
         alive = visible[0].nonzero()[:, 0]
-        chosen = alive[select(pruner(stage, states[0, alive]), counts[stage], preserve)]
+        chosen = alive[select(pruner(stage, states[0, alive]), counts[stage], preserve.of(48))]
         return torch.zeros(1, 48).index_fill(1, chosen, 1.0)
 
     masked = masked_forward(lm, window[None], LAYERS, keep)

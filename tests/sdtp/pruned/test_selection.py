@@ -4,11 +4,10 @@ import torch
 from ablations.sdtp.pruned.selection import (
     require_layers,
     select,
-    stage_counts,
     threshold_count,
     top_p_count,
 )
-from ablations.study.contracts.sdtp import Preserve
+from ablations.study.contracts.sdtp import Preserve, Protected, stage_counts
 from ablations.study.errors import UserError
 
 
@@ -24,13 +23,29 @@ from ablations.study.errors import UserError
     ],
 )
 def test_stage_counts(tokens, ratios, head, tail, expected):
-    assert stage_counts(tokens, ratios, Preserve(head=head, tail=tail)) == expected
+    assert stage_counts(tokens, ratios, head + tail) == expected
 
 
-def test_stage_counts_with_a_floor():
-    assert stage_counts(10, (0.5, 0.1), Preserve(head=0, tail=0), least=4) == (5, 4)
-    assert stage_counts(10, (0.5, 0.1), Preserve(head=3, tail=3), least=4) == (6, 6)
-    assert stage_counts(3, (0.5, 0.1), Preserve(head=0, tail=0), least=4) == (3, 3)
+def test_stage_counts_of_a_prompt_that_is_protected_whole():
+    assert stage_counts(3, (0.5, 0.1), 4) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("head", "tail", "tokens", "expected"),
+    [
+        (4, 16, 1024, (4, 16)),
+        (4, 0.1, 4096, (4, 410)),  # ceil(409.6)
+        (4, 0.1, 448, (4, 45)),
+        (4, 0.1, 300, (4, 30)),  # in binary 0.1 * 300 is above 30
+        (0.25, 0.5, 10, (3, 5)),
+        (0, 0.001, 5, (0, 1)),
+        (1, 0, 1, (1, 0)),
+    ],
+)
+def test_a_share_is_protected_of_each_prompt(head, tail, tokens, expected):
+    preserve = Preserve(head=head, tail=tail)
+    assert preserve.of(tokens) == expected
+    assert Preserve.model_validate_json(preserve.model_dump_json()).of(tokens) == expected
 
 
 @pytest.mark.parametrize(
@@ -54,7 +69,7 @@ def test_stage_counts_with_a_floor():
 )
 def test_top_p_by_hand(mass, head, tail, expected):
     scores = torch.tensor([0.4, 0.1, 0.3, 0.2]).log()
-    assert top_p_count(scores, mass, Preserve(head=head, tail=tail)) == expected
+    assert top_p_count(scores, mass, Protected(head, tail)) == expected
 
 
 @pytest.mark.parametrize(
@@ -63,7 +78,7 @@ def test_top_p_by_hand(mass, head, tail, expected):
 )
 def test_threshold_by_hand(bound, head, tail, expected):
     scores = torch.tensor([0.4, 0.1, 0.3, 0.2])
-    assert threshold_count(scores, bound, Preserve(head=head, tail=tail)) == expected
+    assert threshold_count(scores, bound, Protected(head, tail)) == expected
 
 
 @pytest.mark.parametrize(
@@ -79,7 +94,7 @@ def test_threshold_by_hand(bound, head, tail, expected):
     ],
 )
 def test_select_by_hand(scores, keep, head, tail, expected):
-    assert select(torch.tensor(scores), keep, Preserve(head=head, tail=tail)).tolist() == expected
+    assert select(torch.tensor(scores), keep, Protected(head, tail)).tolist() == expected
 
 
 @pytest.mark.parametrize(("layers", "word"), [((1, 6), "layer 6"), ((3, 1), "ascending"), ((2, 2), "once")])

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from ablations.sdtp.pruned.cost import saliency_flops
 from ablations.sdtp.scores import importance
 from ablations.sdtp.scores.gradient import window_saliency
 from ablations.sdtp.scores.table import SaliencyTable
@@ -74,6 +75,15 @@ def test_saliency_is_that_of_the_prompt(llama, ids):
     expected, _ = window_saliency(llama, ids, (1, 3), 8, "abs")
     for stage in (0, 1):
         assert torch.equal(scorer(stage, STATES, INDICES), expected[stage, INDICES])
+
+
+def test_saliency_of_the_whole_prompts_loss(llama, ids):
+    which = importance.saliency(llama, (1, 3), PromptSaliency(measure="abs", loss_tokens=None))
+    for tokens in (20, 60):
+        scorer = which.scorer(ids[:tokens], 0)
+        expected, _ = window_saliency(llama, ids[:tokens], (1, 3), tokens - 1, "abs")
+        assert torch.equal(scorer(1, STATES, INDICES), expected[1, INDICES])
+        assert which.flops(tokens, ()) == saliency_flops(llama, tokens, 1, tokens - 1)
 
 
 def test_saliency_that_is_not_finite(llama, ids):

@@ -71,6 +71,8 @@ def test_work_of_a_prefill_and_a_step():
 def test_rows_of_a_pruned_prefill():
     rows = living_rows(100, [1, 3], [0.5, 0.1], Preserve(head=4, tail=16), 5)
     assert rows == [100, 50, 50, 20, 20]
+    rows = living_rows(100, [1, 3], [0.5, 0.1], Preserve(head=4, tail=0.25), 5)
+    assert rows == [100, 50, 50, 29, 29]
 
 
 def test_every_job_of_every_study_has_a_forecast():

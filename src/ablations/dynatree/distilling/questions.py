@@ -2,8 +2,9 @@
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, PreTrainedTokenizerBase
+from transformers import LogitsProcessor, PreTrainedTokenizerFast
 
+from ablations.lm.tokenizer import user_turn, within_text
 from ablations.study.errors import UserError
 
 # Questions are drawn from the most probable tokens: the tail of a small model makes no sense.
@@ -58,17 +59,14 @@ class Question(LogitsProcessor):
         return best.indices.gather(1, chances.multinomial(1, generator=self._generator))[:, 0]
 
 
-def chat_frame(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+def chat_frame(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
     """Tokens of the chat template before the user's text, and from there to the assistant's answer.
 
     Raises:
-        UserError: the tokenizer has no chat template.
+        UserError: the tokenizer has no chat template, or one that fails.
     """
     if not tokenizer.chat_template:
         raise UserError("teacher.questions: the target has no chat template; set it to 0")
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": PLACEHOLDER}], tokenize=False, add_generation_prompt=True
-    )
-    before, after = text.split(PLACEHOLDER)
-    opening, closing = (tokenizer(part, add_special_tokens=False).input_ids for part in (before, after))
-    return opening, closing
+    before, after = user_turn(tokenizer, PLACEHOLDER).split(PLACEHOLDER)
+    opening = tokenizer(before, add_special_tokens=False).input_ids
+    return opening, within_text(tokenizer)(after, add_special_tokens=False).input_ids

@@ -17,7 +17,8 @@ class NeuralDrafter:
 
     Args:
         draft: The draft model.
-        vocabulary: Size of the target's output; draft logits beyond it (padding rows) are cut off.
+        vocabulary: Size of the target's output; draft logits beyond it (padding rows) are cut off, and the
+            draft reads ids beyond its own rows, padding rows of the target, as its last one.
         capacity: Most rows of text and tree together.
         nodes: Most nodes of a level.
     """
@@ -26,6 +27,7 @@ class NeuralDrafter:
         self.forwards = 0
         self._draft = draft
         self._vocabulary = vocabulary
+        self._last_row = draft.embedding.num_embeddings - 1
         self._cache = cache_for(draft, capacity, nodes)
         self._committed = 0
         self._waiting: Tensor
@@ -35,7 +37,7 @@ class NeuralDrafter:
         ids = torch.tensor([prompt], device=self._draft.device)
         self.forwards = 0
         self._cache.truncate(0)
-        last_states(self._draft, ids, torch.arange(ids.shape[1], device=ids.device)[None], None, self._cache)
+        self._states(ids, torch.arange(ids.shape[1], device=ids.device)[None], None)
         self._committed = ids.shape[1]
         self._waiting = ids.new_empty(0)
 
@@ -46,7 +48,7 @@ class NeuralDrafter:
         else:
             mask = tree_mask(tree.ancestors[level], self._committed, self._draft.dtype)
             positions = self._committed + tree.depths[level]
-            states = last_states(self._draft, tree.tokens[None, level], positions[None], mask, self._cache)
+            states = self._states(tree.tokens[None, level], positions[None], mask)
         self.forwards += 1
         logits = self._draft.head(states)[0, :, : self._vocabulary]
         best = logits.float().softmax(dim=-1).topk(branching, dim=-1)
@@ -66,6 +68,11 @@ class NeuralDrafter:
         positions = torch.arange(start, start + rows, device=ids.device)
         causal = torch.ones(rows, rows, dtype=torch.bool, device=ids.device).tril()
         mask = tree_mask(causal, start, self._draft.dtype) if rows > 1 else None
-        states = last_states(self._draft, ids[None], positions[None], mask, self._cache)
+        states = self._states(ids[None], positions[None], mask)
         self._committed += rows - 1
         return states[:, -1:]
+
+    def _states(self, ids: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
+        if self._last_row + 1 < self._vocabulary:
+            ids = ids.clamp(max=self._last_row)
+        return last_states(self._draft, ids, positions, mask, self._cache)

@@ -1,23 +1,23 @@
 """A checkpoint by hub name or from a local folder, through `transformers`."""
 
-from pathlib import Path
-
-from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils.hub import cached_file
 
 from ablations.lm.architecture import parts_of
-from ablations.lm.loading import load_weights, readable, require_no_adapter
+from ablations.lm.loading import load_weights, readable, require_files, require_no_adapter
+from ablations.lm.tokenizer import read_tokenizer
 from ablations.study.contracts.lm import FILL_IN, PretrainedModel
 from ablations.study.errors import UserError
 from ablations.study.userfiles import user_path
 
+TOKENIZER = "tokenizer.json"
 ADVICE = (
     "correct the model's key 'name' (a local folder, or a hub name, with network access and, for a"
     " gated model, a token in HF_TOKEN)"
 )
 
 
-def load_pretrained_model(source: PretrainedModel) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_pretrained_model(source: PretrainedModel) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """Load a checkpoint in its own data type, its configuration first: what cannot be run is not fetched.
 
     Raises:
@@ -33,20 +33,16 @@ def load_pretrained_model(source: PretrainedModel) -> tuple[PreTrainedModel, Pre
     local = folder.is_dir()
     name = str(folder) if local else source.name
     if local:
-        _check_weights(folder)
+        require_files(folder)
     keywords = {"revision": source.revision, "local_files_only": local}
     with readable(f"'{source.name}'", ADVICE):
         require_no_adapter(name, **keywords)
-        keywords |= {"trust_remote_code": False}
-        parts_of(AutoConfig.from_pretrained(name, **keywords))
-        tokenizer = AutoTokenizer.from_pretrained(name, **keywords)
-    return load_weights(name, ADVICE, dtype="auto", **keywords), tokenizer
-
-
-def _check_weights(folder: Path) -> None:
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, framework="pt"):
-                continue
-        except SafetensorError as error:
-            raise UserError(f"{path}: corrupt ({error}); copy the checkpoint again") from None
+        parts_of(AutoConfig.from_pretrained(name, trust_remote_code=False, **keywords))
+        if not cached_file(name, TOKENIZER, _raise_exceptions_for_missing_entries=False, **keywords):
+            raise UserError(
+                f"'{source.name}': no {TOKENIZER}, the fast form of a tokenizer; where sentencepiece is"
+                " installed, AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER) makes it"
+            )
+    tokenizer = read_tokenizer(name, ADVICE, **keywords)
+    model = load_weights(name, ADVICE, dtype="auto", trust_remote_code=False, **keywords)
+    return model, tokenizer

@@ -7,7 +7,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 
@@ -18,7 +17,7 @@ SPECIAL_TOKENS = ("<|endoftext|>", "<|pad|>")
 MAX_POSITIONS = 4096
 
 
-def make_random_model(source: RandomModel) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def make_random_model(source: RandomModel) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """Initialise a model from its seed alone.
 
     Raises:

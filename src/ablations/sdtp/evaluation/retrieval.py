@@ -12,11 +12,12 @@ from itertools import cycle
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ablations.lm.cache import StaticCache
 from ablations.lm.finite import NOT_FINITE, greedy_ids, require_finite
 from ablations.lm.layered import LayeredLM
+from ablations.lm.tokenizer import start_of_text, within_text
 from ablations.sdtp.pruned.continuation import continuation_states
 from ablations.sdtp.pruned.prefill import Prefilled
 from ablations.study.contracts.sdtp import Retrieval
@@ -42,8 +43,8 @@ class Passkey:
     answer: Tensor
 
 
-def passkeys(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], spec: Retrieval) -> list[Passkey]:
-    """Passkey prompts of exactly `spec.tokens` tokens, the same ones on every call.
+def passkeys(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], spec: Retrieval) -> list[Passkey]:
+    """Passkey prompts of exactly `spec.tokens` tokens, BOS counted, the same ones on every call.
 
     Each prompt has a text and a random five-digit number of its own. The sentence lies where the line
     ends that is nearest to the depth, so that it stands on a line of its own.
@@ -57,6 +58,7 @@ def passkeys(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], spec: Ret
         UserError: too few texts are long enough, or the length leaves no text around the sentence.
     """
     numbers = random.Random(0)
+    start, inner = start_of_text(tokenizer), within_text(tokenizer)
     wanted = len(spec.depths) * spec.keys
     depths = cycle(spec.depths)
     found: list[Passkey] = []
@@ -64,20 +66,20 @@ def passkeys(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], spec: Ret
         if len(found) == wanted:
             break
         number = str(numbers.randrange(10_000, 100_000))
-        sentence = _ids(tokenizer, SENTENCE.format(number=number))
-        question, answer = _question(tokenizer, number)
-        room = spec.tokens - len(sentence) - len(question)
+        sentence = _ids(inner, SENTENCE.format(number=number))
+        question, answer = _question(inner, number)
+        room = spec.tokens - len(start) - len(sentence) - len(question)
         if room < 2:
             raise UserError(
                 f"retrieval.tokens: {spec.tokens} tokens leave no text beside sentence and question"
-                f" ({len(sentence) + len(question)} tokens); raise it"
+                f" ({len(start) + len(sentence) + len(question)} tokens); raise it"
             )
         ids = _ids(tokenizer, text, room)
         if len(ids) < room:
             continue
         depth = next(depths)
         place = _line_end(tokenizer, ids, depth)
-        prompt = ids[:place] + sentence + ids[place:] + question
+        prompt = start + ids[:place] + sentence + ids[place:] + question
         found.append(Passkey(depth, torch.tensor(prompt), torch.tensor(answer)))
     if len(found) < wanted:
         raise UserError(

@@ -57,7 +57,7 @@ class PrunedLM(HFLM):
     Args:
         arm: What prunes; its model's linear layers may be packed after this object was made, not before.
         tokenizer: The model's tokenizer.
-        shortest: Contexts of fewer tokens are not pruned.
+        shortest: Contexts of fewer tokens are not pruned, nor are those of protected tokens alone.
     """
 
     def __init__(self, arm: Arm, tokenizer: PreTrainedTokenizerFast, shortest: int = 0) -> None:
@@ -151,7 +151,8 @@ class PrunedLM(HFLM):
         return context[-room:]
 
     def _prefill(self, context: Sequence[int], room: int) -> tuple[Prefilled, StaticCache]:
-        arm = self._arm if len(context) >= self._shortest else self._unpruned
+        protected = self._arm.pruning.preserve.of(len(context)).tokens
+        arm = self._arm if len(context) >= max(self._shortest, protected + 1) else self._unpruned
         cache = arm.lm.new_cache(len(context) + room)
         return arm.prefill(torch.tensor(context, device=arm.lm.device), next(self._numbers), cache), cache
 

@@ -58,9 +58,11 @@ def run_tasks(run: Run[EvaluateSpec], request: Request) -> Downstream:
 
 
 def _shortest(spec: EvaluateSpec) -> int:
-    """Fewest tokens of a context that can lose one."""
-    protected = spec.preserve.head + spec.preserve.tail
-    return 1 + max(protected, spec.saliency.loss_tokens if spec.saliency else 0)
+    """Fewest tokens of a context that can be scored."""
+    if spec.saliency is None:
+        return 0
+    # A token, and at least one that it predicts.
+    return 1 + (spec.saliency.loss_tokens or 1)
 
 
 def _evaluate(model: PrunedLM, tasks: TaskManager, request: Request) -> dict[str, Any]:

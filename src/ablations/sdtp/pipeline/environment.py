@@ -35,7 +35,7 @@ def described(ranks: int) -> Described | None:
         UserError: the group has another size, or its first host cannot be found out.
     """
     for size_variable, read in (("WORLD_SIZE", _torchrun), ("SLURM_STEP_NUM_TASKS", _slurm)):
-        size = int(os.environ.get(size_variable, "1"))
+        size = _number(os.environ, size_variable, "1")
         if size == ranks:
             return read(os.environ)
         if size > 1:
@@ -46,13 +46,23 @@ def described(ranks: int) -> Described | None:
     return None
 
 
+def _number(variables: os._Environ, name: str, usual: str | None = None) -> int:
+    """Value of a variable; an empty one is like one that is not set."""
+    text = variables.get(name) or usual or ""
+    if not text.isdecimal():
+        raise UserError(
+            f"{name}: '{text}' is no number of a process group; unset it, or let torchrun or srun set it"
+        )
+    return int(text)
+
+
 def _torchrun(variables: os._Environ) -> Described:
-    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in variables]
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not variables.get(name)]
     if missing:
         raise UserError(f"WORLD_SIZE is set but {missing[0]} is not; use torchrun, which sets all of them")
     return Described(
-        rank=int(variables["RANK"]),
-        local_rank=int(variables.get("LOCAL_RANK", variables["RANK"])),
+        rank=_number(variables, "RANK"),
+        local_rank=_number(variables, "LOCAL_RANK", variables["RANK"]),
         rendezvous="env://",
     )
 
@@ -60,10 +70,10 @@ def _torchrun(variables: os._Environ) -> Described:
 def _slurm(variables: os._Environ) -> Described:
     host = variables.get("MASTER_ADDR") or _first_host(variables)
     # The same on all ranks and rarely in use: the usual choice is a port made of the job's number.
-    port = variables.get("MASTER_PORT") or 20000 + int(variables["SLURM_JOB_ID"]) % 10000
+    port = variables.get("MASTER_PORT") or 20000 + _number(variables, "SLURM_JOB_ID") % 10000
     return Described(
-        rank=int(variables["SLURM_PROCID"]),
-        local_rank=int(variables["SLURM_LOCALID"]),
+        rank=_number(variables, "SLURM_PROCID"),
+        local_rank=_number(variables, "SLURM_LOCALID"),
         rendezvous=f"tcp://{host}:{port}",
     )
 

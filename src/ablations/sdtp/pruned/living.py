@@ -53,6 +53,7 @@ class Living:
         self.scored: list[int] = []
         self.position_offsets: dict[int, int] = {}
         self._counts = pruning.counts(tokens)
+        self._protected = pruning.preserve.of(tokens)
         self._full_rotary = lm.rotary(hidden, torch.arange(tokens, device=hidden.device)[None])
         self._rotary = self._rotary_of(kept) if stages else self._full_rotary
 
@@ -71,7 +72,8 @@ class Living:
         """Do the next stage: score the candidates, choose, and keep what was chosen."""
         states, indices = self.candidates()
         scores = scorer(self.stages, states, indices)
-        self.keep(self.pruning.choose(self.stages, scores, self._counts[self.stages]))
+        count = self._counts[self.stages]
+        self.keep(self.pruning.choose(self.stages, scores, count, self._protected))
         self.scored.append(scores.shape[0])
         self.stages += 1
 
@@ -171,10 +173,10 @@ class Soft(Living):
     def prune(self, scorer: Scorer) -> None:
         """Do the next stage: multiply what is visible by this stage's keep probabilities."""
         scores = scorer(self.stages, self.hidden[0], self.kept).float()
-        preserve = self.pruning.preserve
+        head, tail = self._protected
         count = self._counts[self.stages]
-        alive = self._alive[self.pruning.choose(self.stages, scores[self._alive], count)]
-        protected = (self.kept < preserve.head) | (self.kept >= self.tokens - preserve.tail)
+        alive = self._alive[self.pruning.choose(self.stages, scores[self._alive], count, self._protected)]
+        protected = (self.kept < head) | (self.kept >= self.tokens - tail)
         nobody = torch.zeros_like(protected)
         before, after = nobody.index_fill(0, self._alive, True), nobody.index_fill(0, alive, True)
         probabilities = keep_probabilities(

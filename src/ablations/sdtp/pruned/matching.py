@@ -25,9 +25,12 @@ def matched(pruning: Pruning, match: Match | None, flops: Callable[[Pruning], in
     """
     if match is None:
         return pruning
-    protected = match.preserve.head + match.preserve.tail
     other = replace(
-        pruning, layers=match.layers, keep_ratios=match.keep_ratios, preserve=match.preserve, least=protected
+        pruning,
+        layers=match.layers,
+        keep_ratios=match.keep_ratios,
+        preserve=match.preserve,
+        least=match.preserve,
     )
     if match.quantity == "count":
         if len(match.layers) != len(pruning.layers):
@@ -35,7 +38,7 @@ def matched(pruning: Pruning, match: Match | None, flops: Callable[[Pruning], in
                 f"schedule.match: 'count' needs as many stages as the matched configuration"
                 f" ({len(match.layers)}, not {len(pruning.layers)}); use 'flops'"
             )
-        return replace(pruning, keep_ratios=match.keep_ratios, least=protected)
+        return replace(pruning, keep_ratios=match.keep_ratios, least=match.preserve)
 
     def with_ratio(step: int) -> Pruning:
         return replace(pruning, keep_ratios=(step / GRID,) * len(pruning.layers))

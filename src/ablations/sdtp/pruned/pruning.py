@@ -4,10 +4,20 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ablations.sdtp.pruned.selection import select, stage_counts, threshold_count, top_p_count
-from ablations.study.contracts.sdtp import Mask, Positions, Preserve, Propagation, Selection
+from ablations.sdtp.pruned.selection import select, threshold_count, top_p_count
+from ablations.study.contracts.sdtp import (
+    Mask,
+    Positions,
+    Preserve,
+    Propagation,
+    Protected,
+    Selection,
+    stage_counts,
+)
 
 CALIBRATION_FILE = "calibration.json"
+
+NOTHING = Preserve(head=0, tail=0)
 
 
 @dataclass(frozen=True)
@@ -26,7 +36,7 @@ class Pruning:
             `stale_keys` freezes dropped tokens' states and leaves them visible.
         selection: Rule by which a stage keeps the highest scores.
         values: Per stage, the probability mass (`top_p`) or the lowest score kept (`threshold`).
-        least: A stage leaves at least this many tokens, even where fewer are protected.
+        least: A stage leaves at least as many tokens as this would protect, even where fewer are protected.
         temperature: Of the soft mask's keep probabilities.
     """
 
@@ -38,29 +48,31 @@ class Pruning:
     propagation: Propagation = "cascade"
     selection: Selection = "top_k"
     values: tuple[float, ...] = ()
-    least: int = 0
+    least: Preserve = NOTHING
     temperature: float = 1.0
 
     def counts(self, tokens: int) -> tuple[int, ...]:
         """Tokens of a prompt that top-k leaves after each stage."""
-        return stage_counts(tokens, self.keep_ratios, self.preserve, self.least)
+        least = max(self.preserve.of(tokens).tokens, self.least.of(tokens).tokens)
+        return stage_counts(tokens, self.keep_ratios, least)
 
-    def choose(self, stage: int, scores: Tensor, count: int) -> Tensor:
+    def choose(self, stage: int, scores: Tensor, count: int, protected: Protected) -> Tensor:
         """Rows that a stage keeps.
 
         Args:
             stage: Counted from 0.
             scores: ``[rows]`` float, of all candidates, in the order of the prompt.
             count: How many top-k keeps.
+            protected: Rows at both ends that are kept whatever their score.
 
         Returns:
             Ascending int64 rows.
         """
         if self.selection == "top_p":
-            count = top_p_count(scores, self.values[stage], self.preserve)
+            count = top_p_count(scores, self.values[stage], protected)
         elif self.selection == "threshold":
-            count = threshold_count(scores, self.values[stage], self.preserve)
-        return select(scores, count, self.preserve)
+            count = threshold_count(scores, self.values[stage], protected)
+        return select(scores, count, protected)
 
 
-DENSE = Pruning(layers=(), keep_ratios=(), preserve=Preserve(head=0, tail=0))
+DENSE = Pruning(layers=(), keep_ratios=(), preserve=NOTHING)

@@ -1,13 +1,11 @@
-"""How many tokens a pruning stage keeps, and which."""
+"""Which tokens a pruning stage keeps."""
 
-from collections.abc import Iterable, Sequence
-from fractions import Fraction
-from math import ceil
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ablations.study.contracts.sdtp import Preserve
+from ablations.study.contracts.sdtp import Protected
 from ablations.study.errors import UserError
 
 
@@ -25,30 +23,7 @@ def require_layers(layers: Sequence[int], num_layers: int) -> None:
         )
 
 
-def stage_counts(
-    tokens: int, keep_ratios: Iterable[float], preserve: Preserve, least: int = 0
-) -> tuple[int, ...]:
-    """Tokens that are left after each stage: ``max(protected, ceil(ratio * living))``.
-
-    They depend on lengths alone, so that a prefill never waits for the device to learn a shape.
-
-    Args:
-        tokens: Tokens of the prompt.
-        keep_ratios: Share of the living tokens that each stage keeps, protected ones included.
-        preserve: Tokens that no stage drops.
-        least: A stage leaves at least this many tokens, even where fewer are protected.
-    """
-    protected = min(tokens, max(least, preserve.head + preserve.tail))
-    counts = []
-    living = tokens
-    for ratio in keep_ratios:
-        # The decimal that was written, not its binary neighbour: 0.55 of 100 is 55, not 56.
-        living = max(protected, ceil(Fraction(str(ratio)) * living))
-        counts.append(living)
-    return tuple(counts)
-
-
-def select(scores: Tensor, keep: int, preserve: Preserve) -> Tensor:
+def select(scores: Tensor, keep: int, protected: Protected) -> Tensor:
     """Rows to keep: the protected ones and, of the others, those of the highest scores.
 
     Protected rows survive every stage and rows stay in order, so they are always the first `head` and
@@ -57,28 +32,28 @@ def select(scores: Tensor, keep: int, preserve: Preserve) -> Tensor:
     Args:
         scores: ``[rows]``, float.
         keep: How many rows to keep, at least head + tail.
-        preserve: Rows that are kept whatever their score.
+        protected: Rows that are kept whatever their score.
 
     Returns:
         ``[keep]``, int64, ascending.
     """
     rows = scores.shape[0]
     everything = torch.arange(rows, device=scores.device)
-    end = rows - preserve.tail
-    if preserve.head >= end:
+    end = rows - protected.tail
+    if protected.head >= end:
         return everything
-    free = keep - preserve.head - preserve.tail
-    order = scores[preserve.head : end].argsort(descending=True, stable=True)
-    chosen = order[:free].sort().values + preserve.head
-    return torch.cat([everything[: preserve.head], chosen, everything[end:]])
+    free = keep - protected.head - protected.tail
+    order = scores[protected.head : end].argsort(descending=True, stable=True)
+    chosen = order[:free].sort().values + protected.head
+    return torch.cat([everything[: protected.head], chosen, everything[end:]])
 
 
-def unprotected(scores: Tensor, preserve: Preserve) -> Tensor:
+def unprotected(scores: Tensor, protected: Protected) -> Tensor:
     """Scores ``[rows]`` without those of the protected rows; empty where all are protected."""
-    return scores[preserve.head : max(preserve.head, scores.shape[0] - preserve.tail)]
+    return scores[protected.head : max(protected.head, scores.shape[0] - protected.tail)]
 
 
-def top_p_count(scores: Tensor, mass: float, preserve: Preserve) -> int:
+def top_p_count(scores: Tensor, mass: float, protected: Protected) -> int:
     """Rows that the top-p rule keeps: protected ones, and the fewest others with this probability mass.
 
     Probabilities are the softmax of the unprotected scores (the nucleus of Holtzman et al., 2020, over
@@ -87,16 +62,16 @@ def top_p_count(scores: Tensor, mass: float, preserve: Preserve) -> int:
     Args:
         scores: ``[rows]``, float.
         mass: Probability to reach, from zero (none) to one (all).
-        preserve: Rows that are kept whatever their score.
+        protected: Rows that are kept whatever their score.
     """
-    free = unprotected(scores, preserve).double()
+    free = unprotected(scores, protected).double()
     before = free.softmax(0).sort(descending=True).values.cumsum(0).roll(1)
     before[:1] = 0.0
     # A token is needed as long as those above it have less than the mass.
     return _kept(scores, free, int((before < mass).sum()))
 
 
-def threshold_count(scores: Tensor, bound: float, preserve: Preserve) -> int:
+def threshold_count(scores: Tensor, bound: float, protected: Protected) -> int:
     """Rows that the threshold rule keeps: protected ones, and all others that score at least `bound`.
 
     At least one row is kept. The host waits for the device here.
@@ -104,9 +79,9 @@ def threshold_count(scores: Tensor, bound: float, preserve: Preserve) -> int:
     Args:
         scores: ``[rows]``, float.
         bound: Lowest score that is kept.
-        preserve: Rows that are kept whatever their score.
+        protected: Rows that are kept whatever their score.
     """
-    free = unprotected(scores, preserve)
+    free = unprotected(scores, protected)
     return _kept(scores, free, int((free >= bound).sum()))
 
 

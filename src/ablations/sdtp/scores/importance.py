@@ -103,10 +103,16 @@ def saliency(lm: LayeredLM, layers: tuple[int, ...], spec: PromptSaliency) -> Im
         spec: What the gradient is of.
     """
 
+    def loss_tokens(tokens: int) -> int:
+        return tokens - 1 if spec.loss_tokens is None else spec.loss_tokens
+
     def scorer(ids: Tensor, number: int) -> Scorer:
-        scores, _ = window_saliency(lm, ids, layers, spec.loss_tokens, spec.measure)
+        scores, _ = window_saliency(lm, ids, layers, loss_tokens(ids.shape[0]), spec.measure)
         if not scores.isfinite().all():
             raise UserError("saliency of a prompt is not finite; use compute.dtype float32")
         return lambda stage, states, indices: scores[stage, indices]
 
-    return Importance(scorer, lambda tokens, scored: saliency_flops(lm, tokens, layers[0], spec.loss_tokens))
+    def flops(tokens: int, scored: Sequence[int]) -> int:
+        return saliency_flops(lm, tokens, layers[0], loss_tokens(tokens))
+
+    return Importance(scorer, flops)

@@ -8,11 +8,10 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata, spearmanr
 
 from ablations.lm.layered import LayeredLM
-from ablations.sdtp.pruned.selection import stage_counts
 from ablations.sdtp.scores.pruner import Pruner
 from ablations.sdtp.scores.table import SaliencyTable
 from ablations.sdtp.training.states import unpruned_states
-from ablations.study.contracts.sdtp import PrunerSpec, Ranking
+from ablations.study.contracts.sdtp import PrunerSpec, Ranking, stage_counts
 
 Values = NDArray[np.float64]
 
@@ -24,7 +23,7 @@ def rank_heldout(
     """Ranking of each pruner on each held-out window, all from one unpruned forward per window.
 
     Scores and saliency are both of the unpruned model's states, so pruners are compared on equal inputs.
-    Protected tokens are left out: nobody ranks them.
+    Protected tokens are left out: nobody ranks them; so is a stage without a saliency.
 
     Args:
         lm: Frozen model.
@@ -33,20 +32,26 @@ def rank_heldout(
         pruners: Pruners for `spec.layers`.
 
     Returns:
-        One list per pruner, with one entry per held-out window.
+        One list per pruner, with one entry per held-out window; none where no stage has a saliency.
     """
     prompt = table.ids.shape[1] - table.spec.continuation_tokens
-    free = slice(spec.preserve.head, prompt - spec.preserve.tail)
-    counts = stage_counts(prompt, spec.keep_ratios, spec.preserve)
-    keep = [count - spec.preserve.head - spec.preserve.tail for count in counts]
+    protected = spec.preserve.of(prompt)
+    free = slice(protected.head, prompt - protected.tail)
+    counts = stage_counts(prompt, spec.keep_ratios, protected.tokens)
+    keep = [count - protected.tokens for count in counts]
     found: list[list[Ranking]] = [[] for _ in pruners]
+    stages = table.spec.target.stages(spec.layers, lm.num_layers)
+    if not stages:
+        return found
     for window in table.heldout.nonzero()[:, 0].tolist():
         ids = table.ids[window, :prompt].to(lm.device)[None]
-        states = unpruned_states(lm, ids, spec.layers)[:, 0]
-        saliency = table.saliency[window, :, free].double().numpy()
+        states = unpruned_states(lm, ids, spec.layers[:stages])[:, 0]
+        saliency = table.saliency[window, :stages, free].double().numpy()
         for pruner, rows in zip(pruners, found, strict=True):
             scores = torch.stack([pruner(stage, state) for stage, state in enumerate(states)])
-            rows.append(rank(table.documents[window], scores[:, free].cpu().double().numpy(), saliency, keep))
+            rows.append(
+                rank(table.documents[window], scores[:, free].cpu().double().numpy(), saliency, keep[:stages])
+            )
     return found
 
 

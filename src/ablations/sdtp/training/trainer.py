@@ -10,13 +10,12 @@ from torch.nn.utils import get_total_norm
 
 from ablations.lm.layered import LayeredLM
 from ablations.sdtp.pruned.masks import masked_forward, sample_keep
-from ablations.sdtp.pruned.selection import stage_counts
 from ablations.sdtp.scores.pruner import Pruner
 from ablations.sdtp.scores.table import SaliencyTable
 from ablations.sdtp.scores.targets import regression_targets
 from ablations.sdtp.training.losses import lm_loss, ranking_loss, regression_loss, require_finite
 from ablations.sdtp.training.states import unpruned_states
-from ablations.study.contracts.sdtp import PrunerSpec
+from ablations.study.contracts.sdtp import PrunerSpec, stage_counts
 
 CLIP = 1.0
 """Largest norm of one loss's gradient in one step."""
@@ -28,6 +27,7 @@ class Trainer:
     Attributes:
         pruner: The scorers, in float32.
         prompt: Tokens of a window before its continuation, the part that is pruned.
+        protected: Tokens of a prompt that no stage drops.
         counts: Living tokens of a prompt after each stage.
         history: The losses of each step that was taken, ``[step][loss]``.
         epoch: Optimiser steps of one pass over the windows.
@@ -39,12 +39,15 @@ class Trainer:
         self.spec = spec
         self.table = table
         self.prompt = table.ids.shape[1] - table.spec.continuation_tokens
-        self.counts = stage_counts(self.prompt, spec.keep_ratios, spec.preserve)
+        self.protected = spec.preserve.of(self.prompt)
+        self.counts = stage_counts(self.prompt, spec.keep_ratios, self.protected.tokens)
         self.pruner = untrained(lm, spec)
         self.noise = torch.Generator(lm.device).manual_seed(spec.seed)
         self.history: list[dict[str, float]] = []
         # A warm-up is on saliency, so without its losses there is none.
-        warmup_epochs = spec.warmup_epochs if spec.losses.mse or spec.losses.ranking else 0
+        self._taught = table.spec.target.stages(spec.layers, lm.num_layers)
+        taught = self._taught and (spec.losses.mse or spec.losses.ranking)
+        warmup_epochs = spec.warmup_epochs if taught else 0
         self._batches = self._order(warmup_epochs + spec.epochs)
         self.epoch = len(self._batches) // (warmup_epochs + spec.epochs)
         self.warmup = warmup_epochs * self.epoch
@@ -149,19 +152,25 @@ class Trainer:
     def _saliency_losses(self, windows: Tensor, scores: list[Tensor], living: Tensor) -> dict[str, Tensor]:
         """Losses against the saliency of ``[batch]`` windows, those of weight zero left out.
 
+        Stages without a saliency (`SaliencyTarget.stages`) are left out, too.
+
         Args:
             windows: ``[batch]`` int64.
             scores: Per stage ``[batch, prompt]``.
             living: ``[stages, batch, prompt]`` bool, the tokens that count.
         """
         weights = self.spec.losses
-        saliency = self.table.saliency[windows, :, : self.prompt].transpose(0, 1).to(self.lm.device)
-        losses = {}
+        losses: dict[str, Tensor] = {}
+        if not self._taught:
+            return losses
+        taught, living = torch.stack(scores[: self._taught]), living[: self._taught]
+        saliency = self.table.saliency[windows, : self._taught, : self.prompt].transpose(0, 1)
+        saliency = saliency.to(self.lm.device)
         if weights.mse:
             targets = regression_targets(saliency, living, self.table.spec.target.measure)
-            losses["mse"] = regression_loss(torch.stack(scores), targets, living)
+            losses["mse"] = regression_loss(taught, targets, living)
         if weights.ranking:
-            losses["ranking"] = ranking_loss(torch.stack(scores), saliency, living)
+            losses["ranking"] = ranking_loss(taught, saliency, living)
         return losses
 
     def _unpruned(self, window: int) -> Tensor:
@@ -183,7 +192,7 @@ class Trainer:
 
     def _draw(self, stage: int, scores: Tensor, visible: Tensor) -> Tensor:
         spec = self.spec
-        return sample_keep(scores, visible, self.counts[stage], spec.preserve, spec.temperature, self.noise)
+        return sample_keep(scores, visible, self.counts[stage], self.protected, spec.temperature, self.noise)
 
     def _set_gradients(self, losses: dict[str, Tensor]) -> None:
         """Give the parameters the weighted sum of each loss's gradient, clipped by itself.

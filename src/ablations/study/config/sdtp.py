@@ -104,7 +104,7 @@ class TrainingSettings(Contract):
     learning_rate: PositiveFloat = 1e-3
     """Peak learning rate."""
     temperature: PositiveFloat = 1.0
-    """Temperature of the Gumbel-softmax masks."""
+    """Temperature of the Gumbel-softmax masks; which tokens a draw keeps does not depend on it."""
     compute: Compute = Compute()
     """How training is computed."""
 

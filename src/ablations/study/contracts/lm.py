@@ -1,8 +1,9 @@
 """Specs of the artefacts both methods stand on: checkpoints and texts."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt
 
 from ablations.study.contracts.base import Contract
 
@@ -132,6 +133,18 @@ class LocalText(Source):
     """Put every document into this split; null splits by document."""
 
 
+def _check_pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"no regular expression ({error}); correct it") from None
+    return value
+
+
+Pattern = Annotated[str, AfterValidator(_check_pattern)]
+"""A regular expression."""
+
+
 class DatasetText(Source):
     """A data set that `datasets.load_dataset` loads."""
 
@@ -152,7 +165,11 @@ class DatasetText(Source):
     """Column that holds the text, or several, which are joined by blank lines; empty ones are left out."""
     pack: PositiveInt | None = None
     """Join rows that follow each other, until a document has at least this many characters; null makes
-    a document of each row."""
+    a document of each row. For rows that are pieces of a text, such as lines: a document of unrelated rows
+    would have prompts that say nothing about what follows them."""
+    begins: Pattern | None = None
+    """Regular expression (Python's, searched for in a row): a row that matches begins another text, and
+    is not joined to those before it; null where all rows are of one text."""
     documents: PositiveInt | None = None
     """Read at most this many rows; null reads all."""
     split: Split | None = None

@@ -45,6 +45,9 @@ class Environment(Contract):
     """Operating system and processor architecture."""
     versions: dict[str, str]
     """Installed versions of what the job computes with, Python included."""
+    prompt_start: str = ""
+    """What the model's tokenizer puts before a text, its BOS token: windows, passkey prompts and prompts
+    without a chat template begin with it. Empty where it puts nothing there."""
     git_commit: str | None
     """Commit of the checkout that the code is of; null where it is none (an unpacked archive)."""
     git_dirty: bool | None

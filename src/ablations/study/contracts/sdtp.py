@@ -1,15 +1,20 @@
 """Specs and samples of the SDTP jobs (saliency-driven dynamic token pruning, arXiv 2504.04514)."""
 
-from typing import Annotated, Literal
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from math import ceil
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ablations.study.contracts.base import Contract
 from ablations.study.contracts.lm import Compute
 from ablations.study.contracts.record import Digests, Environment
+from ablations.study.errors import UserError
 
 Ratio = Annotated[float, Field(gt=0.0, le=1.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Amount = NonNegativeInt | Annotated[float, Field(gt=0.0, lt=1.0)]
 Layers = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
 
 Importance = Literal["learned", "saliency", "prior", "random", "recent", "hidden_norm"]
@@ -31,13 +36,59 @@ class Losses(Contract):
     """Pairwise logistic ranking loss, a mean over pairs (eq. 5 and 6)."""
 
 
-class Preserve(Contract):
-    """Prompt tokens that no stage may drop."""
+class Protected(NamedTuple):
+    """Tokens of one prompt that no stage drops."""
 
-    head: NonNegativeInt = 4
-    """First tokens of the prompt that are always kept."""
-    tail: NonNegativeInt = 16
-    """Last tokens of the prompt that are always kept."""
+    head: int
+    """First tokens of the prompt."""
+    tail: int
+    """Last tokens of the prompt."""
+
+    @property
+    def tokens(self) -> int:
+        """Both together; more than the prompt has where head and tail overlap."""
+        return self.head + self.tail
+
+
+class Preserve(Contract):
+    """Prompt tokens that no stage may drop: a number of tokens, or, below one, a share of the prompt."""
+
+    head: Amount = 4
+    """First tokens of the prompt that are always kept: how many, or which share of the prompt."""
+    tail: Amount = 16
+    """Last tokens of the prompt that are always kept: how many, or which share of the prompt."""
+
+    def of(self, tokens: int) -> Protected:
+        """What is protected of a prompt of `tokens` tokens; a share is rounded up."""
+        return Protected(
+            *(
+                ceil(_decimal(amount) * tokens) if 0 < amount < 1 else int(amount)
+                for amount in (self.head, self.tail)
+            )
+        )
+
+
+def stage_counts(tokens: int, keep_ratios: Iterable[float], protected: int) -> tuple[int, ...]:
+    """Tokens that are left of a prompt after each stage: ``max(protected, ceil(ratio * living))``.
+
+    They depend on lengths alone, so that a prefill never waits for the device to learn a shape.
+
+    Args:
+        tokens: Tokens of the prompt.
+        keep_ratios: Share of the living tokens that each stage keeps, protected ones included.
+        protected: A stage leaves at least this many tokens, or all where there are fewer.
+    """
+    counts = []
+    living = tokens
+    for ratio in keep_ratios:
+        living = max(min(tokens, protected), ceil(_decimal(ratio) * living))
+        counts.append(living)
+    return tuple(counts)
+
+
+def _decimal(number: float) -> Fraction:
+    """The decimal that was written, not its binary neighbour: 0.55 of 100 is 55, not 56."""
+    return Fraction(str(number))
 
 
 class SaliencyTarget(Contract):
@@ -48,6 +99,20 @@ class SaliencyTarget(Contract):
     much the NLL would rise, to first order, if the state were zero."""
     loss: Literal["continuation", "window"] = "continuation"
     """Whose NLL the gradient is of: the window's last tokens, which are not pruned, or all of its tokens."""
+
+    def stages(self, layers: Sequence[int], num_layers: int) -> int:
+        """How many stages, from the first on, have a saliency; all, or all but the one at the last layer.
+
+        The last layer normalises its input before attention, so the size of a token's state has no effect on
+        the keys and values that others see, and g . x is exactly 0. It is not for a token that predicts one
+        of those whose NLL is meant: its state also goes on to the head, past the layer.
+
+        Args:
+            layers: Ascending layers of the stages.
+            num_layers: Layers of the model.
+        """
+        nothing = self.measure != "norm" and self.loss == "continuation" and num_layers - 1 in layers
+        return len(layers) - nothing
 
 
 class SaliencySpec(Contract):
@@ -92,11 +157,63 @@ class PrunerSpec(Contract):
     learning_rate: PositiveFloat
     """Peak learning rate of AdamW (cosine decay)."""
     temperature: PositiveFloat
-    """Temperature of the Gumbel-softmax masks."""
+    """Temperature of the Gumbel-softmax masks; which tokens a draw keeps does not depend on it."""
     seed: int
     """Seed of initialisation, order and Gumbel noise."""
     compute: Compute
     """How the job computes."""
+
+
+def require_choice(spec: PrunerSpec, windows: SaliencySpec, prefix: str = "") -> None:
+    """Check that every simulated stage drops a token of a training prompt, so that each scorer can learn.
+
+    Then every stage but the last also keeps one that it could have dropped: the next one has to drop it.
+
+    Args:
+        spec: The training.
+        windows: What it trains on.
+        prefix: Of the keys in the message.
+
+    Raises:
+        UserError: a stage drops nothing, because all that is left is protected or the keep ratio keeps it.
+    """
+    prompt = max(0, windows.tokens - windows.continuation_tokens)
+    protected = spec.preserve.of(prompt).tokens
+    counts = stage_counts(prompt, spec.keep_ratios, protected)
+    for stage, (before, after) in enumerate(zip((prompt, *counts), counts, strict=False), 1):
+        if before == after:
+            raise UserError(
+                f"{prefix}saliency.tokens: stage {stage} of {len(counts)} has nothing to drop in training: it"
+                f" keeps all {after} that are left of a prompt of {prompt} tokens (tokens -"
+                f" continuation_tokens), {min(prompt, protected)} of them protected; raise tokens, protect"
+                f" less (preserve), or let training prune at fewer stages or by another keep ratio"
+            )
+
+
+def require_saliency(
+    target: SaliencyTarget,
+    layers: Sequence[int],
+    num_layers: int,
+    key: str,
+    why: str,
+) -> None:
+    """Check that each stage has a saliency.
+
+    Args:
+        target: What saliency means.
+        layers: Ascending layers of the stages.
+        num_layers: Layers of the model.
+        key: Key of the measure, for the message.
+        why: What would come of it if one had none, for the message.
+
+    Raises:
+        UserError: the one at the last layer has none.
+    """
+    if target.stages(layers, num_layers) < len(layers):
+        raise UserError(
+            f"{key}: '{target.measure}' of the loss '{target.loss}' is 0 at the input of the last layer"
+            f" ({num_layers - 1}), so {why}; use 'norm' or the loss 'window', or do not prune at that layer"
+        )
 
 
 class Windows(Contract):
@@ -239,8 +356,16 @@ class PromptSaliency(Contract):
 
     measure: Measure
     """What saliency means."""
-    loss_tokens: PositiveInt
-    """Last tokens of the prompt whose NLL the gradient is of."""
+    loss_tokens: PositiveInt | None
+    """Last tokens of the prompt whose NLL the gradient is of; null for all but the first, which nothing
+    predicts."""
+
+    @property
+    def target(self) -> SaliencyTarget:
+        """The same as a target of training."""
+        return SaliencyTarget(
+            measure=self.measure, loss="window" if self.loss_tokens is None else "continuation"
+        )
 
 
 class Pipeline(Contract):
@@ -340,7 +465,10 @@ class SdtpSample(Contract):
 
 
 class Ranking(Contract):
-    """How well scores rank the tokens of one held-out window that stages may drop, one number per stage."""
+    """How well scores rank the tokens of one held-out window that stages may drop, one number per stage.
+
+    The stage at the last layer is missing where its saliency is 0 (measures `abs` and `signed`).
+    """
 
     document: str
     """Identifier of the document."""

@@ -13,7 +13,7 @@ from ablations.study.errors import UserError
 from ablations.study.estimate.finished import finished
 from ablations.study.estimate.planned import job_demand
 from ablations.study.estimate.rates import AssumedRates, Devices, FittedRates, Rates
-from ablations.study.estimate.shapes import known_models, read_yaml
+from ablations.study.estimate.shapes import known_models, read_own
 from ablations.study.planning.jobs import Job
 from ablations.study.planning.plan import Plan
 
@@ -48,7 +48,7 @@ def rates_of(device: str) -> Rates:
     if device == THIS:
         return FittedRates(finished())
     try:
-        known = Devices.model_validate(read_yaml(shipped(DEVICES)))
+        known = Devices.model_validate(read_own(shipped(DEVICES)))
     except ValidationError as error:
         raise UserError(f"{DEVICES}: {one_line(error)}") from None
     if device not in known.devices:

@@ -33,7 +33,7 @@ def _(spec: SaliencySpec, shapes: Shapes, inputs: Inputs) -> Demand:
     loss_tokens = spec.continuation_tokens if spec.target.loss == "continuation" else spec.tokens
     # A backward through frozen weights costs about a forward.
     window = dense(model, spec.tokens, loss_tokens) + dense(model, spec.tokens, loss_tokens, first)
-    held = gradient_bytes(model, dtype, spec.tokens, first, masked=False)
+    held = gradient_bytes(model, dtype, spec.tokens, first, masked=False, loss_tokens=loss_tokens)
     windows = spec.documents + spec.heldout_documents
     return Demand(loaded(model, dtype) + window * windows, weight_bytes(model, dtype) + held)
 
@@ -50,7 +50,8 @@ def _(spec: PrunerSpec, shapes: Shapes, inputs: Inputs) -> Demand:
     if spec.warmup_epochs and (spec.losses.mse or spec.losses.ranking):
         work += up_to_last * table.documents
     work += (masked if spec.losses.lm else up_to_last) * (spec.epochs * table.documents)
-    held = gradient_bytes(model, dtype, tokens, first, masked=True) * spec.batch if spec.losses.lm else 0.0
+    held = gradient_bytes(model, dtype, tokens, first, masked=True, loss_tokens=continuation) * spec.batch
+    held = held if spec.losses.lm else 0.0
     return Demand(loaded(model, dtype) + work, weight_bytes(model, dtype) + held)
 
 
@@ -95,7 +96,8 @@ def _(spec: EvaluateSpec, shapes: Shapes, inputs: Inputs) -> Demand:
         longest = max(longest, asked)
     memory = resident(model, dtype, longest, continuation) + kv_bytes(model, dtype, tokens)
     if spec.importance == "saliency":
-        memory += gradient_bytes(model, dtype, longest, spec.layers[0], masked=False)
+        rows = spec.saliency.loss_tokens or longest
+        memory += gradient_bytes(model, dtype, longest, spec.layers[0], masked=False, loss_tokens=rows)
     if spec.mask == "soft":
         memory += 4.0 * longest**2
     return Demand(loaded(model, dtype) + work, memory)
@@ -128,5 +130,6 @@ def _pruned(spec: EvaluateSpec, model: ModelShape, tokens: int) -> Work:
     )
     scored = Work()
     if spec.importance == "saliency":
-        scored = dense(model, tokens) + dense(model, tokens, first=spec.layers[0])
+        head_rows = spec.saliency.loss_tokens or tokens
+        scored = dense(model, tokens, head_rows) + dense(model, tokens, head_rows, spec.layers[0])
     return forward(model, rows, 1) + scored

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ablations.study.config.reading import read_yaml
 from ablations.study.contracts.lm import PrepareModelSpec, PretrainedModel, RandomModel, WheelModel
 from ablations.study.errors import UserError
 from ablations.study.planning.jobs import Job
@@ -72,7 +71,15 @@ def shape_of_folder(folder: Path) -> ModelShape:
     path = folder / "config.json"
     try:
         return shape_of_config(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ZeroDivisionError,
+        RecursionError,
+    ) as error:
         raise UserError(f"{path}: no configuration of a causal LM ({error}); repair the checkpoint") from None
 
 
@@ -82,29 +89,29 @@ def known_models(path: Path) -> Mapping[str, Mapping[str, Any]]:
     Raises:
         UserError: it is missing, not YAML, or an entry lacks a size.
     """
-    known = read_yaml(path)
+    known = read_own(path)
+    if not isinstance(known, dict):
+        raise UserError(f"{path}: not a map of models; correct it")
     for name, sizes in known.items():
         try:
             shape_of_config(sizes)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
             raise UserError(
                 f"{path}: '{name}': no sizes of a causal LM ({error}); correct the entry"
             ) from None
     return known
 
 
-def read_yaml(path: Path) -> Any:
+def read_own(path: Path) -> Any:
     """A YAML file of the repository.
 
     Raises:
         UserError: it is missing, or not YAML.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return read_yaml(path)
     except FileNotFoundError:
         raise UserError(f"{path}: not here; run this in the root of the repository") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML: {error}") from None
 
 
 def shape_of_job(job: Job, known: Mapping[str, Mapping[str, Any]]) -> ModelShape:

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from math import ceil
 
 from ablations.study.contracts.lm import Dtype
-from ablations.study.contracts.sdtp import Preserve
+from ablations.study.contracts.sdtp import Preserve, stage_counts
 from ablations.study.estimate.shapes import ModelShape
 
 BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -66,11 +65,10 @@ def living_rows(
     tokens: int, layers: Sequence[int], ratios: Sequence[float], preserve: Preserve, depth: int
 ) -> list[int]:
     """Rows of each of `depth` layers of a pruned prefill: a stage keeps its share, and what is protected."""
-    kept = dict(zip(layers, ratios, strict=True))
+    left = dict(zip(layers, stage_counts(tokens, ratios, preserve.of(tokens).tokens), strict=True))
     rows, living = [], tokens
     for layer in range(depth):
-        if layer in kept:
-            living = max(min(living, preserve.head + preserve.tail), ceil(kept[layer] * living))
+        living = left.get(layer, living)
         rows.append(living)
     return rows
 
@@ -91,7 +89,9 @@ def activation_bytes(shape: ModelShape, dtype: Dtype, tokens: int, head_rows: in
     return max(layer, head_rows * shape.vocabulary * (4 + BYTES[dtype]))
 
 
-def gradient_bytes(shape: ModelShape, dtype: Dtype, tokens: int, first: int, masked: bool) -> float:
+def gradient_bytes(
+    shape: ModelShape, dtype: Dtype, tokens: int, first: int, masked: bool, loss_tokens: int
+) -> float:
     """Bytes that a forward from layer `first` on keeps for its backward.
 
     Args:
@@ -100,7 +100,9 @@ def gradient_bytes(shape: ModelShape, dtype: Dtype, tokens: int, first: int, mas
         tokens: Rows.
         first: First layer with a gradient.
         masked: Whether attention keeps its weights (a mask that has a gradient rules the fused kernel out).
+        loss_tokens: Rows of the head, whose logits and their gradient are held in float32, too.
     """
     per_token = 10 * shape.hidden + 4 * shape.intermediate
     weights = 3 * shape.heads * tokens**2 if masked else 0.0
-    return (shape.layers - first) * (tokens * per_token + weights) * BYTES[dtype]
+    head = loss_tokens * shape.vocabulary * 2 * (4 + BYTES[dtype])
+    return (shape.layers - first) * (tokens * per_token + weights) * BYTES[dtype] + head

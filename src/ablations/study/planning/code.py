@@ -5,7 +5,7 @@ from functools import cached_property
 
 import grimp
 
-from ablations.study.files import canonical_json, sha256_text, write_text_if_changed
+from ablations.study.files import canonical_json, keep_in_mind, sha256_text
 from ablations.study.meaning import meaning, module_source
 from ablations.study.planning.stages import RESULTS
 
@@ -83,7 +83,7 @@ class CodeIndex:
     def remember(self) -> None:
         """Write the meanings down by the text they are of, so that the next parse need not walk it again."""
         known = {text: self._meanings[module] for module, text in self._sources.items()}
-        write_text_if_changed(_MEMORY, canonical_json({"by": _algorithm(), "known": known}))
+        keep_in_mind(_MEMORY, canonical_json({"by": _algorithm(), "known": known}))
 
     def _meaning(self, module: str) -> str:
         if module not in self._meanings:
@@ -98,9 +98,9 @@ def _remembered() -> dict[str, str]:
     """Meanings by SHA-256 of the text, as far as they were found in today's way."""
     try:
         found = json.loads(_MEMORY.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return dict(found["known"]) if found["by"] == _algorithm() else {}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return {}
-    return found["known"] if found.get("by") == _algorithm() else {}
 
 
 def _algorithm() -> str:

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from ablations.study.files import canonical_json, sha256_file, write_text_if_changed
+from ablations.study.files import canonical_json, keep_in_mind, sha256_file
 from ablations.study.planning.stages import RESULTS
 
 _MEMORY = RESULTS / "hashes.json"
@@ -38,4 +38,4 @@ class Hashes:
 
     def remember(self) -> None:
         """Write down what was read, for the next parse; whoever only looks leaves it."""
-        write_text_if_changed(_MEMORY, canonical_json(self._known))
+        keep_in_mind(_MEMORY, canonical_json(self._known))

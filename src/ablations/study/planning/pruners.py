@@ -1,7 +1,15 @@
 """What SDTP experiments are given besides model and text: saliency, pruners, calibrated selection rules."""
 
+from typing import cast
+
 from ablations.study.config.sdtp import SdtpBaseline, SdtpConfig
-from ablations.study.contracts.sdtp import CalibrationSpec, PrunerSpec, SaliencySpec, SaliencyTarget
+from ablations.study.contracts.sdtp import (
+    CalibrationSpec,
+    PrunerSpec,
+    SaliencySpec,
+    SaliencyTarget,
+    require_choice,
+)
 from ablations.study.planning.jobs import Job, Sources
 from ablations.study.planning.schedule import pruning_layers
 from ablations.study.planning.stages import CALIBRATE, SALIENCY, TRAIN_PRUNER
@@ -45,7 +53,11 @@ class PrunerPlanner:
         return self._saliencies[key]
 
     def job(self, components: SdtpBaseline, seed: int) -> Job:
-        """The pruner an arm loads."""
+        """The pruner an arm loads.
+
+        Raises:
+            UserError: a stage of its training would have nothing to drop.
+        """
         ratio = components.schedule.trained_keep_ratio or self._config.training.keep_ratio
         key = (self._layers(components), components.saliency, components.losses, ratio, seed)
         if key not in self._pruners:
@@ -83,7 +95,9 @@ class PrunerPlanner:
             seed=seed,
             compute=training.compute,
         )
-        inputs = {"model": self._inputs["model"], "saliency": self.saliency(components)}
+        saliency = self.saliency(components)
+        require_choice(spec, cast(SaliencySpec, saliency.spec), "sdtp.")
+        inputs = {"model": self._inputs["model"], "saliency": saliency}
         return Job(TRAIN_PRUNER, spec, self._sources, inputs)
 
     def calibration(

@@ -14,6 +14,7 @@ from ablations.study.contracts.sdtp import (
     ReferenceSpec,
     SweepSpec,
     Windows,
+    require_saliency,
 )
 from ablations.study.errors import UserError
 from ablations.study.planning.artefacts import Artefacts
@@ -126,11 +127,11 @@ class SdtpPlanner:
 
     def _evaluate(self, components: SdtpBaseline, key: str, seed: int) -> Job:
         evaluation = self._config.evaluation
-        protected = components.preserve.head + components.preserve.tail
+        protected = components.preserve.of(evaluation.prompt_tokens).tokens
         if evaluation.prompt_tokens <= protected:
             raise UserError(
                 f"sdtp.evaluation.prompt_tokens: a prompt of {evaluation.prompt_tokens} tokens is all"
-                f" protected ({key}.preserve keeps {protected}); make it longer"
+                f" protected ({key}.preserve keeps {protected}); make it longer or protect less"
             )
         layers = self._layers(components, key)
         ratios = stage_ratios(components.schedule, len(layers))
@@ -141,8 +142,11 @@ class SdtpPlanner:
             inputs["saliency"] = self._pruners.saliency(components)
         if components.selection != "top_k":
             inputs["calibration"] = self._pruners.calibration(components, layers, ratios, seed)
+        self._require_saliency(components, layers, key)
+        last = self._config.saliency.continuation_tokens
         own_saliency = PromptSaliency(
-            measure=components.saliency.measure, loss_tokens=self._config.saliency.continuation_tokens
+            measure=components.saliency.measure,
+            loss_tokens=last if components.saliency.loss == "continuation" else None,
         )
         spec = EvaluateSpec(
             importance=components.importance,
@@ -165,6 +169,20 @@ class SdtpPlanner:
         )
         stage = EVALUATE_SDTP if components.pipeline is None else EVALUATE_PIPELINE
         return Job(stage, spec, self._sources, inputs)
+
+    def _require_saliency(self, components: SdtpBaseline, layers: tuple[int, ...], key: str) -> None:
+        """Check that each stage has a saliency where scores come from nothing else.
+
+        Raises:
+            UserError: the one at the last layer has none.
+        """
+        if components.importance in ("saliency", "prior"):
+            why = "nothing could be chosen by it"
+        elif components.importance == "learned" and not components.losses.lm:
+            why = "without an LM loss (losses.lm) its scorer would learn nothing"
+        else:
+            return
+        require_saliency(components.saliency, layers, self._model_layers, f"{key}.saliency.measure", why)
 
     def _match(self, components: SdtpBaseline, layers: tuple[int, ...], key: str) -> Match | None:
         """The baseline as something to match."""

@@ -119,7 +119,9 @@ def _write(stamp: str, content: dict[str, Any], needed: Iterable[str | Path], ma
     path = Path(stamp)
     revisions = _read(_REVISIONS)
     key = sha256_text(stamp + canonical_json(content))
-    asked = revisions.get(key, {"revision": 0, "lost": []})
+    asked = revisions.get(key)
+    if not (isinstance(asked, dict) and isinstance(asked.get("revision"), int) and "lost" in asked):
+        asked = {"revision": 0, "lost": []}
     lost = [str(file) for file in needed if not Path(file).exists()]
     if lost and not _pending(path, {**content, **asked}, lost == asked["lost"], made):
         asked = {"revision": asked["revision"] + 1, "lost": lost}
@@ -143,6 +145,6 @@ def _text(content: dict[str, Any]) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
         return {}

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from ablations.study.errors import UserError
 from ablations.study.planning.jobs import Job
+from ablations.study.planning.stages import RESULTS
+
+_SNAKEMAKE = Path(".snakemake")
 
 
 def require_writable(jobs: Iterable[Job]) -> None:
@@ -22,6 +25,37 @@ def require_writable(jobs: Iterable[Job]) -> None:
                 f"{folder}: cannot be written to (a read-only disk, or no permission); make it writable,"
                 " then run the same command again"
             )
+
+
+def require_folders() -> None:
+    """Check that where results, logs and the paper go there are folders, or nothing yet.
+
+    Raises:
+        UserError: there is a link that leads nowhere, or a file.
+    """
+    made = [*map(Path, ("logs", "benchmarks", "paper", "paper/tables", "paper/figures")), _SNAKEMAKE, RESULTS]
+    found = RESULTS.iterdir() if RESULTS.is_dir() else ()
+    for folder in (*made, *(path for path in found if path.is_symlink())):
+        if folder.is_symlink() and not folder.exists():
+            raise UserError(
+                f"{folder}: a link to {folder.readlink()}, which is not there; make it, or remove the link"
+            )
+    for folder in made:
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder}: a file where a folder belongs; move it away")
+
+
+def require_room_for_snakemake() -> None:
+    """Check that Snakemake can write its own notes, without which it does not even plan.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if not os.access(_existing(_SNAKEMAKE), os.W_OK):
+        raise UserError(
+            f"{_SNAKEMAKE}: cannot be written to, and Snakemake plans nothing without it; `python -m"
+            " ablations.study status` says of a study that is only to be read what is fresh and what is due"
+        )
 
 
 def _existing(folder: Path) -> Path:
