@@ -33,7 +33,7 @@ class PipelineResult(Contract):
     reference_boundary_bytes: tuple[float, ...]
     """The same for the unpruned model."""
     idle: tuple[float, ...]
-    """Share of each rank's prefill that it spends waiting; empty where no rank was timed."""
+    """Share of each rank's prefill that it spends waiting or handing over; empty where no rank was timed."""
 
 
 class SdtpResult(Contract):
