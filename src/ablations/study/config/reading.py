@@ -54,7 +54,7 @@ def require_distinct_keys(path: Path) -> None:
                 if isinstance(event, yaml.AliasEvent):
                     if event.anchor in [level.anchor for level in levels]:
                         raise UserError(f"{path}: the anchor '{event.anchor}' contains itself; write it out")
-                    levels[-1].size += sizes.get(event.anchor, 1)
+                    levels[-1].size += sizes.get(event.anchor or "", 1)
                 elif isinstance(event, yaml.CollectionStartEvent):
                     levels.append(_Level(isinstance(event, yaml.MappingStartEvent), event.anchor or ""))
                 else:
