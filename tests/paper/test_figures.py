@@ -3,6 +3,9 @@
 import itertools
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -282,3 +285,19 @@ def test_the_same_summary_gives_the_same_bytes(study, tmp_path):
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert b"CreationDate" not in (tmp_path / "one" / "forward.pdf").read_bytes()
+
+
+def test_what_a_user_sets_for_matplotlib_changes_no_figure(study, tmp_path):
+    (tmp_path / "matplotlibrc").write_text(
+        "text.usetex: True\naxes.facecolor: red\npdf.compression: 0\nno.such.key: 1\n"
+    )
+    (tmp_path / "summary.json").write_text(study.summary.model_dump_json())
+    write_figures(study.summary, tmp_path / "usual")
+    command = [sys.executable, "-m", "ablations.paper.figures", "--summary", "summary.json", "--out", "mine"]
+    environment = {**os.environ, "MPLBACKEND": "no_such_backend"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in FIGURES:
+        for kind in ("pdf", "png"):
+            made, usual = (tmp_path / folder / f"{name}.{kind}" for folder in ("mine", "usual"))
+            assert made.read_bytes() == usual.read_bytes()

@@ -152,6 +152,23 @@ def test_a_lone_process_is_in_no_group(monkeypatch):
     assert described(2) is None
 
 
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_an_empty_variable_describes_no_group_and_another_word_is_named(monkeypatch, name):
+    monkeypatch.setenv(name, "")
+    assert described(2) is None
+    monkeypatch.setenv(name, "two")
+    with pytest.raises(UserError, match=f"^{name}: 'two' is no number of a process group; unset it"):
+        described(2)
+
+
+@pytest.mark.parametrize("value", ["", "first"])
+def test_a_rank_that_is_no_number_is_named(monkeypatch, value):
+    for name, usual in (TORCHRUN | {"RANK": value}).items():
+        monkeypatch.setenv(name, usual)
+    with pytest.raises(UserError, match="RANK"):
+        described(2)
+
+
 def test_torchrun_is_joined(monkeypatch):
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
