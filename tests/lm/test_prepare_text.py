@@ -362,7 +362,9 @@ def test_rows_of_two_texts_are_never_joined(make_text: MakeText, tmp_path: Path)
 
 def test_a_pattern_that_is_none() -> None:
     with pytest.raises(ValidationError, match=r"no regular expression .*correct it"):
-        DatasetText(source="dataset", name="json", begins="(")
+        DatasetText(source="dataset", name="json", pack=9, begins="(")
+    with pytest.raises(ValidationError, match="'begins' parts texts whose rows 'pack' joins"):
+        DatasetText(source="dataset", name="json", begins="^ = ")
 
 
 def test_a_revision_that_nobody_filled_in(make_text: MakeText) -> None:

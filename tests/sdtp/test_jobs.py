@@ -1,5 +1,6 @@
 """The jobs through their spec files: what each leaves, and the errors each refuses bad input with."""
 
+import json
 import subprocess
 import sys
 
@@ -138,6 +139,26 @@ def test_bad_input_is_one_line_and_writes_nothing(workspace, job, change, messag
         workspace.run(job, out, **change)
     assert "\n" not in str(caught.value)
     assert not (workspace.folder / out).exists()
+
+
+def test_what_the_last_layers_product_cannot_tell_is_refused(workspace):
+    vanishing = (
+        r"saliency\.measure: 'abs' of the loss 'continuation' is 0 at the input of the last layer \(4\)"
+    )
+    last = {"layers": [4], "keep_ratios": [0.7]}
+    target = {"measure": "abs", "loss": "continuation"}
+    workspace.run("saliency", "last_saliency", layers=[4], target=target)
+    inputs = {"saliency": "last_saliency"}
+    losses = {"lm": 0.0, "mse": 1.0, "ranking": 1.0}
+    with pytest.raises(UserError, match=vanishing + ".*nothing would be trained"):
+        workspace.run("pruner", "never", inputs, losses=losses, **last)
+    with pytest.raises(UserError, match=vanishing + ".*nothing could be chosen"):
+        workspace.run("evaluate", "never.json", inputs, importance="prior", **last)
+    workspace.run("pruner", "last_pruner", inputs, warmup_epochs=1, **last)
+    manifest = json.loads((workspace.folder / "last_pruner/manifest.json").read_text())
+    assert set(manifest["facts"]["losses"]) == {"lm"}
+    record = workspace.evaluate(inputs={"pruner": "last_pruner"}, timing=None, **last)
+    assert record.totals.training.ranking == ()
 
 
 def test_saliency_windows_longer_than_the_models_positions_are_refused(workspace):

@@ -15,7 +15,7 @@ from ablations.sdtp.training.checkpoint import Checkpoint
 from ablations.sdtp.training.ranking import rank_heldout
 from ablations.sdtp.training.trainer import Trainer, untrained
 from ablations.study.artefact import new_artefact
-from ablations.study.contracts.sdtp import PrunerSpec, require_choice
+from ablations.study.contracts.sdtp import PrunerSpec, require_choice, require_saliency
 from ablations.study.errors import UserError
 from ablations.study.job import Run, main
 
@@ -24,8 +24,8 @@ def train_pruner(run: Run[PrunerSpec]) -> None:
     """Train a pruner on a saliency table, measure how it ranks, and write it.
 
     Raises:
-        UserError: float16, no loss, layers that table or model lack, windows too short, or a training that
-            diverges.
+        UserError: float16, no loss or none that says anything, layers that table or model lack, windows too
+            short, or a training that diverges.
     """
     spec = run.spec
     if spec.compute.dtype == "float16":
@@ -37,6 +37,9 @@ def train_pruner(run: Run[PrunerSpec]) -> None:
     require_choice(spec, table.spec)
     lm = load_model(run.job.path("model"), spec.compute, device)
     require_layers(spec.layers, lm.num_layers)
+    if not (spec.losses.lm or table.spec.target.stages(spec.layers, lm.num_layers)):
+        why = "without an LM loss (losses.lm) nothing would be trained"
+        require_saliency(table.spec.target, spec.layers, lm.num_layers, "saliency.measure", why)
     trainer = Trainer(lm, spec, table)
     # Beside the folder of the result, which appears whole and only at the end.
     checkpoint = Checkpoint(run.out.parent.parent / f".{run.job.digest}.checkpoint")

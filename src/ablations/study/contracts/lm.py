@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from ablations.study.contracts.base import Contract
 
@@ -174,6 +174,12 @@ class DatasetText(Source):
     """Read at most this many rows; null reads all."""
     split: Split | None = None
     """Put every document into this split; null splits by document."""
+
+    @model_validator(mode="after")
+    def _check_begins(self) -> "DatasetText":
+        if self.begins is not None and self.pack is None:
+            raise ValueError("'begins' parts texts whose rows 'pack' joins; give both or neither")
+        return self
 
 
 TextSource = Annotated[PythonText | WheelText | LocalText | DatasetText, Field(discriminator="source")]

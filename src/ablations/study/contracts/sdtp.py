@@ -192,11 +192,7 @@ def require_choice(spec: PrunerSpec, windows: SaliencySpec, prefix: str = "") ->
 
 
 def require_saliency(
-    target: SaliencyTarget,
-    layers: Sequence[int],
-    num_layers: int,
-    key: str,
-    why: str,
+    target: SaliencyTarget, layers: Sequence[int], num_layers: int, key: str, why: str
 ) -> None:
     """Check that each stage has a saliency.
 
