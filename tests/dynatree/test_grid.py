@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from ablations.dynatree import decode, grid
+from ablations.dynatree import calibrate_costs, decode, grid
 from ablations.dynatree.arm import read_costs
 from ablations.dynatree.growth.cost_aware import CostModel
 from ablations.dynatree.pricing import price
-from ablations.study.contracts.dynatree import DecodeSample, DecodeSpec, DecodeTotals
+from ablations.study.contracts.dynatree import CostSpec, DecodeSample, DecodeSpec, DecodeTotals
 from ablations.study.contracts.grid import Grid, GridSpec
 from ablations.study.contracts.record import Record
 from ablations.study.errors import UserError
@@ -18,6 +18,7 @@ from ablations.study.job import Run, read_job
 from ablations.study.record_io import read_contract, read_record
 from tests.dynatree.test_jobs import (
     COST_AWARE,
+    COST_SPEC,
     LINEAR,
     NEW_TOKENS,
     NGRAM,
@@ -110,3 +111,16 @@ def test_a_cost_aware_tree_is_not_cut_in_silence(folder, inputs):  # noqa: F811
     spec = decode_spec(NGRAM, TREE, {"tau": None, "max_nodes": 13}, **COST_AWARE)
     with pytest.raises(UserError, match=r"trees of 13 nodes, but costs are calibrated for 12; raise it"):
         run_job(folder, "large", DecodeSpec, decode.run, spec, inputs)
+
+
+@pytest.mark.parametrize("lengths", [[1], [1, 2]])
+def test_few_tokens_are_replayed(lengths, folder, inputs):  # noqa: F811
+    points = replayed(folder, inputs, lengths=lengths).points
+    assert [point.tokens for point in points] == lengths * 2
+    for point in points:
+        assert all(sample.rounds == point.tokens - 1 for sample in point.samples)
+
+
+def test_calibration_on_prompts_without_rounds_is_one_line(folder, inputs):  # noqa: F811
+    with pytest.raises(UserError, match=r"calibration\.prompts: nothing was drafted on them"):
+        run_job(folder, "none", CostSpec, calibrate_costs.run, COST_SPEC | {"new_tokens": 1}, inputs)
