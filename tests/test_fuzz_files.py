@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -30,7 +31,7 @@ from ablations.study.job import JobFile, read_job, require_code
 from ablations.study.planning.code import CodeIndex
 from ablations.study.planning.hashes import Hashes
 from ablations.study.planning.pins import Pins
-from ablations.study.status import _records
+from ablations.study.status import _moment, _records
 from tests.lm.conftest import run_of
 
 ROOT = Path(__file__).parents[1]
@@ -86,14 +87,17 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
     for _ in range(draw(st.integers(1, 3))):
         start = draw(st.integers(0, len(content)))
         end = draw(st.integers(start, min(len(content), start + 60)))
-        kind = draw(st.sampled_from(["cut", "lose", "insert", "replace", "value", "bytes"]))
+        kind = draw(st.sampled_from(["cut", "lose", "insert", "replace", "value", "value", "whole", "bytes"]))
         if kind == "cut":
             content = content[:start]
         elif kind == "value":
             # Another value where JSON or YAML has one.
-            before, colon, after = content[start:].partition(b": ")
-            rest = after[after.find(b",") :] if b"," in after else b""
-            content = content[:start] + before + colon + draw(st.sampled_from(ODD)) + rest
+            values = [match.span(1) for match in re.finditer(rb": *([^ ,\n}\]][^,\n}\]]*)", content)]
+            if values:
+                first, last = draw(st.sampled_from(values))
+                content = content[:first] + draw(st.sampled_from(ODD)) + content[last:]
+        elif kind == "whole":
+            content = draw(st.sampled_from(ODD))
         elif kind == "bytes":
             content = draw(st.binary(max_size=40))
         else:
@@ -135,6 +139,13 @@ def job_of(folder: Path, name: str) -> None:
 
 def hashes_of(folder: Path, name: str) -> None:
     Hashes().sha256(folder / name)
+
+
+def records_of(folder: Path, name: str) -> None:
+    for record in _records().values():
+        assert isinstance(_moment(record), str)
+        assert record.determined.spec.get("timing") is None or record.determined.inputs is not None
+        assert f"{record.environment['seconds']:7.1f}"
 
 
 def code_of(folder: Path, name: str) -> None:
@@ -191,7 +202,7 @@ READERS: dict[str, tuple[str, bytes, Reader]] = {
         json.dumps(MANIFEST).encode(),
         lambda folder, name: open_artefact(folder / name),
     ),
-    "record": ("results/record/d.json", json.dumps(RECORD).encode(), lambda folder, name: _records()),
+    "record": ("results/record/d.json", json.dumps(RECORD).encode(), records_of),
     "checkpoint": (
         "config.json",
         json.dumps(CONFIGURATION).encode(),

@@ -9,7 +9,7 @@ from ablations.study.errors import UserError
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEEPEST = 50
-_MOST = 100_000
+_MOST = 1_000_000
 """Levels and nodes of a file, what aliases stand for counted wherever they stand."""
 
 
