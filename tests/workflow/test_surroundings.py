@@ -53,9 +53,9 @@ def plan(*words: str) -> list[str]:
     return [*words, sys.executable, "-m", "snakemake", "--cores", "1", "-n", "--configfile", TINY, "--", "A7"]
 
 
-@pytest.mark.parametrize("name", ["token", "random", "types", "statistics", "json"])
-def test_no_job_executes_a_users_file_that_is_called_like_a_module_of_python(fresh, name):
-    (fresh.path / f"{name}.py").write_text("raise SystemExit('the wrong module')\n")
+def test_no_job_executes_a_users_file_that_is_called_like_a_module_of_python(fresh):
+    for name in ("token", "random", "types", "statistics", "json"):
+        (fresh.path / f"{name}.py").write_text("raise SystemExit('the wrong module')\n")
     # As the script `snakemake` starts it, which does not look into the working directory.
     command = [Path(sys.executable).with_name("snakemake"), "--cores", "1", "--configfile", TINY]
     done = run(fresh.path, *command, "--until", "prepare_model", "--", "A7")
