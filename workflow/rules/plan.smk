@@ -18,7 +18,7 @@ ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[
 SOURCE = str(ROOT / "src")
 # Snakemake looks for modules in the checkout's root too, where a user may have a `token.py` or `random.py`.
 sys.path[:] = [SOURCE, *(folder for folder in sys.path if folder != str(ROOT))]
-os.environ["PYTHONSAFEPATH"] = "1"
+os.environ.update(PYTHONSAFEPATH="1")
 for variable, folder in (
     ("PYTHONPATH", SOURCE),
     ("PATH", str(Path(sys.executable).parent)),
@@ -122,7 +122,7 @@ def shipped(path):
 
 
 def due(stage):
-    """Digests of a stage's jobs that a rule may run: what is finished is no rule's output."""
+    """Digests of a stage's jobs that a rule may make; what is finished has no rule."""
     return plan.pattern(stage, without=finished)
 
 
