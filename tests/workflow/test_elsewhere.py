@@ -86,7 +86,7 @@ def test_another_workflow_uses_this_one_as_a_module(study: Checkout, elsewhere):
     assert done.returncode == 0, done.stderr
     assert (elsewhere / text).exists()
     assert "paper/ablation.tex" in (elsewhere / "mine.txt").read_text()
-    assert "Nothing to be done" in run(elsewhere, "snakemake", "--cores", "1", "-n").stderr
+    assert "Nothing to be done" in run(elsewhere, "snakemake", "--cores", "1", "-n").stdout
 
 
 def test_a_module_whose_files_are_moved_is_refused(study: Checkout, elsewhere):
