@@ -52,8 +52,8 @@ def require_out(out: Path, option: str = "--out") -> None:
     try:
         if out.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp"):
+        nearest = next(folder for folder in out.absolute().parents if os.path.lexists(folder))
+        with tempfile.NamedTemporaryFile(dir=nearest, prefix=f".{out.name}.", suffix=".tmp"):
             pass
     except OSError as error:
         why = error.strerror
