@@ -40,7 +40,8 @@ def compile_pdf(document: Path, out: Path, section: Path | None = None) -> None:
         done = subprocess.run(
             [latexmk, *options, f"-outdir={folder}", str(document)],
             cwd=(section or document).parent,
-            env={**os.environ, **searched},
+            # TeX breaks lines of more characters, within a file's name too.
+            env={**os.environ, **searched, "max_print_line": "1000"},
             capture_output=True,
             text=True,
             errors="replace",
