@@ -32,7 +32,7 @@ settings.load_profile("repeatable")
 
 
 def pytest_make_parametrize_id(val, argname):
-    """No bytes in a test's name: a compressed file holds the time, and two processes would collect two tests."""
+    """No bytes in a test's name: a compressed file holds the time, so that two processes would disagree."""
     return argname if isinstance(val, bytes) else None
 
 
