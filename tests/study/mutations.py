@@ -54,7 +54,7 @@ def complete_study() -> dict[str, Any]:
     for name in ("config.yaml", "workflow/studies/full.yaml"):
         update_config(raw, yaml.safe_load((ROOT / name).read_text()))
     update_config(raw, copy.deepcopy(FURTHER))
-    written = load_study(raw).model_dump(mode="json")
+    written = load_study(raw).model_dump(mode="json", by_alias=True)
     # Descriptions are never dumped: no spec may have them.
     for kind in ("models", "texts"):
         for name, source in written[kind].items():

@@ -64,10 +64,18 @@ def wrong(raw: Any) -> bool:
     if not SCHEMA.is_valid(raw) or [*unwritable(raw)]:
         return True
     return any(
-        not CHANGES[method].is_valid(merged(raw[method].get("baseline", {}), ablation["change"]))
+        not CHANGES[method].is_valid(inherited(raw[method], name))
         for method in CHANGES
-        for ablation in raw[method]["ablations"].values()
+        for name in raw[method]["ablations"]
     )
+
+
+def inherited(study: dict[str, Any], name: str | None) -> Any:
+    """Component groups of an experiment; those of the baseline where `name` is none."""
+    ablation = study["ablations"].get(name)
+    if ablation is None:
+        return study.get("baseline", {})
+    return merged(inherited(study, ablation.get("from")), ablation["change"])
 
 
 def unwritable(node: Any) -> Iterator[Any]:

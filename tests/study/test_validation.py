@@ -9,12 +9,10 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
-from ablations.study.changes import changed
 from ablations.study.config.reading import require_distinct_keys
 from ablations.study.contracts.sdtp import stage_counts
 from ablations.study.errors import UserError
 from ablations.study.planning.plan import Plan
-from ablations.study.validation import load_study
 
 ROOT = Path(__file__).parents[2]
 
@@ -390,17 +388,6 @@ def test_a_missing_key_is_named(raw):
     assert problem(raw) == "sdtp.saliency: missing; this key is required"
 
 
-def test_two_component_groups_need_compound(raw):
-    message = problem(raw, "sdtp", "ablations", "A7", "change", importance="random")
-    assert message == (
-        "sdtp.ablations.A7.change: touches 2 component groups (schedule, importance);"
-        " isolate one, or say compound: true"
-    )
-    raw["sdtp"]["ablations"]["A7"]["change"]["importance"] = "random"
-    raw["sdtp"]["ablations"]["A7"]["compound"] = True
-    assert Plan(raw, ROOT).row("A7").jobs[0].spec.importance == "random"
-
-
 def test_an_id_names_one_experiment(raw):
     raw["sdtp"]["ablations"]["F1"] = raw["sdtp"]["ablations"]["A7"]
     assert problem(raw).startswith("dynatree.ablations.F1: this id is also in sdtp.ablations")
@@ -527,16 +514,6 @@ def test_an_experiment_without_a_section_is_an_error(raw, method, section):
     changes = {} if section is None else {"section": section}
     message = problem(raw, method, "ablations", name, **changes)
     assert message.startswith(f"{method}.ablations.{name}.section:")
-
-
-def test_a_change_of_kind_takes_no_keys_of_the_kind_before(raw):
-    raw["dynatree"]["baseline"]["adaptation"] = {"kind": "dynamic"}
-    raw["dynatree"]["ablations"]["O1"]["change"] = {"adaptation": {"kind": "cost_aware"}}
-    config = load_study(raw)
-    ablation = config.dynatree.ablations["O1"]
-    assert (
-        changed(config.dynatree.baseline, ablation, "dynatree.ablations.O1").adaptation.kind == "cost_aware"
-    )
 
 
 def test_a_drafter_of_the_baseline_that_nobody_knows(raw):

@@ -57,9 +57,10 @@ def check_known(key: str, names: Iterable[str], allowed: Iterable[str], where: s
 def _check_truth_values(raw: Any, value: Any, key: str) -> None:
     """Refuse what pydantic converts: true where a number belongs, 1 or "yes" where true belongs."""
     if isinstance(raw, Mapping):
+        fields = _fields(type(value)) if isinstance(value, BaseModel) else {}
         for name, inner in raw.items():
             # An entry that is null may have been left out.
-            own = getattr(value, name) if isinstance(value, BaseModel) else value.get(name)
+            own = getattr(value, fields[name]) if fields else value.get(name)
             _check_truth_values(inner, own, f"{key}.{name}" if key else name)
     elif isinstance(raw, list | tuple):
         for number, (inner, own) in enumerate(zip(raw, value, strict=True)):
@@ -112,14 +113,18 @@ def _allowed(model: Any, raw: Any, path: list[str]) -> list[str]:
             inner
             for option in options
             for inner in (
-                _models_in(option.model_fields[key].annotation)
-                if key in option.model_fields
+                _models_in(option.model_fields[_fields(option)[key]].annotation)
+                if key in _fields(option)
                 # Not a field of the contract: an entry of a map of such.
                 else [option]
             )
         ]
-    names = [name for option in options for name in option.model_fields]
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(key for option in options for key in _fields(option)))
+
+
+def _fields(model: type[BaseModel]) -> dict[str, str]:
+    """Names of a contract's fields by the keys that a configuration has for them."""
+    return {field.alias or name: name for name, field in model.model_fields.items()}
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

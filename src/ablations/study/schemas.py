@@ -37,8 +37,9 @@ class _Described(GenerateJsonSchema):
         found = super().model_schema(schema)
         for contract in reversed(schema["cls"].__mro__):
             for name, text in _attribute_docstrings(contract).items():
-                if name in found.get("properties", {}):
-                    found["properties"][name]["description"] = text
+                key = getattr(contract.model_fields.get(name), "alias", None) or name
+                if key in found.get("properties", {}):
+                    found["properties"][key]["description"] = text
         return found
 
 

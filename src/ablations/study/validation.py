@@ -6,7 +6,7 @@ from typing import Any
 from packaging.utils import InvalidName, canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from ablations.study.changes import selected
+from ablations.study.changes import BASELINE, selected
 from ablations.study.config.experiment import Ablation
 from ablations.study.config.study import StudyConfig
 from ablations.study.contracts.dynatree import (
@@ -19,9 +19,6 @@ from ablations.study.contracts.dynatree import (
 from ablations.study.contracts.lm import ModelSource, TextSource, WheelModel, WheelText
 from ablations.study.errors import UserError
 from ablations.study.problems import check_known, validated
-
-BASELINE = "baseline"
-"""Id of SDTP's baseline."""
 
 # A decoding job knows its texts by name, beside these inputs of its own.
 RESERVED_TEXTS = ("model", "draft", "ngram", "distilled", "costs")
@@ -139,7 +136,8 @@ def _check_references(
     for name, ablation in selected(ablations, only).items():
         key = f"{method}.ablations.{name}"
         where = f"{method}.ablations" if only is None else f"{method}.only"
-        if ablation.versus is not None:
-            check_known(f"{key}.versus", [ablation.versus], running, where)
+        for relation, other in (("from", ablation.origin), ("versus", ablation.versus)):
+            if other is not None:
+                check_known(f"{key}.{relation}", [other], running, where)
         for relation in ("above", "below", "about", "less_traffic"):
             check_known(f"{key}.expect.{relation}", getattr(ablation.expect, relation), running, where)

@@ -42,7 +42,7 @@ class DynatreeBaseline(Contract):
         if self.shape.branching != 1:
             raise ValueError("a linear draft is one path: set shape.branching to 1")
         if self.pruning.tau is not None:
-            raise ValueError("a linear draft is not pruned: set pruning.tau to null (with compound: true)")
+            raise ValueError("a linear draft is not pruned: set pruning.tau to null")
         return self
 
 

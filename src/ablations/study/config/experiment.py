@@ -1,8 +1,8 @@
 """What experiments of both methods are configured with."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ablations.study.contracts.base import Contract
 from ablations.study.contracts.paper import Expectation, Identifier
@@ -11,7 +11,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}$")]
 
 
 class Ablation(Contract):
-    """One experiment: the baseline with one component group changed."""
+    """One experiment: what it starts from with one component group changed."""
 
     title: str
     """What tables call it."""
@@ -19,13 +19,26 @@ class Ablation(Contract):
     """Subsection of the paper it belongs to."""
     step: str | None = None
     """What the row adds or removes, as forward and backward tables call it."""
+    origin: Identifier | None = Field(default=None, alias="from")
+    """Experiment that this one starts from: it inherits that one's whole change, and its effect is measured
+    against that one. Null: it starts from the baseline."""
     change: dict[str, Any]
-    """Overrides of the baseline, by component group."""
+    """Overrides by component group of what the experiment starts from."""
     compound: bool = False
-    """Allow more than one component group to change."""
+    """Allow more than one component group to differ from the experiment that the effect is measured against
+    (from the baseline where there is none)."""
     hypothesis: str | None = None
     """What the experiment tests, one sentence."""
     expect: Expectation = Expectation()
     """What the hypothesis predicts of the effect."""
     versus: Identifier | None = None
-    """Experiment the effect is measured against; null: the SDTP baseline, or nothing for decoding."""
+    """Experiment that the effect is measured against and nothing is inherited from. Null, without `from`: the
+    SDTP baseline, or nothing for decoding."""
+
+    @model_validator(mode="after")
+    def _is_compared_with_one(self) -> Self:
+        if self.origin is not None and self.versus is not None:
+            raise ValueError(
+                "'from' and 'versus' both say what it is compared with; leave one out (in an overlay by null)"
+            )
+        return self

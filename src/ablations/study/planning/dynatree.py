@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from ablations.study.changes import changed, selected
+from ablations.study.changes import require_isolated, resolved, selected
 from ablations.study.config.dynatree import CostCalibration, DecodingBudget, DynatreeBaseline, Prompts
 from ablations.study.config.study import StudyConfig
 from ablations.study.contracts.benchmark import BenchmarkSpec
@@ -42,11 +42,13 @@ class DynatreePlanner:
             UserError: a change is impossible, or means nothing beside the rest of the configuration.
         """
         config = self._config
-        for name, ablation in selected(config.ablations, config.only).items():
-            key = f"dynatree.ablations.{name}"
-            job = self._decode(changed(config.baseline, ablation, key), ablation.budget, key)
+        chosen = selected(config.ablations, config.only)
+        arms = resolved("dynatree", config.baseline, chosen)
+        for name, ablation in chosen.items():
+            job = self._decode(arms[name].components, ablation.budget, f"dynatree.ablations.{name}")
             budget = ablation.budget.model_dump() if ablation.budget else {}
-            yield ablation_row("dynatree", name, ablation, (job,), ablation.versus, budget)
+            yield ablation_row("dynatree", name, ablation, arms[name], (job,), budget)
+        require_isolated("dynatree", chosen, arms)
 
     def benchmark(self, rows: Iterable[Row]) -> Job | None:
         """The job that measures the distinct arms of decoding experiments side by side.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ablations.study.changes import Resolved
 from ablations.study.config.experiment import Ablation
 from ablations.study.contracts.paper import Experiment, Method
 from ablations.study.planning.jobs import Job
@@ -20,8 +21,8 @@ def ablation_row(
     method: Method,
     name: str,
     ablation: Ablation,
+    arm: Resolved,
     jobs: tuple[Job, ...],
-    versus: str | None,
     budget: dict[str, Any],
 ) -> Row:
     """The row of one entry of the configuration."""
@@ -31,10 +32,10 @@ def ablation_row(
         title=ablation.title,
         section=ablation.section,
         step=ablation.step,
-        change=ablation.change,
+        change=arm.change,
         hypothesis=ablation.hypothesis,
         expect=ablation.expect,
-        versus=versus,
+        versus=arm.versus,
         records=tuple(str(job.path) for job in jobs),
         budget=budget,
     )

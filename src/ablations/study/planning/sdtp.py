@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import cached_property
 
-from ablations.study.changes import changed, selected
+from ablations.study.changes import BASELINE, require_isolated, resolved, selected
 from ablations.study.config.sdtp import SdtpBaseline
 from ablations.study.config.study import StudyConfig
 from ablations.study.contracts.paper import Experiment
@@ -23,7 +23,6 @@ from ablations.study.planning.pruners import PrunerPlanner
 from ablations.study.planning.rows import Row, ablation_row
 from ablations.study.planning.schedule import pruning_layers, stage_ratios
 from ablations.study.planning.stages import EVALUATE_PIPELINE, EVALUATE_SDTP, REFERENCE, SWEEP
-from ablations.study.validation import BASELINE
 
 # Importances that differ from seed to seed: by training, or by their own draw.
 _SEEDED = ("learned", "random")
@@ -82,10 +81,12 @@ class SdtpPlanner:
             records=tuple(str(job.path) for job in jobs),
         )
         yield Row(baseline, jobs)
-        for name, ablation in selected(config.ablations, config.only).items():
-            key = f"sdtp.ablations.{name}"
-            jobs = self._evaluations(changed(config.baseline, ablation, key), f"{key}.change")
-            yield ablation_row("sdtp", name, ablation, jobs, ablation.versus or BASELINE, {})
+        chosen = selected(config.ablations, config.only)
+        arms = resolved("sdtp", config.baseline, chosen)
+        for name, ablation in chosen.items():
+            jobs = self._evaluations(arms[name].components, f"sdtp.ablations.{name}.change")
+            yield ablation_row("sdtp", name, ablation, arms[name], jobs, {})
+        require_isolated("sdtp", chosen, arms)
 
     def sweeps(self) -> list[Job]:
         """The baseline at each prompt length of the sweep."""
