@@ -500,6 +500,18 @@ def test_more_stages_are_not_called_fewer(whole):
     assert "fewer stages" not in both
 
 
+def test_a_component_is_isolated_or_not_against_the_comparator(whole):
+    change = {"schedule": {"keep_ratio": 0.5}, "importance": "random"}
+    heir = edited(whole, "A2", change=change, versus="A7")
+    assert r"Only the component \texttt{importance} changes (\texttt{importance} = \texttt{random});" in heir
+    assert "all others are as in A7" in heir
+    for versus in ("baseline", "A8"):
+        assert "This is a compound change" in edited(whole, "A2", change=change, versus=versus)
+    assert "This is a compound change" in edited(
+        whole, "A2", change=change, versus="A7", other={"A7": {"change": {"preserve": {"head": 0}}}}
+    )
+
+
 def test_a_row_over_ranks_is_not_called_what_it_is_not(whole):
     text = paragraph(whole.section, "GB")
     assert "it is the comparator of G0, G1 and G2." in text
