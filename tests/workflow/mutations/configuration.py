@@ -78,7 +78,7 @@ ARMS = [
         frozenset({SALIENCY, PRUNER, "evaluate B1"}) | RENDERING,
     ),
     arm("B2", "positions", "packed"),
-    arm("GB", "pipeline.ranks", 3),
+    arm("GB", "pipeline.ranks", 3, *evaluate("G0")),
     arm("G0", "pipeline.ranks", 3),
     Mutation(
         "sdtp.ablations.P1.change.selection: threshold",
@@ -90,12 +90,14 @@ ARMS = [
     drafting("F2b", "change.shape.depth", 8),
     drafting("F2c", "change.shape.branching", 3),
     drafting("F3", "budget.prompts", 1),
-    _and_compound("F4", "pruning", {"tau": 0.1}),
+    # What starts from F4 and keeps its threshold; K2 and O1 have none, K4 no drafter.
+    drafting("F4", "change.pruning", {"tau": 0.1}, *decode("K3", "D1", "PL", "NG", "N0")),
     drafting("K2", "budget.prompts", 1),
     drafting("K3", "change.shape.branching", 3),
     drafting("D1", "change.shape.depth", 2),
-    drafting("E1", "change.shape.depth", 4),
-    drafting("E2", "change.adaptation.max_depth", 9),
+    drafting("D1", "from", "F3"),
+    drafting("E1", "change.shape.depth", 4, *decode("E2", "E3")),
+    drafting("E2", "change.adaptation.max_depth", 9, *decode("E3")),
     drafting("E3", "change.adaptation.history.smoothing", 0.4),
     drafting("O1", "change.shape.depth", 6, "costs 6x3"),
     drafting("N1", "change.shape.depth", 5),
@@ -104,9 +106,9 @@ ARMS = [
     _and_compound("PL", "pruning", {"tau": 0.1}),
     _and_compound("NG", "pruning", {"tau": 0.1}),
     _and_compound("N0", "pruning", {"tau": 0.1}),
-    _and_compound("N3", "pruning", {"tau": 0.1}),
+    drafting("N3", "change.pruning", {"tau": 0.1}, *decode("N4")),
 ]
-"""The value of each ablation."""
+"""The value of each ablation; where others start from it, theirs too."""
 
 _WITHOUT_OWN_RATIO = set(EVALUATIONS) - evaluate("A7", "A9")
 _OWN_DEPTH = {"F1", "F2", "F2b", "D1", "E1", "E2", "E3", "O1", "N1"}

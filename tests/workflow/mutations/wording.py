@@ -70,6 +70,16 @@ def _changed_and_back(study: Study) -> None:
     study.set("sdtp.ablations.A7.change.schedule.keep_ratio", 0.5)
 
 
+def _written_out(study: Study) -> None:
+    change = {"shape": {"depth": 5}, "adaptation": {"kind": "dynamic"}}
+    study.settings(
+        lambda config: config["dynatree"]["ablations"]["E2"].update(
+            {"from": None, "versus": "E1", "change": change}
+        ),
+        CONFIG,
+    )
+
+
 def _decoding_without(name: str) -> Callable[[Study], None]:
     def edit(study: Study) -> None:
         config = yaml.safe_load((study.path / CONFIG).read_text())
@@ -143,6 +153,7 @@ NOTHING = [
     ),
     Mutation("an ablation removed and added again", _removed_and_added),
     Mutation("a value changed and changed back", _changed_and_back),
+    Mutation("an inherited change written out", _written_out),
 ]
 """What nobody reads, and what is as it was."""
 
