@@ -68,8 +68,6 @@ CONFIG = _file("config")
 CODE = _file("code")
 DAMAGE = _file("damage")
 SHARD = f"{RESULTS}/shard/{{digest}}.{{scatteritem}}.json"
-# As Snakemake's `gather` takes it, which fills in the shares and leaves the digest.
-SHARDS = SHARD.replace("{digest}", "{{digest}}")
 WRITTEN = f"{RESULTS}/written/{{digest}}.jsonl"
 
 # What a row needs is above it: in the order of the rows, the jobs can run.
