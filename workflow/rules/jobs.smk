@@ -1,48 +1,37 @@
-# A rule for each stage that the study has jobs of. Which stage reads what another made is said by the table in
-# src/ablations/study/planning/stages.py, and which files a job reads by its spec.
+# A rule for each stage that the study has jobs of. src/ablations/study/planning/stages.py has the table of stages
+# and says which stage reads what; a job's spec says which files it reads.
 
-for stage in stages.STAGES:
-    if due(stage):
+for stage in filter(plan.jobs_of, stages.STAGES):
 
-        rule:
-            name:
-                stage.rule
-            input:
-                unpack(job_files),
-            output:
-                result_of(stage),
-            log:
-                f"logs/{stage.rule}/{{digest}}.log",
-            benchmark:
-                f"benchmarks/{stage.rule}/{{digest}}.tsv"
-            wildcard_constraints:
-                digest=digests(due(stage)),
-            conda:
-                "../../envs/measure.yaml"
-            threads: job_threads
-            resources:
-                **resources_of[stage.takes],
-            params:
-                launcher=job_launcher if stage.takes == "ranks" else "",
-                module=stage.module,
-                label=job_label,
-                options=job_options,
-            message:
-                stage.message
-            shell:
-                # Evaluated when a job runs, after the loop: what differs from stage to stage is a parameter.
-                "{params.launcher} python -m {params.module} --spec {input.spec} --out {output}"
-                " {params.options} > {log} 2>&1"
-
-    elif plan.jobs_of(stage):
-
-        # All its jobs are finished: the name is still a target, and makes nothing.
-        rule:
-            name:
-                stage.rule
-            input:
-                [job.path for job in plan.jobs_of(stage)],
-            localrule: True
+    rule:
+        name:
+            stage.rule
+        input:
+            unpack(job_files),
+        output:
+            result_of(stage),
+        log:
+            f"logs/{stage.rule}/{{digest}}.log",
+        benchmark:
+            f"benchmarks/{stage.rule}/{{digest}}.tsv"
+        wildcard_constraints:
+            digest=due(stage),
+        conda:
+            "../../envs/measure.yaml"
+        threads: job_threads
+        resources:
+            **resources_of[stage.takes],
+        params:
+            launcher=job_launcher if stage.takes == "ranks" else "",
+            module=stage.module,
+            label=job_label,
+            options=job_options,
+        message:
+            stage.message
+        shell:
+            # Evaluated when a job runs, after the loop: what differs from stage to stage is a parameter.
+            "{params.launcher} python -m {params.module} --spec {input.spec} --out {output}"
+            " {params.options} > {log} 2>&1"
 
 
 # An evaluation is one job, or several that share its prompts and one that joins their records. The record has
@@ -51,7 +40,7 @@ scattergather:
     evaluation=plan.config.sdtp.evaluation.shards,
 
 
-if plan.config.sdtp.evaluation.shards > 1 and due(stages.EVALUATE_SDTP):
+if plan.config.sdtp.evaluation.shards > 1 and plan.jobs_of(stages.EVALUATE_SDTP):
 
     ruleorder: join_shards > evaluate_sdtp
 
@@ -63,7 +52,7 @@ if plan.config.sdtp.evaluation.shards > 1 and due(stages.EVALUATE_SDTP):
         benchmark:
             "benchmarks/evaluate_sdtp/{digest}.{scatteritem}.tsv"
         wildcard_constraints:
-            digest=due_shares(due(stages.EVALUATE_SDTP)),
+            digest=due(stages.EVALUATE_SDTP, done={*finished, *finished_shares()}),
         message:
             "Evaluating {params.label} (SDTP), share {wildcards.scatteritem}"
 
@@ -78,7 +67,7 @@ if plan.config.sdtp.evaluation.shards > 1 and due(stages.EVALUATE_SDTP):
         benchmark:
             "benchmarks/join_shards/{digest}.tsv"
         wildcard_constraints:
-            digest=digests(due(stages.EVALUATE_SDTP)),
+            digest=due(stages.EVALUATE_SDTP),
         conda:
             "../../envs/measure.yaml"
         threads: 1
@@ -109,7 +98,7 @@ if plan.jobs_of(stages.DISTIL_TEACHER):
         benchmark:
             "benchmarks/write_down/{digest}.tsv"
         wildcard_constraints:
-            digest=digests(plan.jobs_of(stages.DISTIL_TEACHER)),
+            digest=due(stages.DISTIL_TEACHER, done=()),
         conda:
             "../../envs/measure.yaml"
         threads: 1

@@ -122,22 +122,24 @@ def shipped(path):
     return path if Path.cwd() == ROOT.resolve() else str(ROOT / path)
 
 
-def digests(jobs):
-    """Pattern of the digests of jobs; empty where there are none."""
-    return "|".join(job.digest for job in jobs)
+def due(stage, done=finished):
+    """Pattern of the digests of a stage's jobs that a rule may make; what is done has no rule.
+
+    Args:
+        stage: The stage.
+        done: Digests, or names of files that begin with one.
+    """
+    planned = dict.fromkeys(job.digest for job in plan.jobs_of(stage))
+    names = [re.escape(name) for name in done if name.partition(".")[0] in planned]
+    but = f"(?!{'|'.join(names)})" if names else ""
+    return f"{but}(?:{'|'.join(planned)})"
 
 
-def due(stage):
-    """The jobs of a stage that a rule may make; what is finished has no rule."""
-    return [job for job in plan.jobs_of(stage) if job.digest not in finished]
-
-
-def due_shares(jobs):
-    """Pattern of the digests of jobs whose work is shared; a share that is finished is not matched."""
-    done = [path.name for path in Path(stages.SHARD).parent.glob("*.json")]
-    if not done or not workflow.is_main_process:
-        return digests(jobs)
-    return f"(?!{'|'.join(map(re.escape, done))})(?:{digests(jobs)})"
+def finished_shares():
+    """Names of the results of finished shares of evaluations."""
+    if not workflow.is_main_process:
+        return []
+    return [path.name for path in Path(stages.SHARD).parent.glob("*.json")]
 
 
 def job_files(wildcards):

@@ -341,7 +341,7 @@ RULES = [
     _rule(
         "workflow/rules/jobs.smk",
         "**resources_of[stage.takes],",
-        "**resources_of[stage.takes],\n                disk_mb=10,",
+        "**resources_of[stage.takes],\n            disk_mb=10,",
     ),
     _rule("workflow/rules/jobs.smk", '"../../envs/measure.yaml"', '"../../envs/paper.yaml"'),
     Mutation("comments in a rule file", lambda study: study.append("workflow/rules/jobs.smk", "\n# why\n")),

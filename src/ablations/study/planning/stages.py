@@ -1,4 +1,4 @@
-"""The stages of a study: what each runs, reads and makes. The workflow has a rule for each of them."""
+"""The stages of a study: what each of them runs, reads and makes, and where the paper's files lie."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ RESULTS = Path("results")
 
 @dataclass(frozen=True)
 class Stage:
-    """A kind of job, whose results digests name, and the rule of the workflow that runs it.
+    """One kind of job, and its rule in the workflow; digests name the results.
 
     Attributes:
         rule: Name of the rule.
@@ -32,8 +32,8 @@ class Stage:
         result: Path of a result, with ``{digest}``; the job's `--out`.
         takes: `cpu`: the CPU alone; `model`: a device for a model; `timer`: a device that nobody else uses
             meanwhile, to measure times; `ranks`: such a device for each of its processes.
-        message: What Snakemake says when a job starts, with Snakemake's fields.
-        needs: The stages whose results a job may read.
+        message: What Snakemake says when a job starts, with the fields that it fills in.
+        needs: Stages whose results a job may read.
     """
 
     rule: str
@@ -70,7 +70,7 @@ DAMAGE = _file("damage")
 SHARD = f"{RESULTS}/shard/{{digest}}.{{scatteritem}}.json"
 WRITTEN = f"{RESULTS}/written/{{digest}}.jsonl"
 
-# What a row needs is above it: in the order of the rows, the jobs can run.
+# A row reads results of rows above it, so that jobs can run in the order of the rows.
 # fmt: off
 STAGES = (
     MODEL := Stage("prepare_model", "lm.prepare_model", PrepareModelSpec, _artefact("model"), "cpu",
