@@ -23,10 +23,7 @@ resource_scopes:
 
 # Checks the configuration, plans its jobs, and writes their immutable specs and the paper's stamps.
 include: "workflow/rules/plan.smk"
-include: "workflow/rules/prepare.smk"
-include: "workflow/rules/sdtp.smk"
-include: "workflow/rules/dynatree.smk"
-include: "workflow/rules/benchmark.smk"
+include: "workflow/rules/jobs.smk"
 include: "workflow/rules/paper.smk"
 include: "workflow/rules/docs.smk"
 

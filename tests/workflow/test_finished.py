@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ablations.study.planning.stages import STAGES
 from tests.workflow.conftest import TINY, Checkout
 
 SECTION = "paper/ablation.tex"
@@ -52,6 +53,12 @@ def test_a_finished_study_is_finished_whichever_way_snakemake_is_called(study, f
     done = study.snakemake("-n", SECTION, flags=flags)
     assert done.code == 0, done.output
     assert "Nothing to be done" in done.output, done.output
+
+
+def test_the_rules_of_what_is_finished_keep_their_names(study):
+    done = study.snakemake("--list")
+    assert done.code == 0, done.output
+    assert {stage.rule for stage in STAGES} <= {*done.output.split()}
 
 
 @pytest.mark.parametrize(

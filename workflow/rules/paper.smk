@@ -223,3 +223,32 @@ rule archive:
         "Packing records, specs and digests into {output}"
     shell:
         "python -m ablations.paper.archive pack --plan {input.plan} --out {output} > {log} 2>&1"
+
+
+# Every way to decode the study's prompts, side by side. Not part of the section.
+if plan.benchmark:
+
+    localrules:
+        benchmark_table,
+
+    rule benchmark_table:
+        input:
+            plan=stages.BENCHMARK_STAMP,
+            record=plan.benchmark.path,
+        output:
+            summary=stages.BENCHMARK_SUMMARY,
+            table=stages.BENCHMARK_TABLE,
+        log:
+            "logs/benchmark_table.log",
+        benchmark:
+            "benchmarks/benchmark_table.tsv"
+        conda:
+            "../../envs/paper.yaml"
+        threads: 1
+        resources:
+            gpu=0,
+        message:
+            "Summing the decoding benchmark up in {output.table}"
+        shell:
+            "python -m ablations.paper.benchmark --plan {input.plan} --out {output.summary}"
+            " --table {output.table} > {log} 2>&1"

@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -121,17 +122,24 @@ def shipped(path):
     return path if Path.cwd() == ROOT.resolve() else str(ROOT / path)
 
 
-def due(stage):
-    """Digests of a stage's jobs that a rule may make; what is finished has no rule."""
-    return plan.pattern(stage, without=finished)
+def due(stage, done=finished):
+    """Pattern of the digests of a stage's jobs that a rule may make; what is done has no rule.
+
+    Args:
+        stage: The stage.
+        done: Digests, or names of files that begin with one.
+    """
+    planned = dict.fromkeys(job.digest for job in plan.jobs_of(stage))
+    names = [re.escape(name) for name in done if name.partition(".")[0] in planned]
+    but = f"(?!{'|'.join(names)})" if names else ""
+    return f"{but}(?:{'|'.join(planned)})"
 
 
-def due_shares(digests):
-    """The same of the jobs that share evaluations, of which some may be finished."""
-    done = [path.name for path in Path(stages.SHARD).parent.glob("*.json")]
-    if not done or not workflow.is_main_process:
-        return digests
-    return f"(?!{'|'.join(map(re.escape, done))})(?:{digests})"
+def finished_shares():
+    """Names of the results of finished shares of evaluations."""
+    if not workflow.is_main_process:
+        return []
+    return [path.name for path in Path(stages.SHARD).parent.glob("*.json")]
 
 
 def job_files(wildcards):
@@ -185,8 +193,16 @@ def job_label(wildcards):
     return plan.label(wildcards.digest)
 
 
-# A job that prepares something on the CPU, one that runs a model, and one that measures times: the last has
-# its device for itself. A GPU is never shared; Slurm keeps others off a CPU with --exclusive alone.
+def job_options(wildcards):
+    """What a job is told besides its spec: the id that its record keeps, and its share of an evaluation."""
+    options = {"--label": job_label(wildcards), "--shard": wildcards.get("scatteritem")}
+    return shlex.join(
+        word for option in options.items() if option[1] for word in option
+    )
+
+
+# What stages take, by the names that planning/stages.py has for it. A GPU is never shared; Slurm keeps others
+# off a CPU with --exclusive alone.
 cpu_resources = {"gpu": 0, "mem_mb": job_memory, "runtime": job_minutes}
 model_resources = {**cpu_resources, "gpu": job_gpus}
 timer_resources = {**model_resources, "timer": 1}
@@ -194,15 +210,28 @@ if "timer" not in workflow.global_resources:
     workflow.register_resource("timer", 1)
 if plan.config.resources.exclusive and not plan.config.resources.gpu:
     timer_resources["slurm_extra"] = "--exclusive"
+resources_of = {
+    "cpu": cpu_resources,
+    "model": model_resources,
+    "timer": timer_resources,
+    "ranks": {
+        **timer_resources,
+        "tasks": job_ranks,
+        "tasks_per_gpu": 1,
+        "cpus_per_task": rank_threads,
+    },
+}
 
 
-def record(path, method):
-    """The record of an experiment, in the workflow's report."""
+def result_of(stage):
+    """What a stage's jobs make; the record of an experiment is in the workflow's report."""
+    if stage.result != stages.RECORD:
+        return stage.result
     return report(
-        path,
+        stage.result,
         caption="../report/record.rst",
         category="Records",
-        subcategory=method,
+        subcategory="SDTP" if stage.script.startswith("sdtp.") else "DynaTree",
         labels=lambda wildcards: {
             "experiment": plan.label(wildcards.digest),
             "record": wildcards.digest,

@@ -331,14 +331,20 @@ def _rule(file: str, old: str, new: str) -> Mutation:
 
 
 RULES = [
-    _rule("workflow/rules/sdtp.smk", '"logs/evaluate_sdtp/{digest}.log"', '"logs/other/{digest}.log"'),
+    _rule("workflow/rules/jobs.smk", 'f"logs/{stage.rule}/{{digest}}.log"', 'f"logs/other/{{digest}}.log"'),
     _rule(
-        "workflow/rules/dynatree.smk", '"benchmarks/decode/{digest}.tsv"', '"benchmarks/other/{digest}.tsv"'
+        "workflow/rules/jobs.smk",
+        'f"benchmarks/{stage.rule}/{{digest}}.tsv"',
+        'f"benchmarks/other/{{digest}}.tsv"',
     ),
-    _rule("workflow/rules/dynatree.smk", "threads: job_threads", "threads: 1"),
-    _rule("workflow/rules/sdtp.smk", "**timer_resources,", "**timer_resources,\n        disk_mb=10,"),
-    _rule("workflow/rules/sdtp.smk", '"../../envs/measure.yaml"', '"../../envs/paper.yaml"'),
-    Mutation("comments in a rule file", lambda study: study.append("workflow/rules/sdtp.smk", "\n# why\n")),
+    _rule("workflow/rules/jobs.smk", "threads: job_threads", "threads: 1"),
+    _rule(
+        "workflow/rules/jobs.smk",
+        "**resources_of[stage.takes],",
+        "**resources_of[stage.takes],\n            disk_mb=10,",
+    ),
+    _rule("workflow/rules/jobs.smk", '"../../envs/measure.yaml"', '"../../envs/paper.yaml"'),
+    Mutation("comments in a rule file", lambda study: study.append("workflow/rules/jobs.smk", "\n# why\n")),
     Mutation("envs/measure.yaml edited", lambda study: study.append("envs/measure.yaml", "# a comment\n")),
     Mutation("README.md edited", lambda study: study.append("README.md", "One more sentence.\n")),
 ]

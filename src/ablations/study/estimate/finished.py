@@ -8,43 +8,13 @@ from pydantic import ValidationError
 
 from ablations.study.benchmarks import measurements
 from ablations.study.contracts.base import Contract
-from ablations.study.contracts.benchmark import BenchmarkSpec
-from ablations.study.contracts.dynatree import CostSpec, DecodeSpec, DistilSpec, NgramSpec, TeacherSpec
-from ablations.study.contracts.grid import GridSpec
-from ablations.study.contracts.lm import Dtype, PrepareModelSpec, PrepareTextSpec
-from ablations.study.contracts.sdtp import (
-    CalibrationSpec,
-    EvaluateSpec,
-    PrunerSpec,
-    ReferenceSpec,
-    SaliencySpec,
-    SweepSpec,
-)
+from ablations.study.contracts.lm import Dtype
 from ablations.study.errors import UserError
 from ablations.study.estimate import dynatree, sdtp  # noqa: F401 (they register what their jobs need)
 from ablations.study.estimate.demand import Demand, demand
 from ablations.study.estimate.shapes import ModelShape, shape_of_folder
 from ablations.study.job import JobFile
-from ablations.study.planning import stages
-
-SPECS: dict[stages.Stage, type[Contract]] = {
-    stages.PREPARE_MODEL: PrepareModelSpec,
-    stages.PREPARE_TEXT: PrepareTextSpec,
-    stages.SALIENCY: SaliencySpec,
-    stages.TRAIN_PRUNER: PrunerSpec,
-    stages.REFERENCE: ReferenceSpec,
-    stages.CALIBRATE: CalibrationSpec,
-    stages.EVALUATE_SDTP: EvaluateSpec,
-    stages.EVALUATE_PIPELINE: EvaluateSpec,
-    stages.SWEEP: SweepSpec,
-    stages.FIT_NGRAM: NgramSpec,
-    stages.DISTIL_TEACHER: TeacherSpec,
-    stages.DISTIL: DistilSpec,
-    stages.CALIBRATE_COSTS: CostSpec,
-    stages.DECODE: DecodeSpec,
-    stages.BENCHMARK: BenchmarkSpec,
-    stages.GRID: GridSpec,
-}
+from ablations.study.planning.stages import MODEL, SPEC, STAGES, Stage
 
 
 @dataclass(frozen=True)
@@ -71,11 +41,11 @@ class Finished:
 def finished() -> list[Finished]:
     """Every finished job in the working directory whose spec and models are still there."""
     # A share of an evaluation did not do all of the work that its spec says.
-    whole = ((stage, *found) for stage in SPECS for found in measurements(stage.rule) if "." not in found[0])
+    whole = ((stage, *found) for stage in STAGES for found in measurements(stage.rule) if "." not in found[0])
     return [job for stage, digest, measured in whole if (job := _finished(stage, digest, measured))]
 
 
-def _finished(stage: stages.Stage, digest: str, measured: Mapping[str, str]) -> Finished | None:
+def _finished(stage: Stage, digest: str, measured: Mapping[str, str]) -> Finished | None:
     file = _job_file(stage, digest)
     if file is None:
         return None
@@ -83,9 +53,9 @@ def _finished(stage: stages.Stage, digest: str, measured: Mapping[str, str]) -> 
         shapes: dict[str, ModelShape] = {
             name: shape_of_folder(Path(needed).parent)
             for name, needed in file.inputs.items()
-            if Path(needed) == stages.PREPARE_MODEL.path(Path(needed).parent.name)
+            if Path(needed) == MODEL.path(Path(needed).parent.name)
         }
-        if stage == stages.PREPARE_MODEL:
+        if stage == MODEL:
             shapes = {"model": shape_of_folder(stage.path(digest).parent)}
     except UserError:
         return None
@@ -107,15 +77,15 @@ def _finished(stage: stages.Stage, digest: str, measured: Mapping[str, str]) -> 
 def _input_spec(result: Path) -> Contract | None:
     """Spec of an input artefact, by the path of its manifest."""
     digest = result.parent.name
-    stage = next((stage for stage in SPECS if stage.path(digest) == result), None)
+    stage = next((stage for stage in STAGES if stage.path(digest) == result), None)
     file = _job_file(stage, digest) if stage else None
     return file.spec if file else None
 
 
-def _job_file(stage: stages.Stage, digest: str) -> JobFile | None:
+def _job_file(stage: Stage, digest: str) -> JobFile | None:
     """The job's file; None where it is gone or of another version of this project."""
     try:
-        content = Path(stages.SPEC.format(digest=digest)).read_bytes()
-        return JobFile[SPECS[stage]].model_validate_json(content)  # type: ignore[valid-type]
+        content = Path(SPEC.format(digest=digest)).read_bytes()
+        return JobFile[stage.spec].model_validate_json(content)  # type: ignore[name-defined]
     except (OSError, ValidationError):
         return None

@@ -5,7 +5,7 @@ from platform import python_version
 from ablations.study.config.study import StudyConfig
 from ablations.study.contracts.lm import PrepareModelSpec, PrepareTextSpec, PythonText
 from ablations.study.planning.jobs import Job, Sources
-from ablations.study.planning.stages import PREPARE_MODEL, PREPARE_TEXT
+from ablations.study.planning.stages import MODEL, TEXT
 from ablations.study.userfiles import source_hashes
 
 
@@ -41,7 +41,7 @@ class Artefacts:
     def _model(self, name: str) -> Job:
         source = self._config.models[name]
         files = source_hashes(source, f"models.{name}", self._sources.hashes.sha256)
-        return Job(PREPARE_MODEL, PrepareModelSpec(model=source), self._sources, files=files)
+        return Job(MODEL, PrepareModelSpec(model=source), self._sources, files=files)
 
     def _text(self, name: str) -> Job:
         source = self._config.texts[name]
@@ -49,4 +49,4 @@ class Artefacts:
             source = source.model_copy(update={"python": python_version()})
         files = source_hashes(source, f"texts.{name}", self._sources.hashes.sha256)
         spec = PrepareTextSpec(text=source, seed=self._config.seed)
-        return Job(PREPARE_TEXT, spec, self._sources, files=files)
+        return Job(TEXT, spec, self._sources, files=files)

@@ -1,7 +1,6 @@
 """From a checked configuration to the jobs of a study and the rows of its paper."""
 
 import json
-from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 
@@ -33,9 +32,6 @@ class Plan:
     Raises:
         UserError: whatever is wrong with the configuration, one line that names the key.
     """
-
-    NO_DIGEST = "(?!)"
-    """Regular expression that matches nothing."""
 
     def __init__(self, raw: dict, root: Path) -> None:
         self.config = load_study(raw)
@@ -70,23 +66,17 @@ class Plan:
         """Every job of the study by digest."""
         return self.paper_jobs | (self.benchmark.with_inputs() if self.benchmark else {})
 
-    def pattern(self, stage: Stage, without: Collection[str] = ()) -> str:
-        """Regular expression that matches the digests of a stage's jobs, and nothing else.
-
-        Args:
-            stage: The stage.
-            without: Digests that it does not match.
-        """
-        found = (digest for digest, job in self.jobs.items() if job.stage == stage and digest not in without)
-        return "|".join(found) or self.NO_DIGEST
+    def jobs_of(self, stage: Stage) -> list[Job]:
+        """The jobs of one stage."""
+        return [job for job in self.jobs.values() if job.stage is stage]
 
     @cached_property
     def _labels(self) -> dict[str, str]:
         return {job.digest: row.experiment.id for row in reversed(self.rows) for job in row.jobs}
 
     def label(self, digest: str) -> str:
-        """Id of the first experiment that a record belongs to."""
-        return self._labels[digest]
+        """Id of the first experiment that a record belongs to; empty for what is no record."""
+        return self._labels.get(digest, "")
 
     def threads(self, digest: str) -> int:
         """CPU threads that a job's spec asks for, over all its processes."""

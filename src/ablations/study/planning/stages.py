@@ -1,19 +1,53 @@
-"""The stages of a study: which module runs each, and where its results lie."""
+"""The stages of a study: what each of them runs, reads and makes, and where the paper's files lie."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+from ablations.study.contracts.base import Contract
+from ablations.study.contracts.benchmark import BenchmarkSpec
+from ablations.study.contracts.dynatree import CostSpec, DecodeSpec, DistilSpec, NgramSpec, TeacherSpec
+from ablations.study.contracts.grid import GridSpec
+from ablations.study.contracts.lm import PrepareModelSpec, PrepareTextSpec
+from ablations.study.contracts.sdtp import (
+    CalibrationSpec,
+    EvaluateSpec,
+    PrunerSpec,
+    ReferenceSpec,
+    SaliencySpec,
+    SweepSpec,
+)
 
 RESULTS = Path("results")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One rule of the workflow whose results are named by digests."""
+    """One kind of job, and its rule in the workflow; digests name the results.
+
+    Attributes:
+        rule: Name of the rule.
+        script: The module that runs a job, below this package.
+        spec: Contract of a job's spec.
+        result: Path of a result, with ``{digest}``; the job's `--out`.
+        takes: `cpu`: the CPU alone; `model`: a device for a model; `timer`: a device that nobody else uses
+            meanwhile, to measure times; `ranks`: such a device for each of its processes.
+        message: What Snakemake says when a job starts, with the fields that it fills in.
+        needs: Stages whose results a job may read.
+    """
 
     rule: str
-    module: str
+    script: str
+    spec: type[Contract]
     result: str
-    """Path of a result, with ``{digest}``; the job's `--out`."""
+    takes: Literal["cpu", "model", "timer", "ranks"]
+    message: str
+    needs: tuple["Stage", ...] = ()
+
+    @property
+    def module(self) -> str:
+        """The module that runs a job, as ``python -m`` takes it."""
+        return f"ablations.{self.script}"
 
     def path(self, digest: str) -> Path:
         """Path of the result named `digest`."""
@@ -24,32 +58,76 @@ def _artefact(kind: str) -> str:
     return f"{RESULTS}/{kind}/{{digest}}/manifest.json"
 
 
-RECORD = f"{RESULTS}/record/{{digest}}.json"
-SPEC = f"{RESULTS}/spec/{{digest}}.json"
-CONFIG = f"{RESULTS}/config/{{digest}}.json"
-CODE = f"{RESULTS}/code/{{digest}}.json"
-DAMAGE = f"{RESULTS}/damage/{{digest}}.json"
-SHARD = f"{RESULTS}/shard/{{digest}}.{{scatteritem}}.json"
-# As Snakemake's `gather` takes it, which fills in the shares and leaves the digest.
-SHARDS = SHARD.replace("{digest}", "{{digest}}")
+def _file(kind: str) -> str:
+    return f"{RESULTS}/{kind}/{{digest}}.json"
 
-PREPARE_MODEL = Stage("prepare_model", "ablations.lm.prepare_model", _artefact("model"))
-PREPARE_TEXT = Stage("prepare_text", "ablations.lm.prepare_text", _artefact("text"))
-SALIENCY = Stage("saliency", "ablations.sdtp.saliency", _artefact("saliency"))
-TRAIN_PRUNER = Stage("train_pruner", "ablations.sdtp.train", _artefact("pruner"))
-REFERENCE = Stage("reference", "ablations.sdtp.reference", _artefact("reference"))
-CALIBRATE = Stage("calibrate", "ablations.sdtp.calibrate", _artefact("calibration"))
-EVALUATE_SDTP = Stage("evaluate_sdtp", "ablations.sdtp.evaluate", RECORD)
-EVALUATE_PIPELINE = Stage("evaluate_pipeline", "ablations.sdtp.evaluate_pipeline", RECORD)
-SWEEP = Stage("sweep", "ablations.sdtp.sweep", f"{RESULTS}/sweep/{{digest}}.json")
-FIT_NGRAM = Stage("fit_ngram", "ablations.dynatree.fit_ngram", _artefact("ngram"))
-DISTIL_TEACHER = Stage("distil_teacher", "ablations.dynatree.distil_teacher", _artefact("teacher"))
+
+RECORD = _file("record")
+SPEC = _file("spec")
+CONFIG = _file("config")
+CODE = _file("code")
+DAMAGE = _file("damage")
+SHARD = f"{RESULTS}/shard/{{digest}}.{{scatteritem}}.json"
 WRITTEN = f"{RESULTS}/written/{{digest}}.jsonl"
-DISTIL = Stage("distil", "ablations.dynatree.distil", _artefact("draft"))
-CALIBRATE_COSTS = Stage("calibrate_costs", "ablations.dynatree.calibrate_costs", _artefact("costs"))
-DECODE = Stage("decode", "ablations.dynatree.decode", RECORD)
-BENCHMARK = Stage("benchmark", "ablations.dynatree.benchmark", f"{RESULTS}/benchmark/{{digest}}.json")
-GRID = Stage("grid", "ablations.dynatree.grid", f"{RESULTS}/grid/{{digest}}.json")
+
+# A row reads results of rows above it, so that jobs can run in the order of the rows.
+# fmt: off
+STAGES = (
+    MODEL := Stage("prepare_model", "lm.prepare_model", PrepareModelSpec, _artefact("model"), "cpu",
+        "Preparing checkpoint {wildcards.digest}"),
+    TEXT := Stage("prepare_text", "lm.prepare_text", PrepareTextSpec, _artefact("text"), "cpu",
+        "Preparing text {wildcards.digest}"),
+
+    SALIENCY := Stage("saliency", "sdtp.saliency", SaliencySpec, _artefact("saliency"), "model",
+        "Extracting saliency {wildcards.digest}", (MODEL, TEXT)),
+    TRAIN_PRUNER := Stage("train_pruner", "sdtp.train", PrunerSpec, _artefact("pruner"), "model",
+        "Training pruner {wildcards.digest}", (MODEL, SALIENCY)),
+    REFERENCE := Stage("reference", "sdtp.reference", ReferenceSpec, _artefact("reference"), "model",
+        "Evaluating the unpruned model {wildcards.digest}", (MODEL, TEXT)),
+    CALIBRATE := Stage("calibrate", "sdtp.calibrate", CalibrationSpec, _artefact("calibration"), "model",
+        "Calibrating selection rule {wildcards.digest}", (MODEL, TEXT, TRAIN_PRUNER)),
+    EVALUATE_SDTP := Stage("evaluate_sdtp", "sdtp.evaluate", EvaluateSpec, RECORD, "timer",
+        "Evaluating {params.label} (SDTP)", (MODEL, TEXT, SALIENCY, TRAIN_PRUNER, REFERENCE, CALIBRATE)),
+    EVALUATE_PIPELINE := Stage("evaluate_pipeline", "sdtp.evaluate_pipeline", EvaluateSpec, RECORD, "ranks",
+        "Evaluating {params.label} (SDTP over several ranks)", (MODEL, TEXT, TRAIN_PRUNER, REFERENCE)),
+    SWEEP := Stage("sweep", "sdtp.sweep", SweepSpec, _file("sweep"), "timer",
+        "Timing prefill at one prompt length {wildcards.digest}", (MODEL, TEXT, TRAIN_PRUNER)),
+
+    FIT_NGRAM := Stage("fit_ngram", "dynatree.fit_ngram", NgramSpec, _artefact("ngram"), "cpu",
+        "Counting n-grams {wildcards.digest}", (MODEL, TEXT)),
+    DISTIL_TEACHER := Stage("distil_teacher", "dynatree.distil_teacher", TeacherSpec, _artefact("teacher"),
+        "model", "Letting the target write text to distil a draft from {wildcards.digest}", (MODEL, TEXT)),
+    DISTIL := Stage("distil", "dynatree.distil", DistilSpec, _artefact("draft"), "model",
+        "Distilling draft {wildcards.digest}", (MODEL, DISTIL_TEACHER)),
+    CALIBRATE_COSTS := Stage("calibrate_costs", "dynatree.calibrate_costs", CostSpec, _artefact("costs"),
+        "timer", "Measuring costs of drafting and verifying {wildcards.digest}",
+        (MODEL, TEXT, FIT_NGRAM, DISTIL)),
+    DECODE := Stage("decode", "dynatree.decode", DecodeSpec, RECORD, "timer",
+        "Decoding with {params.label} (DynaTree)", (MODEL, TEXT, FIT_NGRAM, DISTIL, CALIBRATE_COSTS)),
+    GRID := Stage("grid", "dynatree.grid", GridSpec, _file("grid"), "model",
+        "Replaying a grid of drafts {wildcards.digest}", (MODEL, TEXT, FIT_NGRAM, DISTIL, CALIBRATE_COSTS)),
+    BENCHMARK := Stage("benchmark", "dynatree.benchmark", BenchmarkSpec, _file("benchmark"), "timer",
+        "Decoding in every way, side by side", (MODEL, TEXT, FIT_NGRAM, DISTIL, CALIBRATE_COSTS)),
+)
+
+TABLES = [
+    f"paper/tables/{name}.tex"
+    for name in (
+        "sdtp_matrix", "sdtp_matrix_column", "decoding_column", "decoding_backward_column",
+        "sdtp_further", "sdtp_quality", "sdtp_cost", "sdtp_ranking", "sdtp_pipeline", "sweep",
+        "decoding", "decoding_backward", "decoding_adaptation", "decoding_drafter", "decoding_neural",
+        "decoding_further", "decoding_kinds", "decoding_rounds", "grid", "published",
+    )
+]
+FIGURES = [
+    f"paper/figures/{name}.{kind}"
+    for name in (
+        "keep_ratio", "bound", "sweep", "losses", "living", "saliency", "traffic", "rounds", "forward",
+        "depth", "backward", "grid", "grid_trees", "grid_lengths",
+    )
+    for kind in ("pdf", "png")
+]
+# fmt: on
 
 SUMMARY = f"{RESULTS}/summary.json"
 STAMP = f"{RESULTS}/stamp/{{rule}}.json"
@@ -65,44 +143,6 @@ ARCHIVE_STAMP = STAMP.format(rule="archive")
 WRITTEN_STAMP = STAMP.format(rule="write_down")
 BENCHMARK_SUMMARY = f"{RESULTS}/benchmark/decoding.json"
 BENCHMARK_TABLE = f"{RESULTS}/benchmark/decoding.md"
-TABLES = [
-    f"paper/tables/{name}.tex"
-    for name in (
-        *(
-            "sdtp_matrix",
-            "sdtp_matrix_column",
-            "decoding_column",
-            "decoding_backward_column",
-            "sdtp_further",
-            "sdtp_quality",
-            "sdtp_cost",
-            "sdtp_ranking",
-            "sdtp_pipeline",
-        ),
-        *("sweep", "decoding", "decoding_backward", "decoding_adaptation", "decoding_drafter"),
-        *("decoding_neural", "decoding_further", "decoding_kinds", "decoding_rounds", "grid", "published"),
-    )
-]
-FIGURES = [
-    f"paper/figures/{name}.{kind}"
-    for name in (
-        "keep_ratio",
-        "bound",
-        "sweep",
-        "losses",
-        "living",
-        "saliency",
-        "traffic",
-        "rounds",
-        "forward",
-        "depth",
-        "backward",
-        "grid",
-        "grid_trees",
-        "grid_lengths",
-    )
-    for kind in ("pdf", "png")
-]
 MACROS = "paper/numbers.tex"
 PROVENANCE = "paper/provenance.json"
 PAGE = "paper/results.html"
