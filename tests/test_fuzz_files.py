@@ -14,24 +14,22 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ablations.dynatree import given as by_hand
+from ablations.byhand import inputs as by_hand
+from ablations.core.artefact import open_artefact
+from ablations.core.errors import UserError
+from ablations.core.files import sha256_file
+from ablations.core.job import JobFile, read_job, require_code
 from ablations.lm.prepare_text import prepare_text
 from ablations.lm.texts.dataset import dataset_documents
 from ablations.lm.texts.local import files_not_read, local_documents
 from ablations.paper.published import FILE, read_published
-from ablations.study.artefact import open_artefact
-from ablations.study.benchmarks import seconds_by_digest
+from ablations.specs.lm import DatasetText, LocalText, PrepareTextSpec
 from ablations.study.config.reading import read_yaml
-from ablations.study.contracts.lm import DatasetText, LocalText, PrepareTextSpec
-from ablations.study.errors import UserError
 from ablations.study.estimate.forecast import rates_of
 from ablations.study.estimate.shapes import known_models, shape_of_folder
-from ablations.study.files import sha256_file
-from ablations.study.job import JobFile, read_job, require_code
-from ablations.study.planning.code import CodeIndex
-from ablations.study.planning.hashes import Hashes
-from ablations.study.planning.pins import Pins
-from ablations.study.status import _moment, _records
+from ablations.study.planning.digests import Hashes, Pins
+from ablations.study.status import _measurements, _moment
+from ablations.study.timings import seconds_by_digest
 from tests.lm.conftest import run_of
 
 ROOT = Path(__file__).parents[1]
@@ -129,7 +127,7 @@ def prompts_of(folder: Path, name: str) -> None:
         (made / "documents.jsonl").unlink(missing_ok=True)
         (made / "manifest.json").unlink(missing_ok=True)
         made.rmdir()
-    by_hand.prompts(texts, made)
+    by_hand.prompts_manifest(texts, made)
 
 
 def job_of(folder: Path, name: str) -> None:
@@ -142,10 +140,11 @@ def hashes_of(folder: Path, name: str) -> None:
 
 
 def records_of(folder: Path, name: str) -> None:
-    for record in _records().values():
-        assert isinstance(_moment(record), str)
-        assert record.determined.spec.get("timing") is None or record.determined.inputs is not None
-        assert f"{record.environment['seconds']:7.1f}"
+    for measurement in _measurements().values():
+        determinants = measurement.determinants
+        assert isinstance(_moment(measurement), str)
+        assert determinants.spec.get("timing") is None or determinants.inputs is not None
+        assert f"{measurement.environment['seconds']:7.1f}"
 
 
 def code_of(folder: Path, name: str) -> None:
@@ -224,12 +223,7 @@ READERS: dict[str, tuple[str, bytes, Reader]] = {
         lambda folder, name: rates_of("h100"),
     ),
     "hashes": ("results/hashes.json", b'{"results/hashes.json": [1, 2, "abc"]}', hashes_of),
-    "meanings": (
-        "results/meanings.json",
-        b'{"by": "x", "known": {"a": "b"}}',
-        lambda folder, name: CodeIndex(),
-    ),
-    "code": ("results/code/c.json", b'{"ablations.study.errors": "x"}', code_of),
+    "code": ("results/code/c.json", b'{"ablations.core.errors": "x"}', code_of),
     "times": (
         "benchmarks/decode/aa.tsv",
         b"s\tmax_rss\n9.5\t1\n2.5\t-\n",
@@ -302,9 +296,7 @@ def test_an_overlay_means_what_yaml_says_where_it_is_not_refused(cases: int, tmp
     assert len({*refused}) == 2
 
 
-def test_a_damaged_memory_of_hashes_gives_right_hashes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_damaged_saved_hashes_give_right_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results").mkdir()
     file = tmp_path / "a.txt"

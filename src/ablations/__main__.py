@@ -13,12 +13,12 @@ ROOT = Path(*ablations.__path__)
 
 def main() -> None:
     """Print every module of the package that has a command line, and what it does."""
-    found = dict(runnable())
-    width = max(map(len, found))
+    commands = dict(runnable())
+    width = max(map(len, commands))
     parser = argparse.ArgumentParser(
         prog="python -m ablations",
         description="What can be run without Snakemake, each as `python -m MODULE`:\n\n"
-        + "\n".join(f"  {name:{width}}  {about}" for name, about in found.items()),
+        + "\n".join(f"  {name:{width}}  {about}" for name, about in commands.items()),
         epilog="Each has --help with an example; `python -m ablations.study show ID` prints the command that"
         "\nmeasures one experiment.\n\nexample: python -m ablations.study show A7",
         formatter_class=argparse.RawDescriptionHelpFormatter,

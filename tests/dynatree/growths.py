@@ -1,4 +1,4 @@
-"""Ways to grow trees, small enough for tests."""
+"""Growths of trees that are small enough for tests."""
 
 import torch
 from hypothesis import strategies as st
@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from ablations.dynatree.growth.cost_aware import CostAwareGrowth, CostModel
 from ablations.dynatree.growth.dynamic import DynamicGrowth
 from ablations.dynatree.growth.fixed import FixedGrowth, Growth
-from ablations.study.contracts.dynatree import Costs, DynamicTree, History
+from ablations.specs.dynatree.arm import DynamicTree, History
+from ablations.specs.dynatree.costs import Costs
 
 CPU = torch.device("cpu")
 MAX_NODES = 24
@@ -33,7 +34,7 @@ def cost_aware(max_depth: int = 6, branching: int = 3, tau: float | None = None,
 
 @st.composite
 def growths(draw) -> Growth:
-    """Any way to grow a tree of at most `MAX_NODES` nodes."""
+    """Any growth of trees of at most `MAX_NODES` nodes."""
     depth, branching = draw(st.integers(1, 7)), draw(st.integers(1, 4))
     tau = draw(st.sampled_from([None, 0.001, 0.05, 0.3]))
     kind = draw(st.sampled_from(["linear", "tree", "dynamic", "history", "cost aware"]))

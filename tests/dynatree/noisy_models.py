@@ -17,7 +17,7 @@ SIZES = {
 
 
 def tiny_model(architecture: str, seed: int = 0, vocabulary: int = VOCABULARY) -> LayeredLM:
-    """A random model that is sure of itself: its head is scaled, for thresholds to keep something."""
+    """A random model with confident predictions: its head is scaled, so that nodes pass the thresholds."""
     torch.manual_seed(seed)
     config = AutoConfig.for_model(
         architecture,

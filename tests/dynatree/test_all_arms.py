@@ -1,4 +1,4 @@
-"""Exactness of every way to draft and to grow, on every architecture, over random prompts and ends."""
+"""Exactness of every drafter and growth, on every architecture, over random prompts and ends."""
 
 from functools import cache
 
@@ -17,7 +17,7 @@ from ablations.dynatree.fit_ngram import count_ngrams
 from ablations.dynatree.replay import replay, states_of_text
 from ablations.dynatree.tree import TokenTree
 from ablations.lm.layered import LayeredLM
-from ablations.study.contracts.dynatree import PromptLookup
+from ablations.specs.dynatree.arm import PromptLookup
 from tests.dynatree.growths import CPU, MAX_NODES, growths
 from tests.dynatree.noisy_models import SIZES, VOCABULARY, noisy_copy, tiny_model
 
@@ -33,14 +33,14 @@ def model(architecture: str) -> LayeredLM:
 
 @cache
 def drafter(architecture: str, kind: str) -> Drafter:
-    """One for all examples, as a job has one for all prompts."""
+    """One drafter for all examples, as a job has one for all prompts."""
     if kind == "prompt lookup":
         return PromptLookupDrafter(PromptLookup(longest=4), CPU)
     if kind == "neural":
         noise = 0.1 if architecture == "gpt_neox" else 0.05
         return NeuralDrafter(noisy_copy(model(architecture), noise), VOCABULARY, ROOM, 8)
     target = model(architecture)
-    # The target's own text: n-grams of random text would never be accepted.
+    # N-grams of the target's own text, since those of random text would never be accepted.
     starts = torch.randint(0, VOCABULARY, (6, 4), generator=torch.Generator().manual_seed(1)).tolist()
     text = [decode_autoregressive(target, target.new_cache(ROOM), start, 60).tokens for start in starts]
     return NgramDrafter(NgramCounts(count_ngrams(text, 4, VOCABULARY), VOCABULARY), 8.0, CPU)
@@ -75,17 +75,17 @@ def test_every_arm_emits_the_greedy_tokens(architecture, kind, growth, prompt, l
     end_at(target, whole[end] if end is not None and end < len(whole) else None)
     expected = greedy(target, prompt, limit)
     draft = Draft(drafter(architecture, kind), TokenTree(MAX_NODES, CPU), growth)
-    found = speculate(target, draft, prompt, limit)
-    event(f"accepted some: {any(found.accepted)}")
-    assert found.tokens == expected
-    rounds = zip(found.accepted, found.tested, found.drafted, strict=True)
+    generation = speculate(target, draft, prompt, limit)
+    event(f"accepted some: {any(generation.accepted)}")
+    assert generation.tokens == expected
+    rounds = zip(generation.accepted, generation.tested, generation.drafted, strict=True)
     for accepted, tested, drafted in rounds:
         assert accepted <= tested <= min(accepted + 1, drafted)
         assert drafted <= MAX_NODES
-    emitted = sum(found.accepted) + len(found.accepted) + 1
-    assert emitted - len(found.tokens) in (0, 1)
-    if emitted > len(found.tokens):
-        assert found.tokens[-1] in target.eos_ids
+    emitted = sum(generation.accepted) + len(generation.accepted) + 1
+    assert emitted - len(generation.tokens) in (0, 1)
+    if emitted > len(generation.tokens):
+        assert generation.tokens[-1] in target.eos_ids
 
 
 @torch.inference_mode()
@@ -96,10 +96,10 @@ def test_a_replay_has_the_rounds_of_decoding(kind, growth, prompt):
     target = model("llama")
     end_at(target, None)
     draft = Draft(drafter("llama", kind), TokenTree(MAX_NODES, CPU), growth)
-    found = speculate(target, draft, prompt, LIMIT)
-    states = states_of_text(target, prompt, found.tokens)
-    rounds = list(replay(draft, prompt, found.tokens, states))
-    assert [replayed.accepted for replayed in rounds] == found.accepted
-    assert [replayed.size - 1 for replayed in rounds] == found.drafted
-    assert [replayed.tested for replayed in rounds] == found.tested
-    assert [int(replayed.right.sum()) for replayed in rounds] == found.accepted
+    generation = speculate(target, draft, prompt, LIMIT)
+    states = states_of_text(target, prompt, generation.tokens)
+    rounds = list(replay(draft, prompt, generation.tokens, states))
+    assert [replayed.accepted for replayed in rounds] == generation.accepted
+    assert [replayed.size - 1 for replayed in rounds] == generation.drafted
+    assert [replayed.tested for replayed in rounds] == generation.tested
+    assert [int(replayed.is_accepted.sum()) for replayed in rounds] == generation.accepted

@@ -1,6 +1,9 @@
 import pytest
 import torch
 
+from ablations.core.errors import UserError
+from ablations.core.job import read_job
+from ablations.core.record import Record, read_record
 from ablations.dynatree import benchmark
 from ablations.dynatree.benchmark import Bench, build_decoders, rotated
 from ablations.dynatree.decoding import Generation, decode_autoregressive
@@ -10,12 +13,8 @@ from ablations.dynatree.prompts import read_prompts
 from ablations.lm.checkpoint import load_model
 from ablations.lm.device import configure
 from ablations.lm.layered import LayeredLM
-from ablations.study.contracts.benchmark import BenchmarkSample, BenchmarkSpec
-from ablations.study.contracts.dynatree import DecodeTotals
-from ablations.study.contracts.record import Record
-from ablations.study.errors import UserError
-from ablations.study.job import read_job
-from ablations.study.record_io import read_record
+from ablations.specs.dynatree.benchmark import BenchmarkSample, BenchmarkSpec
+from ablations.specs.dynatree.exactness import DecodeTotals
 from tests.dynatree.noisy_models import noisy_copy, tiny_model
 from tests.dynatree.workspace import (
     CALIBRATED,
@@ -37,14 +36,14 @@ OWN = {"F1": (None, None, None), "F4": (NGRAM, TREE, PRUNED), "N3": (NEURAL, TRE
 
 
 def arm(drafter, shape, pruning, **changes) -> dict:
-    # Inputs go by other names than drafters know them by, as in a study with two drafts.
+    # Inputs have other names than in the drafters, as in a study with two drafts.
     inputs = {role: f"{role}_1" for role in ROLES}
     return {"drafter": drafter, "shape": shape, "pruning": pruning, "inputs": inputs} | changes
 
 
 def spec(**changes) -> dict:
     common = decode_spec(None, None, None)
-    chosen = {key: common[key] for key in ("prompts", "new_tokens", "compute")}
+    settings = {key: common[key] for key in ("prompts", "new_tokens", "compute")}
     arms = {name: arm(*parts) for name, parts in OWN.items()}
     arms["O1"] = arm(NGRAM, TREE, CALIBRATED, prompts=1, **COST_AWARE)
     transformers = {
@@ -53,7 +52,7 @@ def spec(**changes) -> dict:
         "HF-assisted": {"method": "assisted", "num_assistant_tokens_schedule": "heuristic"},
     }
     further = {"arms": arms, "transformers": transformers, "assistant": "draft_1", "repeats": 2, "warmup": 1}
-    return chosen | further | changes
+    return settings | further | changes
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +62,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def inputs(folder):
-    made = make_inputs(folder)
-    return {f"{name}_1" if name in ROLES else name: path for name, path in made.items()}
+    manifests = make_inputs(folder)
+    return {f"{name}_1" if name in ROLES else name: path for name, path in manifests.items()}
 
 
 def test_every_arm_decodes_every_prompt_as_generate_does(folder, inputs):
@@ -88,7 +87,7 @@ def test_every_arm_decodes_every_prompt_as_generate_does(folder, inputs):
     assert record.totals.tie_margin == FLOAT32_MARGIN
 
 
-def test_assisted_settings_are_left_out_where_nothing_assists(folder, inputs):
+def test_assisted_settings_are_left_out_without_an_assistant(folder, inputs):
     job = read_job(write_job(folder, "alone", spec(assistant=None), inputs), BenchmarkSpec)
     target = load_model(job.path("model"), job.spec.compute, configure(job.spec.compute))
     assert set(build_decoders(job, target, 64)) == {"F1", "F4", "N3", "O1", "HF", "HF-lookup"}
@@ -96,7 +95,7 @@ def test_assisted_settings_are_left_out_where_nothing_assists(folder, inputs):
 
 @pytest.mark.parametrize("rows", [250, 320])
 def test_an_assistant_of_other_padding_assists(folder, inputs, rows):
-    """`generate` takes one of another vocabulary size for one of another tokenizer, and stops."""
+    """`generate` refuses an assistant of another vocabulary size: it infers another tokenizer."""
     job = read_job(
         write_job(folder, "padded", spec(arms={"F1": arm(None, None, None)}), inputs), BenchmarkSpec
     )
@@ -115,10 +114,10 @@ def test_an_arm_that_departs_from_generate_is_named(folder, inputs):
     decoders = build_decoders(job, target, 64)
 
     def wrong(prompt, limit) -> Generation:
-        found = decoders["F1"](prompt, limit)
-        last = (found.tokens[-1] + 1) % target.lm_head.out_features
-        found.tokens[-1] = last
-        return found
+        generation = decoders["F1"](prompt, limit)
+        last = (generation.tokens[-1] + 1) % target.lm_head.out_features
+        generation.tokens[-1] = last
+        return generation
 
     window = read_prompts(job, target)[0]
     bench = Bench(job.spec, target, decoders | {"F4": wrong})
@@ -138,7 +137,7 @@ def test_each_arm_has_each_place_in_turn():
     names = ["a", "b", "c"]
     orders = [rotated(names, turn) for turn in range(6)]
     assert all(sorted(order) == names for order in orders)
-    # Over a whole turn no arm comes earlier than another.
+    # Over a whole turn every arm has the same mean place.
     assert {name: sum(order.index(name) for order in orders) for name in names} == dict.fromkeys(names, 6)
     assert {order[0] for order in orders} == set(names)
 
@@ -156,13 +155,13 @@ def test_assisted_generation_emits_the_greedy_tokens_and_reads_its_settings(sche
         "assistant_confidence_threshold": 0.0,
     }
     for _ in range(2):
-        found = decode_with_transformers(target, prompt, 40, assistant, options)
-        assert found.tokens == greedy
-        assert 4 < len(found.accepted) < len(greedy) - 1
+        generation = decode_with_transformers(target, prompt, 40, assistant, options)
+        assert generation.tokens == greedy
+        assert 4 < len(generation.accepted) < len(greedy) - 1
         # The first round is part of the prefill.
-        assert len(greedy) - sum(found.accepted) - len(found.accepted) in range(1, 6)
+        assert len(greedy) - sum(generation.accepted) - len(generation.accepted) in range(1, 6)
         if schedule == "constant":
-            assert max(found.accepted) == 4
+            assert max(generation.accepted) == 4
 
 
 @torch.inference_mode()
@@ -170,12 +169,12 @@ def test_prompt_lookup_of_transformers_copies_from_the_text():
     target = tiny_model("llama")
     prompt = list(range(3, 23))
     loop = decode_autoregressive(target, target.new_cache(256), prompt, 60).tokens
-    found = decode_with_transformers(
+    generation = decode_with_transformers(
         target, [*prompt, *loop], 40, options={"prompt_lookup_num_tokens": 3, "max_matching_ngram_size": 2}
     )
     plain = decode_with_transformers(target, [*prompt, *loop], 40)
-    assert found.tokens == plain.tokens
-    assert max(found.accepted) <= 3
+    assert generation.tokens == plain.tokens
+    assert max(generation.accepted) <= 3
     assert plain.accepted == [0] * 39
 
 
@@ -186,7 +185,7 @@ def test_every_arm_decodes_each_of_its_prompts_untimed_first(folder, inputs, mon
     def watched(decoder, prompt, new_tokens, drafts):
         assert not timed
         warm_up(
-            lambda *asked: runs.append((len(asked[0]), asked[1])) or decoder(*asked),
+            lambda *call: runs.append((len(call[0]), call[1])) or decoder(*call),
             prompt,
             new_tokens,
             drafts,

@@ -35,7 +35,7 @@ def greedy(target: LayeredLM, prompt: list[int], limit: int = NEW_TOKENS) -> Gen
 
 @dataclass
 class Watched:
-    """A drafter that passes everything on and keeps the accepted children's places among their siblings."""
+    """Wraps a drafter, and records the rank of each accepted child among its siblings."""
 
     inner: Drafter
     siblings: list[int] = field(default_factory=list)
@@ -89,29 +89,30 @@ def test_speculative_tokens_are_the_greedy_ones(target, shape):
     draft = drafted(target, shape)
     for prompt in prompts(3):
         expected = greedy(target, prompt)
-        found = speculate(target, draft, prompt)
-        assert found.tokens == expected.tokens == decode_with_transformers(target, prompt, NEW_TOKENS).tokens
-        check_statistics(found, draft)
+        generation = speculate(target, draft, prompt)
+        library = decode_with_transformers(target, prompt, NEW_TOKENS)
+        assert generation.tokens == expected.tokens == library.tokens
+        check_statistics(generation, draft)
 
 
 @torch.inference_mode()
 def test_a_noisy_draft_is_accepted_in_depth_and_by_second_siblings(target):
-    """The other tests mean something only where long paths and second siblings are accepted."""
-    # GPT-NeoX's parallel residual lets less of the noise through.
+    """The other tests are meaningful only if long paths and second siblings are accepted."""
+    # GPT-NeoX's parallel residual dampens the noise.
     noise = 0.1 if target.config.model_type == "gpt_neox" else 0.05
     draft = drafted(target, "tree", noise)
     accepted = []
     for prompt in prompts(8):
-        found = speculate(target, draft, prompt)
-        assert found.tokens == greedy(target, prompt).tokens
-        accepted += found.accepted
+        generation = speculate(target, draft, prompt)
+        assert generation.tokens == greedy(target, prompt).tokens
+        accepted += generation.accepted
     assert sum(accepted) / len(accepted) + 1 > 2
     assert sum(place == 1 for place in draft.drafter.siblings) >= 50
 
 
 @dataclass
 class Counter:
-    """Counts forwards of a model by its embedding's calls, and the rows of each."""
+    """Records the rows of each forward of a model, by a hook on its embedding."""
 
     rows: list[int] = field(default_factory=list)
 
@@ -130,15 +131,17 @@ def test_one_target_forward_a_round_and_one_draft_forward_a_level(shape):
     target_calls.watch(target)
     draft_calls.watch(draft.drafter.inner._draft)
     (prompt,) = prompts(1)
-    found = speculate(target, draft, prompt)
+    generation = speculate(target, draft, prompt)
     # The prefill, then one per round over the root and all its nodes.
-    assert len(target_calls.rows) == 1 + len(found.accepted)
-    assert sum(target_calls.rows[1:]) == sum(found.drafted) + len(found.accepted)
-    assert len(draft_calls.rows) == 1 + found.draft_forwards
-    levels = [min(draft.growth.max_depth, NEW_TOKENS - 1 - done) for done in _tokens_before_rounds(found)]
-    assert found.draft_forwards <= sum(levels)
+    assert len(target_calls.rows) == 1 + len(generation.accepted)
+    assert sum(target_calls.rows[1:]) == sum(generation.drafted) + len(generation.accepted)
+    assert len(draft_calls.rows) == 1 + generation.draft_forwards
+    levels = [
+        min(draft.growth.max_depth, NEW_TOKENS - 1 - done) for done in _tokens_before_rounds(generation)
+    ]
+    assert generation.draft_forwards <= sum(levels)
     if draft.growth.tau is None:
-        assert found.draft_forwards == sum(levels)
+        assert generation.draft_forwards == sum(levels)
 
 
 def _tokens_before_rounds(generation: Generation) -> list[int]:
@@ -154,10 +157,10 @@ def test_a_perfect_draft_is_accepted_whole(shape):
     target = tiny_model("qwen2")
     draft = drafted(target, shape, noise=0.0)
     (prompt,) = prompts(1)
-    found = speculate(target, draft, prompt, limit=1 + 3 * (draft.growth.max_depth + 1))
+    generation = speculate(target, draft, prompt, limit=1 + 3 * (draft.growth.max_depth + 1))
     if shape != "capped tree":
-        assert found.accepted == [draft.growth.max_depth] * 3
-    assert found.tokens == greedy(target, prompt, limit=1 + 3 * (draft.growth.max_depth + 1)).tokens
+        assert generation.accepted == [draft.growth.max_depth] * 3
+    assert generation.tokens == greedy(target, prompt, limit=1 + 3 * (draft.growth.max_depth + 1)).tokens
 
 
 @torch.inference_mode()
@@ -174,11 +177,11 @@ def test_end_of_sequence_stops_where_greedy_decoding_stops(shape):
         expected = whole[: position + 1]
         assert greedy(target, prompt).tokens == expected
         assert decode_with_transformers(target, prompt, NEW_TOKENS).tokens == expected
-        found = speculate(target, draft, prompt)
-        assert found.tokens == expected
-        cut = len(found.tokens) == sum(found.accepted) + len(found.accepted)
-        check_statistics(found, draft, ended_inside=cut and bool(found.accepted))
-        inside += cut and bool(found.accepted)
+        generation = speculate(target, draft, prompt)
+        assert generation.tokens == expected
+        cut = len(generation.tokens) == sum(generation.accepted) + len(generation.accepted)
+        check_statistics(generation, draft, ended_inside=cut and bool(generation.accepted))
+        inside += cut and bool(generation.accepted)
     assert firsts[0] == 0
     assert inside >= 2
 
@@ -191,9 +194,9 @@ def test_the_limit_of_new_tokens_is_exact(limit):
     (prompt,) = prompts(1)
     expected = greedy(target, prompt).tokens[:limit]
     assert greedy(target, prompt, limit).tokens == expected
-    found = speculate(target, draft, prompt, limit)
-    assert found.tokens == expected
-    check_statistics(found, draft)
+    generation = speculate(target, draft, prompt, limit)
+    assert generation.tokens == expected
+    check_statistics(generation, draft)
 
 
 @torch.inference_mode()

@@ -1,14 +1,16 @@
-"""The draft that is distilled from a target: as a network, in training, and as a drafter."""
+"""A draft distilled from a target: as a network, in training, and as a drafter."""
 
 import pytest
 import torch
 from torch import Tensor
 
+from ablations.core.errors import UserError
 from ablations.dynatree.decoding import Draft, decode_autoregressive, decode_speculative
 from ablations.dynatree.distilling.fused import FusedDraft
-from ablations.dynatree.distilling.lessons import Lessons
-from ablations.dynatree.distilling.model import DistilledDraft, frequent_tokens, joined_inputs, normalised
-from ablations.dynatree.distilling.training import RIDGE, Trainer
+from ablations.dynatree.distilling.model import DistilledDraft, frequent_tokens, joined_inputs
+from ablations.dynatree.distilling.sequences import TeacherSequences
+from ablations.dynatree.distilling.states import normalised
+from ablations.dynatree.distilling.training import RIDGE, DraftTrainer
 from ablations.dynatree.distilling.unroll import unrolled_mask
 from ablations.dynatree.drafters.distilled import DistilledDrafter
 from ablations.dynatree.drafters.hybrid import HybridDrafter
@@ -23,8 +25,7 @@ from ablations.lm.cache import StaticCache
 from ablations.lm.graphs import last_states
 from ablations.lm.layered import LayeredLM
 from ablations.lm.packing import pack_linears
-from ablations.study.contracts.dynatree import DistilSpec
-from ablations.study.errors import UserError
+from ablations.specs.dynatree.distil import DistilSpec
 from tests.dynatree.noisy_models import VOCABULARY, noisy_copy, tiny_model
 
 ROOM = 160
@@ -35,7 +36,7 @@ SPEC = DistilSpec(
 CPU = torch.device("cpu")
 
 
-def written(target: LayeredLM, count: int, seed: int = 5) -> Lessons:
+def generated(target: LayeredLM, count: int, seed: int = 5) -> TeacherSequences:
     """Greedy continuations of random prompts of 8 tokens, as the teacher leaves them."""
     starts = torch.randint(0, VOCABULARY, (count, 8), generator=torch.Generator().manual_seed(seed)).tolist()
     ids, states = [], []
@@ -43,19 +44,19 @@ def written(target: LayeredLM, count: int, seed: int = 5) -> Lessons:
         tokens = decode_autoregressive(target, target.new_cache(ROOM), start, LENGTH - 8).tokens
         ids.append(torch.tensor(start + tokens))
         states.append(normalised(target.norm, states_of_text(target, start, tokens)).bfloat16())
-    places = torch.arange(LENGTH).expand(count, -1)
-    return Lessons(torch.stack(ids), torch.stack(states), places >= 5, places >= 8)
+    positions = torch.arange(LENGTH).expand(count, -1)
+    return TeacherSequences(torch.stack(ids), torch.stack(states), positions >= 5, positions >= 8)
 
 
 @pytest.fixture(scope="module", params=["llama", "gpt_neox"])
 def distilled(request) -> tuple[LayeredLM, DistilledDraft]:
-    """A target and a draft that learnt some of its text by heart: a random model's is not to be guessed."""
+    """A target, and a draft that overfits some of its text: a random model's text cannot be predicted."""
     target = tiny_model(request.param)
     with torch.no_grad():
-        lessons = written(target, 16)
-    trainer = Trainer(target, SPEC, lessons.ids.flatten().bincount(minlength=VOCABULARY))
-    trainer.fit_join(lessons)
-    trainer.train(lessons)
+        sequences = generated(target, 16)
+    trainer = DraftTrainer(target, SPEC, sequences.ids.flatten().bincount(minlength=VOCABULARY))
+    trainer.fit_join(sequences)
+    trainer.train(sequences)
     return target, trainer.draft.requires_grad_(False)
 
 
@@ -64,7 +65,7 @@ def drafter_of(target: LayeredLM, draft: DistilledDraft, nodes: int) -> Distille
 
 
 def ngram_of(target: LayeredLM) -> NgramDrafter:
-    counts = count_ngrams(written(target, 8, seed=9).ids.tolist(), 3, VOCABULARY)
+    counts = count_ngrams(generated(target, 8, seed=9).ids.tolist(), 3, VOCABULARY)
     return NgramDrafter(NgramCounts(counts, VOCABULARY), 8.0, CPU)
 
 
@@ -80,18 +81,18 @@ def test_speculative_tokens_are_the_greedy_ones(distilled, growth, hybrid):
         drafter = HybridDrafter(drafter, ngram_of(target), 0.5, sure=0.6)
     arm = Draft(drafter, TokenTree(40, CPU), growth)
     accepted = 0
-    for lesson in written(target, 4).ids.tolist():
+    for ids in generated(target, 4).ids.tolist():
         for limit in (1, 2, 3, 24):
-            prompt = lesson[:9]
+            prompt = ids[:9]
             expected = decode_autoregressive(target, target.new_cache(ROOM), prompt, limit).tokens
-            found = decode_speculative(target, target.new_cache(ROOM), arm, prompt, limit)
-            assert found.tokens == expected
-            accepted += sum(found.accepted)
+            generation = decode_speculative(target, target.new_cache(ROOM), arm, prompt, limit)
+            assert generation.tokens == expected
+            accepted += sum(generation.accepted)
             rounds = replay(arm, prompt, expected, states_of_text(target, prompt, expected))
-            assert [one.accepted for one in rounds] == found.accepted
-            # The root is not fed where nothing below it could be emitted.
-            assert found.draft_forwards <= len(found.accepted) * growth.max_depth
-    # Exactness of a draft that is never right would say nothing.
+            assert [replayed.accepted for replayed in rounds] == generation.accepted
+            # The draft does not run on a root below which no node could be emitted.
+            assert generation.draft_forwards <= len(generation.accepted) * growth.max_depth
+    # Exactness with a draft that is never accepted would be trivial.
     assert accepted > 40
 
 
@@ -99,36 +100,36 @@ def test_speculative_tokens_are_the_greedy_ones(distilled, growth, hybrid):
 def test_drafting_is_what_training_unrolls(distilled):
     """Down a path, round after round, the drafter's distributions are those the trainer saw."""
     target, draft = distilled
-    ids = written(target, 1, seed=13).ids
+    ids = generated(target, 1, seed=13).ids
     states = states_of_text(target, ids[0, :1].tolist(), ids[0, 1:].tolist())
-    trainer = Trainer(target, SPEC, torch.ones(VOCABULARY))
+    trainer = DraftTrainer(target, SPEC, torch.ones(VOCABULARY))
     trainer.draft = draft
-    # Lessons from a teacher are rounded to bfloat16; these are not.
+    # A teacher's states are rounded to bfloat16; these are not.
     everywhere = torch.ones_like(ids, dtype=torch.bool)
-    lessons = Lessons(ids, normalised(target.norm, states)[None], everywhere, everywhere)
-    unrolled = [draft.head(found[0]).softmax(dim=-1) for found in trainer._unroll(lessons)]
+    sequences = TeacherSequences(ids, normalised(target.norm, states)[None], everywhere, everywhere)
+    unrolled = [draft.head(step_states[0]).softmax(dim=-1) for step_states in trainer._unroll(sequences)]
     ids = ids[0]
     drafter = drafter_of(target, draft, 3)
     tree = TokenTree(3, CPU)
     drafter.prefill(ids[:10].tolist(), states[:10])
-    place = 10
+    position = 10
     for accepted in (0, 2, 1, 3, 0, 1):
-        tree.plant(int(ids[place]))
+        tree.plant(int(ids[position]))
         level = slice(0, 1)
         for step in range(3):
             tokens, probabilities = drafter.propose(tree, level, 64)
             # Row i stands for token i + 1.
-            expected = unrolled[step][place + step - 1]
+            expected = unrolled[step][position + step - 1]
             torch.testing.assert_close(
                 torch.zeros(VOCABULARY).scatter_(0, tokens[0], probabilities[0].float()),
                 torch.zeros(VOCABULARY).scatter_(0, draft.tokens, expected),
                 atol=2e-5,
                 rtol=1e-3,
             )
-            one = ids[place + step + 1][None]
-            level = tree.add_level(one, torch.tensor([level.start]), torch.ones(1))
-        drafter.commit(tree, torch.arange(accepted + 1), states[place : place + accepted + 1])
-        place += accepted + 1
+            token = ids[position + step + 1][None]
+            level = tree.add_level(token, torch.tensor([level.start]), torch.ones(1))
+        drafter.commit(tree, torch.arange(accepted + 1), states[position : position + accepted + 1])
+        position += accepted + 1
 
 
 def test_rows_see_the_text_and_the_drafted_rows_on_their_way():
@@ -140,7 +141,7 @@ def test_rows_see_the_text_and_the_drafted_rows_on_their_way():
 
 @torch.inference_mode()
 def test_the_head_is_that_of_the_target(target):
-    """On the target's own states the draft's head says what the target's says, for the tokens it knows."""
+    """On the target's states the draft's head gives the target's logits of the draft's tokens."""
     tokens = torch.tensor([3, 17, 40, 96])
     with torch.no_grad():
         for parameter in target.norm.parameters():
@@ -156,11 +157,11 @@ def test_the_head_is_that_of_the_target(target):
 def test_the_join_is_the_ridge_regression_of_the_next_state():
     target = tiny_model("llama")
     with torch.no_grad():
-        lessons = written(target, 6)
-    trainer = Trainer(target, SPEC, torch.ones(VOCABULARY))
-    trainer.fit_join(lessons)
-    rows = joined_inputs(lessons.states[:, :-1].float(), target.embed(lessons.ids[:, 1:-1])).flatten(0, 1)
-    wanted = lessons.states[:, 1:].float().flatten(0, 1)
+        sequences = generated(target, 6)
+    trainer = DraftTrainer(target, SPEC, torch.ones(VOCABULARY))
+    trainer.fit_join(sequences)
+    rows = joined_inputs(sequences.states[:, :-1].float(), target.embed(sequences.ids[:, 1:-1])).flatten(0, 1)
+    wanted = sequences.states[:, 1:].float().flatten(0, 1)
     # The normal equations: no other matrix has a smaller penalised error.
     error = rows @ trainer.draft.join.weight.T - wanted
     gradient = rows.T @ error + RIDGE * trainer.draft.join.weight.T
@@ -170,17 +171,17 @@ def test_the_join_is_the_ridge_regression_of_the_next_state():
 def test_training_raises_agreement_and_repeats_itself():
     target = tiny_model("llama")
     with torch.no_grad():
-        lessons = written(target, 16)
+        sequences = generated(target, 16)
     drafts = []
     for _ in range(2):
-        trainer = Trainer(target, SPEC, lessons.ids.flatten().bincount(minlength=VOCABULARY))
-        trainer.fit_join(lessons)
-        before = trainer.agreement(lessons)
-        trainer.train(lessons)
-        after = trainer.agreement(lessons)
+        trainer = DraftTrainer(target, SPEC, sequences.ids.flatten().bincount(minlength=VOCABULARY))
+        trainer.fit_join(sequences)
+        before = trainer.agreement(sequences)
+        trainer.train(sequences)
+        after = trainer.agreement(sequences)
         assert before[0] > 2 / VOCABULARY
         assert all(trained > 2 * fitted for trained, fitted in zip(after, before, strict=True))
-        assert max(after) <= trainer.known_share(lessons) <= 1
+        assert max(after) <= trainer.known_share(sequences) <= 1
         drafts.append(trainer.draft.state_dict())
     assert all(torch.equal(drafts[0][name], drafts[1][name]) for name in drafts[0])
 
@@ -188,11 +189,11 @@ def test_training_raises_agreement_and_repeats_itself():
 def test_a_loss_that_is_no_number_ends_the_training():
     target = tiny_model("llama")
     with torch.no_grad():
-        lessons = written(target, 8)
-    lessons.states[5, 20] = float("nan")
-    trainer = Trainer(target, SPEC, torch.ones(VOCABULARY))
+        sequences = generated(target, 8)
+    sequences.states[5, 20] = float("nan")
+    trainer = DraftTrainer(target, SPEC, torch.ones(VOCABULARY))
     with pytest.raises(UserError, match="the loss is nan after"):
-        trainer.train(lessons)
+        trainer.train(sequences)
 
 
 @torch.inference_mode()
@@ -229,9 +230,9 @@ def test_the_fused_draft_is_the_same_function(distilled):
         cache = fused.new_cache()
         fused(states[0, :5], embedded[0, :5], positions[:5], None, cache)
         lower = mask[:, :, 5:].to(fused.dtype)
-        found = fused(states[0, 5:], embedded[0, 5:], positions[5:], lower, cache)
-        torch.testing.assert_close(found.float(), expected[5:], atol=tolerance, rtol=tolerance)
-    # Of half the size where the processor multiplies it.
+        actual = fused(states[0, 5:], embedded[0, 5:], positions[5:], lower, cache)
+        torch.testing.assert_close(actual.float(), expected[5:], atol=tolerance, rtol=tolerance)
+    # In half the size if the processor multiplies bfloat16.
     assert (fused.dtype == torch.bfloat16) == torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
@@ -239,9 +240,9 @@ def test_a_draft_of_another_target_is_refused(distilled, tmp_path):
     target, draft = distilled
     path = tmp_path / "draft.safetensors"
     draft.save(path)
-    other = tiny_model("llama", vocabulary=30)
+    small_target = tiny_model("llama", vocabulary=30)
     with pytest.raises(UserError, match="does not fit the target"):
-        DistilledDraft.load(path, other)
+        DistilledDraft.load(path, small_target)
     path.write_bytes(b"nothing of the kind")
     with pytest.raises(UserError, match="not a distilled draft"):
         DistilledDraft.load(path, target)
@@ -254,19 +255,19 @@ def test_the_most_frequent_tokens_ascend_and_ties_go_to_the_smaller():
 
 
 class Fixed:
-    """A drafter that always says the same."""
+    """A drafter that always proposes the same tokens."""
 
     def __init__(self, tokens: list[int], probabilities: list[float]) -> None:
         self.forwards = 0
-        self._said = torch.tensor(tokens), torch.tensor(probabilities, dtype=torch.float64)
+        self._proposals = torch.tensor(tokens), torch.tensor(probabilities, dtype=torch.float64)
 
     def propose(self, tree: TokenTree, level: slice, branching: int) -> tuple[Tensor, Tensor]:
-        tokens, probabilities = self._said
+        tokens, probabilities = self._proposals
         rows = level.stop - level.start
         return tokens[:branching].expand(rows, -1), probabilities[:branching].expand(rows, -1)
 
 
-def test_a_hybrid_adds_what_both_name():
+def test_a_hybrid_adds_the_probabilities_of_tokens_that_both_propose():
     first = Fixed([7, 3, 5, 1], [0.5, 0.3, 0.1, 0.0])
     second = Fixed([3, 9, 7, 2], [0.8, 0.1, 0.06, 0.0])
     tree = TokenTree(4, CPU)
@@ -289,24 +290,24 @@ def test_a_hybrid_leaves_a_round_to_the_cheap_drafter_where_that_is_sure():
 
 
 @torch.inference_mode()
-def test_a_distilled_drafter_bears_rounds_that_were_drafted_without_it(distilled):
+def test_a_distilled_drafter_supports_rounds_that_were_drafted_without_it(distilled):
     target, draft = distilled
-    ids = written(target, 1).ids[0]
+    ids = generated(target, 1).ids[0]
     states = states_of_text(target, ids[:1].tolist(), ids[1:].tolist())
     drafter, fresh = drafter_of(target, draft, 3), drafter_of(target, draft, 3)
     tree = TokenTree(3, CPU)
     drafter.prefill(ids[:10].tolist(), states[:10])
-    place = 10
+    position = 10
     for accepted in (1, 0, 2):
-        tree.plant(int(ids[place]))
+        tree.plant(int(ids[position]))
         for step in range(accepted):
-            tree.add_level(ids[place + step + 1][None], torch.tensor([tree.size - 1]), torch.ones(1))
-        drafter.commit(tree, torch.arange(accepted + 1), states[place : place + accepted + 1])
-        place += accepted + 1
-    tree.plant(int(ids[place]))
-    fresh.prefill(ids[:place].tolist(), states[:place])
-    found, expected = (one.propose(tree, slice(0, 1), 64)[1] for one in (drafter, fresh))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)
+            tree.add_level(ids[position + step + 1][None], torch.tensor([tree.size - 1]), torch.ones(1))
+        drafter.commit(tree, torch.arange(accepted + 1), states[position : position + accepted + 1])
+        position += accepted + 1
+    tree.plant(int(ids[position]))
+    fresh.prefill(ids[:position].tolist(), states[:position])
+    actual, expected = (one_drafter.propose(tree, slice(0, 1), 64)[1] for one_drafter in (drafter, fresh))
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-3)
 
 
 def test_frequencies_of_a_draft_in_half_precision_are_not_rounded(target, tmp_path):

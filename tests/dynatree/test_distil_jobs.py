@@ -1,4 +1,4 @@
-"""The jobs that let a target write, and distil a draft from it."""
+"""The jobs that let a target generate text, and distil a draft from it."""
 
 import json
 from pathlib import Path
@@ -8,33 +8,26 @@ import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 
+from ablations.core.artefact import open_artefact
+from ablations.core.errors import UserError
+from ablations.core.record import Record, read_record
 from ablations.dynatree import decode, distil, distil_teacher, fit_ngram
 from ablations.dynatree.decoding import decode_autoregressive
-from ablations.dynatree.distil_teacher import (
-    TEACHER_FILE,
-    Teacher,
-    draw_windows,
-)
-from ablations.dynatree.distilling.model import DRAFT_FILE, normalised
+from ablations.dynatree.distil_teacher import Teacher, draw_windows
+from ablations.dynatree.distilling.model import DRAFT_FILE
 from ablations.dynatree.distilling.questions import chat_frame
+from ablations.dynatree.distilling.states import TEACHER_FILE, normalised
 from ablations.dynatree.replay import states_of_text
 from ablations.dynatree.written import written_texts
 from ablations.lm.checkpoint import load_tokenizer
 from ablations.lm.prepare_model import prepare_model
 from ablations.lm.prepare_text import prepare_text
-from ablations.study.artefact import open_artefact
-from ablations.study.contracts.dynatree import (
-    DecodeSample,
-    DecodeSpec,
-    DecodeTotals,
-    DistilSpec,
-    NgramSpec,
-    TeacherSpec,
-)
-from ablations.study.contracts.lm import Compute, PrepareModelSpec, PrepareTextSpec
-from ablations.study.contracts.record import Record
-from ablations.study.errors import UserError
-from ablations.study.record_io import read_record
+from ablations.specs.dynatree.decode import DecodeSample, DecodeSpec
+from ablations.specs.dynatree.distil import DistilSpec
+from ablations.specs.dynatree.distil_teacher import TeacherSpec
+from ablations.specs.dynatree.exactness import DecodeTotals
+from ablations.specs.dynatree.fit_ngram import NgramSpec
+from ablations.specs.lm import Compute, PrepareModelSpec, PrepareTextSpec
 from tests.dynatree.noisy_models import VOCABULARY, tiny_model
 from tests.dynatree.workspace import PRUNED, TREE, decode_spec, run_job
 from tests.lm.llama_like import BOS, SYMBOLS, save_llama_like
@@ -63,20 +56,22 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def inputs(folder) -> dict[str, Path]:
-    """A target, a text to train on and prompts, what the target wrote, a draft, and n-gram counts."""
+    """Manifests of a target, a training text, prompts, the teacher's text, a draft, and n-gram counts."""
     lines = [f"def number_{index}(x):\n    return x + {index} * number(x)\n" for index in range(12)]
-    made = {}
+    manifests = {}
     source = {"source": "random", "architecture": "llama", "layers": 2, "description": "target"}
-    made["model"] = run_job(folder, "model", PrepareModelSpec, prepare_model, {"model": source}, {})
+    manifests["model"] = run_job(folder, "model", PrepareModelSpec, prepare_model, {"model": source}, {})
     for name, split in (("text", "train"), ("prompts", "heldout")):
         file = folder / f"{name}.jsonl"
         file.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
         source = {"source": "local", "path": str(file), "split": split}
-        made[name] = run_job(folder, name, PrepareTextSpec, prepare_text, {"text": source}, {})
-    made["ngram"] = run_job(folder, "ngram", NgramSpec, fit_ngram.run, {"order": 3, "texts": ["text"]}, made)
-    made["teacher"] = run_job(folder, "teacher", TeacherSpec, distil_teacher.run, TEACHER, made)
-    made["distilled"] = run_job(folder, "distilled", DistilSpec, distil.run, DISTIL, made)
-    return made
+        manifests[name] = run_job(folder, name, PrepareTextSpec, prepare_text, {"text": source}, {})
+    manifests["ngram"] = run_job(
+        folder, "ngram", NgramSpec, fit_ngram.run, {"order": 3, "texts": ["text"]}, manifests
+    )
+    manifests["teacher"] = run_job(folder, "teacher", TeacherSpec, distil_teacher.run, TEACHER, manifests)
+    manifests["distilled"] = run_job(folder, "distilled", DistilSpec, distil.run, DISTIL, manifests)
+    return manifests
 
 
 @pytest.mark.parametrize("drafter", [DISTILLED, HYBRID])
@@ -89,11 +84,11 @@ def test_a_distilled_draft_decodes_the_greedy_tokens(drafter, folder, inputs):
 
 def test_what_the_target_wrote_can_be_a_text(inputs):
     texts = written_texts(inputs["model"], inputs["teacher"])
-    made = load_file(inputs["teacher"].parent / TEACHER_FILE)
+    tensors = load_file(inputs["teacher"].parent / TEACHER_FILE)
     assert len(texts) == 10
     tokenizer = load_tokenizer(inputs["model"])
     row = 3
-    wrote = made["ids"][row, made["starts"][row] : made["ends"][row]]
+    wrote = tensors["ids"][row, tensors["starts"][row] : tensors["ends"][row]]
     assert texts[row] == tokenizer.decode(wrote, skip_special_tokens=True) != ""
 
 
@@ -115,7 +110,7 @@ def test_training_goes_on_from_a_draft(folder, inputs):
     again, facts = open_artefact(run_job(folder, "continued", DistilSpec, distil.run, spec, inputs))
     # The same sequences are held out; weights were rounded to bfloat16.
     assert facts.facts["agreement_before_training"] == pytest.approx(manifest.facts["agreement"], abs=0.05)
-    old, new = (load_file(made / DRAFT_FILE) for made in (first, again))
+    old, new = (load_file(artefact / DRAFT_FILE) for artefact in (first, again))
     assert torch.equal(new["tokens"], old["tokens"])
     torch.testing.assert_close(new["join.weight"], old["join.weight"], atol=1e-3, rtol=1e-2)
 
@@ -125,7 +120,7 @@ def test_the_same_spec_writes_and_trains_the_same(folder, inputs):
     again["teacher"] = run_job(folder, "teacher-again", TeacherSpec, distil_teacher.run, TEACHER, inputs)
     again["distilled"] = run_job(folder, "distilled-again", DistilSpec, distil.run, DISTIL, again)
     for name in ("teacher", "distilled"):
-        first, second = (open_artefact(made[name])[1].files for made in (inputs, again))
+        first, second = (open_artefact(manifests[name])[1].files for manifests in (inputs, again))
         assert first == second
 
 
@@ -140,15 +135,15 @@ def test_the_teacher_continues_greedily_and_keeps_its_states():
     end = expected[0][4]
     target.model.generation_config.eos_token_id = end
     spec = TeacherSpec(texts=5, questions=0, prompt_tokens=6, new_tokens=14, compute=Compute())
-    made = Teacher(target, spec).continue_texts(prompts)
-    assert made["ids"].dtype == torch.int32
+    tensors = Teacher(target, spec).continue_texts(prompts)
+    assert tensors["ids"].dtype == torch.int32
     for row, tokens in enumerate(expected):
         length = tokens.index(end) + 1 if end in tokens else 14
-        assert (made["starts"][row], made["ends"][row]) == (6, 6 + length)
-        assert made["ids"][row].tolist() == prompts[row].tolist() + tokens
+        assert (tensors["starts"][row], tensors["ends"][row]) == (6, 6 + length)
+        assert tensors["ids"][row].tolist() == prompts[row].tolist() + tokens
         states = normalised(target.norm, states_of_text(target, prompts[row].tolist(), tokens))
-        torch.testing.assert_close(made["states"][row], states.bfloat16(), atol=0.02, rtol=0.02)
-    assert made["ends"].min() < 20
+        torch.testing.assert_close(tensors["states"][row], states.bfloat16(), atol=0.02, rtol=0.02)
+    assert tensors["ends"].min() < 20
 
 
 def chat_tokenizer(inputs) -> PreTrainedTokenizerFast:
@@ -163,9 +158,9 @@ def test_what_a_target_with_bos_writes_begins_with_it(folder, inputs):
     model = run_job(folder, "with-bos", PrepareModelSpec, prepare_model, {"model": source}, {})
     spec = TEACHER | {"questions": 2, "new_tokens": 60}
     teacher = run_job(folder, "bos-teacher", TeacherSpec, distil_teacher.run, spec, inputs | {"model": model})
-    made = load_file(teacher.parent / distil_teacher.TEACHER_FILE)
-    assert made["ids"][:, 0].tolist() == [SYMBOLS.index(BOS)] * 12
-    assert made["starts"][:10].tolist() == [TEACHER["prompt_tokens"]] * 10
+    tensors = load_file(teacher.parent / TEACHER_FILE)
+    assert tensors["ids"][:, 0].tolist() == [SYMBOLS.index(BOS)] * 12
+    assert tensors["starts"][:10].tolist() == [TEACHER["prompt_tokens"]] * 10
     tokenizer = load_tokenizer(model)
     opening, closing = chat_frame(tokenizer)
     assert tokenizer.convert_ids_to_tokens(opening) == [BOS, *"<u>"]
@@ -183,9 +178,9 @@ def test_questions_are_drawn_and_answers_are_greedy():
     target = tiny_model("llama")
     opening, closing = torch.tensor([7, 8]), torch.tensor([90, 91, 92])
     spec = TeacherSpec(texts=0, questions=6, prompt_tokens=20, new_tokens=60, seed=3, compute=Compute())
-    made = Teacher(target, spec).answer_questions(opening, closing, 6)
+    tensors = Teacher(target, spec).answer_questions(opening, closing, 6)
     questions = set()
-    for ids, start in zip(made["ids"].tolist(), made["starts"].tolist(), strict=True):
+    for ids, start in zip(tensors["ids"].tolist(), tensors["starts"].tolist(), strict=True):
         assert ids[:2] == [7, 8]
         assert ids[start - 3 : start] == [90, 91, 92]
         question = ids[2 : start - 3]
@@ -219,7 +214,7 @@ def test_a_draft_to_start_from_has_the_vocabulary(folder, inputs):
     [
         ("teacher", {"questions": 4}, r"teacher\.questions: the target has no chat template"),
         ("teacher", {"prompt_tokens": 500}, r"teacher\.prompt_tokens: no training document has 500 tokens"),
-        ("teacher", {"texts": 0}, r"teacher\.texts"),
+        ("teacher", {"texts": 0}, r"spec\.texts: the target has nothing to write"),
         (
             "teacher",
             {"new_tokens": 9999},
@@ -227,7 +222,7 @@ def test_a_draft_to_start_from_has_the_vocabulary(folder, inputs):
         ),
         ("distil", {"heldout": 10}, r"10 sequences leave none to train on beside distil\.heldout"),
         ("distil", {"vocabulary": 10**6}, r"distil\.vocabulary: 1000000 tokens, but the target has \d+"),
-        ("distil", {"compute": {"dtype": "float16"}}, r"distil\.compute\.dtype: float16"),
+        ("distil", {"compute": {"dtype": "float16"}}, r"spec\.compute\.dtype: float16"),
     ],
 )
 def test_bad_input_is_one_line(job, changes, message, folder, inputs):
@@ -241,8 +236,8 @@ def test_bad_input_is_one_line(job, changes, message, folder, inputs):
 
 
 def test_questions_need_room(inputs):
-    made = load_file(inputs["teacher"].parent / TEACHER_FILE)
-    assert made["ids"].shape == (10, 32)
+    tensors = load_file(inputs["teacher"].parent / TEACHER_FILE)
+    assert tensors["ids"].shape == (10, 32)
     target = tiny_model("llama")
     spec = TeacherSpec(texts=0, questions=2, prompt_tokens=10, new_tokens=20, compute=Compute())
     with pytest.raises(UserError, match=r"teacher\.new_tokens: .* leave no room for an answer"):

@@ -1,16 +1,16 @@
 import pytest
 import torch
 
+from ablations.core.errors import UserError
 from ablations.dynatree import exactness
 from ablations.dynatree.decoding import Draft, decode_autoregressive, decode_speculative
 from ablations.dynatree.drafters.neural import NeuralDrafter
-from ablations.dynatree.exactness import FLOAT32_MARGIN, MOST_STEPS, Exactness
+from ablations.dynatree.exactness import FLOAT32_MARGIN, MAX_ROUNDING_STEPS, Exactness
 from ablations.dynatree.growth.fixed import FixedGrowth
 from ablations.dynatree.tree import TokenTree
 from ablations.lm.fused import fastest
 from ablations.lm.graphs import GraphedCache
 from ablations.lm.layered import LayeredLM
-from ablations.study.errors import UserError
 from tests.dynatree.noisy_models import VOCABULARY, noisy_copy, tiny_model
 
 PROMPT = [5, 9, 1, 30, 42, 7]
@@ -34,23 +34,23 @@ def logits_after(target: LayeredLM, emitted: list[int]) -> torch.Tensor:
 
 
 def second_choice(target: LayeredLM, greedy: list[int], position: int) -> tuple[int, float]:
-    """The target's second token at `position`, and how far its logit lies below the first's."""
+    """The target's second most probable token at `position`, and the gap of its logit to the first's."""
     best = logits_after(target, greedy[:position]).topk(2)
     assert int(best.indices[0]) == greedy[position]
     return int(best.indices[1]), float(best.values[0] - best.values[1])
 
 
 def tied(target: LayeredLM, greedy: list[int], position: int, gap: float) -> tuple[LayeredLM, list[int]]:
-    """A copy of the target in which the two best tokens at `position` lie `gap` apart, and that text."""
-    other, _ = second_choice(target, greedy, position)
+    """A copy of the target whose two best logits at `position` lie `gap` apart, and the second's text."""
+    second, _ = second_choice(target, greedy, position)
     copy = noisy_copy(target, 0.0)
     ids = torch.tensor([PROMPT + greedy[:position]])
     state = copy.norm(copy.states(ids, torch.arange(ids.shape[1])[None]))[0, -1]
     head = copy.lm_head.weight
-    # The second row moves along the state until its logit is where it is wanted.
-    wanted = head[greedy[position]] @ state - gap - head[other] @ state
-    head[other] += wanted * state / (state @ state)
-    return copy, [*greedy[:position], other]
+    # The second token's row moves along the state until its logit lies `gap` below the first token's.
+    shift = head[greedy[position]] @ state - gap - head[second] @ state
+    head[second] += shift * state / (state @ state)
+    return copy, [*greedy[:position], second]
 
 
 @torch.inference_mode()
@@ -60,12 +60,12 @@ def test_identical_tokens_have_no_departures(target, greedy):
 
 @torch.inference_mode()
 def test_a_departure_in_float32_names_prompt_position_and_gap(target, greedy):
-    other, gap = second_choice(target, greedy, 11)
+    second, gap = second_choice(target, greedy, 11)
     message = (
         rf"prompt HumanEval/3: new token 11 is not the target's greedy token \(its logit is {gap:.2g} from"
     )
     with pytest.raises(UserError, match=message.replace("+", r"\+")):
-        Exactness(target).departures("HumanEval/3", PROMPT, [*greedy[:11], other], greedy)
+        Exactness(target).departures("HumanEval/3", PROMPT, [*greedy[:11], second], greedy)
 
 
 @torch.inference_mode()
@@ -80,9 +80,9 @@ def test_a_text_of_another_length_is_no_tie(target, greedy, length):
 @pytest.mark.parametrize("position", [0, 4, 11])
 def test_a_tie_in_float32_is_counted_up_to_the_margin(target, greedy, position):
     near, emitted = tied(target, greedy, position, FLOAT32_MARGIN / 2)
-    (found,) = Exactness(near).departures("d", PROMPT, emitted, greedy[: position + 1])
-    assert found.position == position
-    assert found.gap == pytest.approx(FLOAT32_MARGIN / 2, rel=0.1)
+    (departure,) = Exactness(near).departures("d", PROMPT, emitted, greedy[: position + 1])
+    assert departure.position == position
+    assert departure.gap == pytest.approx(FLOAT32_MARGIN / 2, rel=0.1)
     far, emitted = tied(target, greedy, position, FLOAT32_MARGIN * 2)
     with pytest.raises(UserError, match=f"new token {position} is not"):
         Exactness(far).departures("d", PROMPT, emitted, greedy[: position + 1])
@@ -90,13 +90,13 @@ def test_a_tie_in_float32_is_counted_up_to_the_margin(target, greedy, position):
 
 @torch.inference_mode()
 def test_a_reference_that_departs_is_judged_too(target, greedy):
-    """The arm emits the most probable token, and what it is compared with is another."""
-    other, _ = second_choice(target, greedy, 5)
+    """The arm emits the most probable token, and the reference another one."""
+    second, _ = second_choice(target, greedy, 5)
     with pytest.raises(UserError, match="new token 5 is not"):
-        Exactness(target).departures("d", PROMPT, greedy[:6], [*greedy[:5], other])
+        Exactness(target).departures("d", PROMPT, greedy[:6], [*greedy[:5], second])
     near, wrong = tied(target, greedy, 5, FLOAT32_MARGIN / 2)
-    (found,) = Exactness(near).departures("d", PROMPT, greedy[:6], wrong)
-    assert (found.position, found.gap) == (5, pytest.approx(FLOAT32_MARGIN / 2, rel=0.1))
+    (departure,) = Exactness(near).departures("d", PROMPT, greedy[:6], wrong)
+    assert (departure.position, departure.gap) == (5, pytest.approx(FLOAT32_MARGIN / 2, rel=0.1))
 
 
 @torch.inference_mode()
@@ -104,9 +104,9 @@ def test_a_reference_that_departs_is_judged_too(target, greedy):
 def test_the_margin_of_low_precision_is_what_rounding_does_to_gaps(dtype, monkeypatch):
     target = LayeredLM(tiny_model("llama").model.to(dtype))
     text = torch.randint(0, VOCABULARY, (200,), generator=torch.Generator().manual_seed(4)).tolist()
-    judge = Exactness(target)
-    assert judge.margin == 0
-    measured = judge._measured_margin(text)
+    exactness_check = Exactness(target)
+    assert exactness_check.margin == 0
+    measured = exactness_check._measured_margin(text)
     # By hand: one row at a time beside all rows at once.
     ids = torch.tensor([text])
     whole = target.forward(ids, torch.arange(200)[None])[0].float()
@@ -119,12 +119,12 @@ def test_the_margin_of_low_precision_is_what_rounding_does_to_gaps(dtype, monkey
     )
     best = whole.topk(2, dim=1).indices
     noise = (whole.gather(1, best).diff() - single.gather(1, best).diff()).abs().max()
-    assert 0 < float(noise) * exactness.SAFETY <= measured
-    assert measured <= MOST_STEPS * torch.finfo(dtype).eps * float(whole.max())
-    # What is no rounding makes no room for itself: here the rows of a chunk see nothing of the text.
+    assert 0 < float(noise) * exactness.SAFETY_FACTOR <= measured
+    assert measured <= MAX_ROUNDING_STEPS * torch.finfo(dtype).eps * float(whole.max())
+    # A difference that is not rounding does not widen the margin: here the rows of a chunk ignore the text.
     monkeypatch.setattr(exactness, "cache_for", lambda *_: Forgetful(target))
-    assert judge._measured_margin(text) == pytest.approx(
-        MOST_STEPS * torch.finfo(dtype).eps * float(whole.max()), rel=1e-5
+    assert exactness_check._measured_margin(text) == pytest.approx(
+        MAX_ROUNDING_STEPS * torch.finfo(dtype).eps * float(whole.max()), rel=1e-5
     )
 
 
@@ -142,26 +142,26 @@ class Forgetful(GraphedCache):
 @torch.inference_mode()
 @pytest.mark.parametrize("dtype", LOW)
 def test_low_precision_departs_at_ties_alone_and_never_fails_for_rounding(dtype):
-    """Many prompts, a tree and the reference row by row: what departs is within the job's own margin."""
+    """On many prompts, every departure of a tree from decoding row by row is within the measured margin."""
     target, _ = fastest(LayeredLM(tiny_model("llama").model.to(dtype)))
     draft = noisy_copy(LayeredLM(tiny_model("llama").model.to(dtype)), 0.05)
     arm = Draft(
         NeuralDrafter(draft, VOCABULARY, 160, 14), TokenTree(14, target.device), FixedGrowth(3, 2, None)
     )
-    judge, departed = Exactness(target), 0
+    exactness_check, departed_prompts = Exactness(target), 0
     prompts = torch.randint(0, VOCABULARY, (16, 20), generator=torch.Generator().manual_seed(2)).tolist()
     for prompt in prompts:
         greedy = decode_autoregressive(target, target.new_cache(160), prompt, 40).tokens
         emitted = decode_speculative(target, target.new_cache(160), arm, prompt, 40).tokens
-        found = judge.departures("d", prompt, emitted, greedy)
-        assert bool(found) == (emitted != greedy)
-        assert all(departure.gap <= judge.margin for departure in found)
-        departed += bool(found)
-    assert (judge.margin > 0) == (departed > 0)
+        departures = exactness_check.departures("d", prompt, emitted, greedy)
+        assert bool(departures) == (emitted != greedy)
+        assert all(departure.gap <= exactness_check.margin for departure in departures)
+        departed_prompts += bool(departures)
+    assert (exactness_check.margin > 0) == (departed_prompts > 0)
     if dtype == torch.bfloat16:
-        assert departed
+        assert departed_prompts
     # Not everything is a tie: a token that is far from the greatest fails.
-    other = int(logits_after(target, []).argmin())
+    least = int(logits_after(target, []).argmin())
     greedy = decode_autoregressive(target, target.new_cache(160), PROMPT, 3).tokens
     with pytest.raises(UserError, match="new token 0 is not"):
-        judge.departures("d", PROMPT, [other, *greedy[1:]], greedy)
+        exactness_check.departures("d", PROMPT, [least, *greedy[1:]], greedy)

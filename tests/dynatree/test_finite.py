@@ -1,8 +1,9 @@
-"""A model that overflows, or has NaN among its weights, ends a decoding job and is never a success."""
+"""A model that overflows or has NaN in its weights ends a decoding job with an error."""
 
 import pytest
 import torch
 
+from ablations.core.errors import UserError
 from ablations.dynatree import calibrate_costs
 from ablations.dynatree.clock import PhaseClock
 from ablations.dynatree.decoding import Draft, decode_autoregressive, decode_speculative
@@ -16,8 +17,7 @@ from ablations.dynatree.replay import replay, states_of_text
 from ablations.dynatree.tree import TokenTree
 from ablations.lm.fused import fastest
 from ablations.lm.layered import LayeredLM
-from ablations.study.contracts.dynatree import TeacherSpec
-from ablations.study.errors import UserError
+from ablations.specs.dynatree.distil_teacher import TeacherSpec
 from tests.dynatree.noisy_models import SIZES, VOCABULARY, noisy_copy, tiny_model
 
 PROMPT = [5, 9, 1, 30, 42, 7]
@@ -26,7 +26,7 @@ NEW_TOKENS = 16
 
 
 def overflowing(architecture: str = "llama") -> LayeredLM:
-    """A model in float16 that is finite in float32: its activations exceed 65504."""
+    """A model in float16 whose activations exceed 65504; in float32 it is finite."""
     lm = tiny_model(architecture)
     for name, weight in lm.model.named_parameters():
         if "down_proj" in name or "dense_4h_to_h" in name:
@@ -35,7 +35,7 @@ def overflowing(architecture: str = "llama") -> LayeredLM:
 
 
 def poisoned_at(target: LayeredLM, token: int, value: float = torch.nan) -> LayeredLM:
-    """A copy whose states are no numbers from the first `token` on."""
+    """A copy whose states are NaN from the first `token` on."""
     bad = noisy_copy(target, 0.0)
     bad.embedding.weight[token] = value
     return bad
@@ -88,7 +88,7 @@ def test_nan_in_the_middle_of_a_text_is_an_error(way, form):
     said = greedy(target)
     token = said[5]
     place = said.index(token) + 1
-    # A tree's forward mixes NaN of a drafted token into its other rows: zero times NaN is NaN.
+    # In a tree's forward NaN of a drafted token spreads to other rows, since zero times NaN is NaN.
     named = {"autoregressive": f"of new token {place}", "speculative": r"of new token \d+"}.get(
         way, "of generate"
     )
@@ -140,8 +140,8 @@ def test_a_teacher_without_finite_logits_writes_nothing(questions):
             teacher.continue_texts(torch.tensor([PROMPT, PROMPT]))
 
 
-class OnTheDevice:
-    """A drafter whose proposals have shapes and no values: whatever asks for one raises."""
+class MetaDrafter:
+    """A drafter with proposals on the meta device, where reading a value raises."""
 
     forwards = 0
 
@@ -151,7 +151,7 @@ class OnTheDevice:
 
 
 def test_a_drafts_probabilities_are_read_when_the_rounds_are_over():
-    drafter = TimedDrafter(OnTheDevice(), PhaseClock(torch.device("cpu")))
+    drafter = TimedDrafter(MetaDrafter(), PhaseClock(torch.device("cpu")))
     for end in (1, 3):
         drafter.propose(None, slice(0, end), 2)
     with pytest.raises((RuntimeError, NotImplementedError)):

@@ -1,4 +1,4 @@
-"""`generate` as the reference: greedy decoding of the model, whatever a checkpoint brings along for it."""
+"""`generate` as the reference: greedy decoding of the model, whatever settings the checkpoint stores."""
 
 import json
 from pathlib import Path
@@ -15,8 +15,8 @@ from tests.dynatree.noisy_models import noisy_copy, tiny_model
 PROMPT = [5, 9, 1, 30, 42, 7, 5, 9, 1, 30]
 NEW_TOKENS = 24
 EOS = 96
-# Settings of generation_config.json that make `generate` something else than plain greedy decoding.
-BROUGHT = {
+# Settings of generation_config.json that make `generate` something other than plain greedy decoding.
+STORED_SETTINGS = {
     "no_repeat_ngram_size": 2,
     "repetition_penalty": 5.0,
     "encoder_no_repeat_ngram_size": 1,
@@ -59,21 +59,21 @@ def rows_of_forwards(lm: LayeredLM) -> list[int]:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("key", BROUGHT)
-def test_what_a_checkpoint_brings_for_generate_changes_nothing(key, tmp_path):
-    target = loaded(saved(tmp_path, tiny_model("llama"), generation_config={key: BROUGHT[key]}))
+@pytest.mark.parametrize("key", STORED_SETTINGS)
+def test_settings_of_a_checkpoint_for_generate_change_nothing(key, tmp_path):
+    target = loaded(saved(tmp_path, tiny_model("llama"), generation_config={key: STORED_SETTINGS[key]}))
     expected = decode_autoregressive(target, target.new_cache(64), PROMPT, NEW_TOKENS).tokens
     rows = rows_of_forwards(target)
-    found = decode_with_transformers(target, PROMPT, NEW_TOKENS)
-    assert found.tokens == expected
-    assert len(found.tokens) == NEW_TOKENS
+    generation = decode_with_transformers(target, PROMPT, NEW_TOKENS)
+    assert generation.tokens == expected
+    assert len(generation.tokens) == NEW_TOKENS
     # One row a forward after the prefill: with a cache, and without candidates.
     assert rows == [len(PROMPT)] + [1] * (NEW_TOKENS - 1)
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("keys", [{"use_cache": False}, {"no_repeat_ngram_size": 2, "num_beams": 2}])
-def test_what_the_configuration_of_a_model_brings_changes_nothing(keys, tmp_path):
+def test_settings_in_a_models_configuration_change_nothing(keys, tmp_path):
     folder = saved(tmp_path, tiny_model("llama"), config=keys)
     (folder / "generation_config.json").unlink()
     target = loaded(folder)
@@ -102,7 +102,7 @@ def test_the_ends_of_a_sequence_stay(tmp_path):
 @pytest.mark.parametrize(
     "key", ["no_repeat_ngram_size", "suppress_tokens", "prompt_lookup_num_tokens", "use_cache"]
 )
-def test_what_an_assistant_brings_for_generate_changes_nothing(key, tmp_path):
+def test_settings_of_an_assistant_for_generate_change_nothing(key, tmp_path):
     target = tiny_model("llama")
     options = {
         "num_assistant_tokens": 4,
@@ -110,11 +110,11 @@ def test_what_an_assistant_brings_for_generate_changes_nothing(key, tmp_path):
         "assistant_confidence_threshold": 0.0,
     }
     draft = noisy_copy(target, 0.05)
-    odd = loaded(saved(tmp_path, draft, generation_config={key: BROUGHT[key]}))
-    clean, brought = (
+    odd = loaded(saved(tmp_path, draft, generation_config={key: STORED_SETTINGS[key]}))
+    clean, odd_generation = (
         decode_with_transformers(target, PROMPT, NEW_TOKENS, assistant=assistant.model, options=options)
         for assistant in (draft, odd)
     )
-    assert brought.tokens == clean.tokens
-    assert brought.accepted == clean.accepted
+    assert odd_generation.tokens == clean.tokens
+    assert odd_generation.accepted == clean.accepted
     assert sum(clean.accepted) > 0

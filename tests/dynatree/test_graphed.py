@@ -1,4 +1,4 @@
-"""Decoding on graphed caches (here without a device that captures) emits what plain caches give."""
+"""Decoding on graphed caches (here not captured) emits the tokens of decoding on plain caches."""
 
 import pytest
 import torch
@@ -24,6 +24,6 @@ def test_graphed_arms_are_exact(architecture, monkeypatch):
     single, several = GraphedCache(target, 128, 1), GraphedCache(target, 128, tree.max_nodes + 1)
     for prompt, plain in zip(prompts, expected, strict=True):
         assert decode_autoregressive(target, single, prompt, 40).tokens == plain.tokens
-        found = decode_speculative(target, several, draft, prompt, 40)
-        assert found.tokens == plain.tokens
-        assert sum(found.accepted) > 0
+        generation = decode_speculative(target, several, draft, prompt, 40)
+        assert generation.tokens == plain.tokens
+        assert sum(generation.accepted) > 0

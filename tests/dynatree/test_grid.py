@@ -1,4 +1,4 @@
-"""Grids: what is replayed is what decoding does, and its price is the calibrated one."""
+"""Grids: replayed rounds are those of decoding, and their times follow from calibrated costs."""
 
 from pathlib import Path
 
@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from ablations.core.errors import UserError
+from ablations.core.job import Run, read_job
+from ablations.core.record import Record, read_contract, read_record
 from ablations.dynatree import calibrate_costs, decode, grid
-from ablations.dynatree.arm import read_costs
 from ablations.dynatree.growth.cost_aware import CostModel
-from ablations.dynatree.pricing import price
-from ablations.study.contracts.dynatree import CostSpec, DecodeSample, DecodeSpec, DecodeTotals
-from ablations.study.contracts.grid import Grid, GridSpec
-from ablations.study.contracts.record import Record
-from ablations.study.errors import UserError
-from ablations.study.job import Run, read_job
-from ablations.study.record_io import read_contract, read_record
+from ablations.dynatree.pricing import price, read_costs
+from ablations.specs.dynatree.calibrate_costs import CostSpec
+from ablations.specs.dynatree.decode import DecodeSample, DecodeSpec
+from ablations.specs.dynatree.exactness import DecodeTotals
+from ablations.specs.dynatree.grid import Grid, GridSpec
 from tests.dynatree.test_jobs import (
     COST_AWARE,
     COST_SPEC,
@@ -56,14 +56,14 @@ def test_replay_accepts_what_decoding_accepts(folder, inputs):  # noqa: F811
         spec = decode_spec(NGRAM, tree["shape"], tree["pruning"])
         out = run_job(folder, name, DecodeSpec, decode.run, spec, inputs)
         record = read_record(out, Record[DecodeSpec, DecodeSample, DecodeTotals])
-        for found, sample in zip(point.samples, record.samples, strict=True):
-            assert (found.document, found.new_tokens) == (sample.document, sample.new_tokens)
-            assert (found.rounds, found.accepted, found.drafted) == (
+        for point_sample, sample in zip(point.samples, record.samples, strict=True):
+            assert (point_sample.document, point_sample.new_tokens) == (sample.document, sample.new_tokens)
+            assert (point_sample.rounds, point_sample.accepted, point_sample.drafted) == (
                 sample.target_forwards,
                 sample.accepted,
                 sample.drafted,
             )
-            assert found.repeated_4grams == sample.repeated_4grams
+            assert point_sample.repeated_4grams == sample.repeated_4grams
 
 
 def test_a_round_costs_its_forward_and_its_levels(folder, inputs):  # noqa: F811
@@ -72,7 +72,7 @@ def test_a_round_costs_its_forward_and_its_levels(folder, inputs):  # noqa: F811
     (point,) = replayed(folder, inputs, trees=line, lengths=[NEW_TOKENS]).points
     verify = np.interp([1, 2], costs.rows, costs.verify)
     for sample in point.samples:
-        # Where a node was drafted, one level of one row was; the last round has room for none.
+        # Each drafted node is a level of one row; the last round has no room for one.
         drafting = sample.drafted * (costs.draft_level + costs.draft_row)
         alone = sample.rounds - sample.drafted
         assert sample.seconds == pytest.approx(drafting + sample.drafted * verify[1] + alone * verify[0])

@@ -12,13 +12,13 @@ from ablations.dynatree.growth.cost_aware import CostModel
 from ablations.dynatree.growth.dynamic import DynamicGrowth
 from ablations.dynatree.growth.fixed import FixedGrowth, Growth
 from ablations.dynatree.tree import TokenTree
-from ablations.study.contracts.dynatree import DynamicTree, History
+from ablations.specs.dynatree.arm import DynamicTree, History
 from tests.dynatree.growths import CPU, MAX_NODES, cost_aware, costs
 
 
 @dataclass
 class Scripted:
-    """Proposes the same probabilities everywhere, or those of a depth."""
+    """Proposes given probabilities by depth, the last ones at all greater depths."""
 
     probabilities: list[list[float]]
     asked: list[int] = field(default_factory=list)
@@ -99,7 +99,7 @@ def test_confidences_must_fit_the_breadths(changes):
         DynamicTree(kind="dynamic", **changes)
 
 
-def test_no_proposal_is_never_a_node():
+def test_a_proposal_of_probability_zero_is_never_a_node():
     for growth in (FixedGrowth(3, 3, None), dynamic(), cost_aware()):
         tree, _ = grown(growth, [[0.9, 0.0, 0.0]])
         assert (tree.probabilities > 0).all()
@@ -109,13 +109,13 @@ def test_no_proposal_is_never_a_node():
 
 def closed_sets(tree: TokenTree) -> list[list[int]]:
     """All sets of rows with the root in which every row has its parent."""
-    found = []
+    sets = []
     for count in range(tree.size):
         for nodes in combinations(range(1, tree.size), count):
             rows = {0, *nodes}
             if all(int(tree.parents[row]) in rows for row in rows):
-                found.append(sorted(rows))
-    return found
+                sets.append(sorted(rows))
+    return sets
 
 
 @settings(max_examples=40, deadline=None)
@@ -127,18 +127,18 @@ def closed_sets(tree: TokenTree) -> list[list[int]]:
         max_size=3,
     ),
 )
-def test_no_set_of_drafted_nodes_is_better_than_the_chosen_one(rate, probabilities):
+def test_no_set_of_drafted_nodes_is_better_than_the_selected_one(rate, probabilities):
     growth = cost_aware(max_depth=3, branching=2, rate=rate)
     tree, rows = grown(growth, probabilities, room=10)
     model = CostModel(costs(rate=rate), MAX_NODES, CPU)
     gains = model.acceptance(tree.probabilities)
 
-    def value(chosen: list[int]) -> float:
-        return float(gains[chosen].sum() - model.verify[len(chosen) - 1])
+    def value(nodes: list[int]) -> float:
+        return float(gains[nodes].sum() - model.verify[len(nodes) - 1])
 
-    chosen = list(range(tree.size)) if rows is None else rows.tolist()
-    assert chosen in closed_sets(tree)
-    assert value(chosen) == pytest.approx(max(map(value, closed_sets(tree))))
+    nodes = list(range(tree.size)) if rows is None else rows.tolist()
+    assert nodes in closed_sets(tree)
+    assert value(nodes) == pytest.approx(max(map(value, closed_sets(tree))))
 
 
 def test_dear_rows_leave_the_root_alone_and_free_ones_take_everything():
@@ -167,4 +167,4 @@ def test_acceptance_is_interpolated_and_held_at_the_ends():
 def test_nodes_under_the_payable_probability_are_those_that_cannot_pay(rate):
     model = CostModel(costs(rate=rate), MAX_NODES, CPU)
     paths = torch.linspace(0, 1, 3001, dtype=torch.float64)
-    assert torch.equal(paths >= model.payable, model.acceptance(paths) > model.least)
+    assert torch.equal(paths >= model.payable, model.acceptance(paths) > model.least_row_cost)

@@ -7,19 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ablations.core.artefact import Manifest
+from ablations.core.errors import UserError
+from ablations.core.files import sha256_file
+from ablations.core.record import Record, read_record
 from ablations.dynatree import calibrate_costs, cost_fits, decode, fit_ngram
-from ablations.dynatree.arm import read_costs
 from ablations.dynatree.drafters.ngram_counts import NgramCounts
 from ablations.dynatree.exactness import FLOAT32_MARGIN
+from ablations.dynatree.pricing import read_costs
 from ablations.dynatree.repetition import repeated_share
 from ablations.lm import timing
 from ablations.lm.layered import LayeredLM
-from ablations.study.artefact import Manifest
-from ablations.study.contracts.dynatree import CostSpec, DecodeSample, DecodeSpec, DecodeTotals, NgramSpec
-from ablations.study.contracts.record import Record
-from ablations.study.errors import UserError
-from ablations.study.files import sha256_file
-from ablations.study.record_io import read_record
+from ablations.specs.dynatree.calibrate_costs import CostSpec
+from ablations.specs.dynatree.decode import DecodeSample, DecodeSpec
+from ablations.specs.dynatree.exactness import DecodeTotals
+from ablations.specs.dynatree.fit_ngram import NgramSpec
 from tests.dynatree.workspace import (
     CALIBRATED,
     COST_AWARE,
@@ -94,7 +96,7 @@ def test_a_record_says_what_was_measured(arm, folder, inputs):
         assert len(sample.tested_per_depth) == len(sample.accepted_per_depth)
         for tested, accepted in zip(sample.tested_per_depth, sample.accepted_per_depth, strict=True):
             assert 0 <= accepted <= tested <= sample.target_forwards
-        # Below the first level, what is tested was accepted above.
+        # A level below the first is tested only if the level above was accepted.
         for tested, above in zip(sample.tested_per_depth[1:], sample.accepted_per_depth, strict=False):
             assert tested <= above
         rounds = sample.draft_seconds + sample.verify_seconds + sample.bookkeeping_seconds
@@ -126,7 +128,7 @@ def test_costs_are_what_a_cost_aware_tree_needs(inputs):
     ("changes", "message"),
     [
         ({"prefix": 100}, r"calibration\.prefix: 100 tokens, but the prompts hold 60; lower it"),
-        ({"max_nodes": 3}, r"pruning\.max_nodes: 3 nodes cannot hold a path of depth 4"),
+        ({"max_nodes": 3}, r"spec\.max_nodes: 3 nodes cannot hold a path of depth 4"),
     ],
 )
 def test_costs_that_cannot_be_measured_are_refused(changes, message, folder, inputs):
@@ -185,10 +187,10 @@ def test_counts_of_a_larger_vocabulary_are_refused(folder, inputs):
     ("changes", "message"),
     [
         ({"new_tokens": 4080}, "30 tokens and 4080 new ones exceed the target's 4096 positions"),
-        ({"shape": TREE | {"method": "linear"}}, r"shape\.method: a linear draft is one path"),
+        ({"shape": TREE | {"method": "linear"}}, r"shape\.branching: a linear draft is one path"),
         ({"shape": None}, "'shape' and 'pruning' are needed with a drafter"),
         ({"pruning": {"tau": None, "max_nodes": 3}}, r"pruning\.max_nodes: 3 nodes cannot hold a path"),
-        ({"shape": LINEAR} | DYNAMIC, r"shape\.method: a linear draft is one path of fixed length"),
+        ({"shape": LINEAR} | DYNAMIC, r"adaptation: a linear draft has a fixed length"),
         ({"shape": TREE | {"depth": 9}} | DYNAMIC, r"max_depth: 8 is less than the base depth 9"),
         (COST_AWARE, "no input named 'costs'"),
     ],
@@ -227,12 +229,12 @@ def test_a_text_without_training_documents_is_refused(folder, inputs):
 def test_acceptance_curve_follows_what_was_accepted():
     generator = np.random.default_rng(0)
     stated = generator.uniform(0, 1, 4000)
-    right = generator.uniform(0, 1, 4000) < stated**2
-    found, accepted = cost_fits.acceptance_curve(stated, right)
-    assert found == sorted(set(found))
-    assert accepted == sorted(accepted)
+    accepted = generator.uniform(0, 1, 4000) < stated**2
+    probabilities, shares = cost_fits.acceptance_curve(stated, accepted)
+    assert probabilities == sorted(set(probabilities))
+    assert shares == sorted(shares)
     for probability in (0.2, 0.5, 0.8):
-        assert np.interp(probability, found, accepted) == pytest.approx(probability**2, abs=0.08)
+        assert np.interp(probability, probabilities, shares) == pytest.approx(probability**2, abs=0.08)
 
 
 def test_draft_costs_are_fitted_and_never_negative():
@@ -260,14 +262,14 @@ def test_few_new_tokens_are_decoded(arm, new_tokens, folder, inputs):
 @pytest.mark.parametrize("discarded", [0, 1])
 @pytest.mark.parametrize("arm", ["tree", "neural"])
 def test_no_number_of_rows_is_new_to_what_is_timed(arm, discarded, folder, inputs, monkeypatch):
-    """Target and draft have run over every number of rows untimed, the prompts' lengths included."""
+    """Target and draft have run untimed on every number of rows, including the prompts' lengths."""
     stopwatch, embed = timing.stopwatch, LayeredLM.embed
     runs, recorded = 0, False
     known, fresh, forwards = set(), set(), 0
 
     def timed(device, work):
         nonlocal runs, recorded
-        # Two pairs are kept, after those that are not.
+        # Two pairs are recorded, after the discarded ones.
         recorded = runs // 2 % (discarded + 2) >= discarded
         runs += 1
         try:
@@ -285,7 +287,7 @@ def test_no_number_of_rows_is_new_to_what_is_timed(arm, discarded, folder, input
             known.add(forward)
         return embed(lm, ids)
 
-    # Of the pairs alone: decoding has the function under a name of its own.
+    # Only the pairs' stopwatch: decoding has imported the function under its own name.
     monkeypatch.setattr(timing, "stopwatch", timed)
     monkeypatch.setattr(LayeredLM, "embed", watched)
     prompts = [

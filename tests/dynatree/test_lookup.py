@@ -4,7 +4,7 @@ from pydantic import ValidationError
 
 from ablations.dynatree.drafters.lookup import PromptLookupDrafter
 from ablations.dynatree.tree import TokenTree
-from ablations.study.contracts.dynatree import PromptLookup
+from ablations.specs.dynatree.arm import PromptLookup
 
 CPU = torch.device("cpu")
 

@@ -6,12 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablations.dynatree.drafters.ngram import NgramDrafter
-from ablations.dynatree.drafters.ngram_counts import (
-    NEVER,
-    Followers,
-    NgramCounts,
-    suffix_hashes,
-)
+from ablations.dynatree.drafters.ngram_counts import UNSEEN, Followers, NgramCounts, suffix_hashes
 from ablations.dynatree.fit_ngram import count_ngrams
 from ablations.dynatree.tree import TokenTree
 
@@ -71,11 +66,11 @@ def test_probabilities_match_a_dictionary_reference_and_sum_to_one(
     drafter.prefill(prompt[:-1])
     tree = TokenTree(2 * VOCABULARY, CPU)
     tree.plant(prompt[-1])
-    (found,) = distribution(drafter, tree, slice(0, 1))
+    (at_root,) = distribution(drafter, tree, slice(0, 1))
     children = torch.tensor([2, 4])
     level = tree.add_level(children, torch.tensor([0, 0]), torch.tensor([0.5, 0.5]))
     below = distribution(drafter, tree, level)
-    for context, probabilities in zip([prompt, [*prompt, 2], [*prompt, 4]], [found, *below], strict=True):
+    for context, probabilities in zip([prompt, [*prompt, 2], [*prompt, 4]], [at_root, *below], strict=True):
         assert sorted(probabilities) == list(range(VOCABULARY))
         assert math.isclose(sum(probabilities.values()), 1.0, rel_tol=1e-9)
         assert list(probabilities.values()) == sorted(probabilities.values(), reverse=True)
@@ -91,12 +86,12 @@ def test_probabilities_match_a_dictionary_reference_and_sum_to_one(
 def test_the_most_probable_children_are_those_of_the_whole_distribution(documents, prompt, branching):
     counts = NgramCounts(count_ngrams(documents, 3, VOCABULARY), VOCABULARY)
     proposals = []
-    for wanted in (branching, VOCABULARY):
+    for count in (branching, VOCABULARY):
         drafter = NgramDrafter(counts, 4.0, CPU)
         drafter.prefill(prompt[:-1])
         tree = TokenTree(1, CPU)
         tree.plant(prompt[-1])
-        proposals.append(drafter.propose(tree, slice(0, 1), wanted)[1][0])
+        proposals.append(drafter.propose(tree, slice(0, 1), count)[1][0])
     # Tokens of equal probability may change places; the probabilities may not.
     torch.testing.assert_close(proposals[0], proposals[1][:branching], rtol=1e-12, atol=0)
 
@@ -124,7 +119,7 @@ def test_no_ngram_reaches_across_documents():
     after_one, after_two_and_one = suffix_hashes([2, 1])
     assert counts.followers(1, after_one) == Followers([2, 4], [1, 1], total=2, types=2, spare=2)
     (after_two,) = suffix_hashes([2])
-    assert counts.followers(1, after_two) == NEVER
-    assert counts.followers(2, after_two_and_one) == NEVER
+    assert counts.followers(1, after_two) == UNSEEN
+    assert counts.followers(2, after_two_and_one) == UNSEEN
     _, after_three_and_one = suffix_hashes([3, 1])
     assert counts.followers(2, after_three_and_one).tokens == [4]

@@ -5,16 +5,16 @@ import json
 import pytest
 from transformers import AutoTokenizer
 
+from ablations.core.artefact import Manifest
+from ablations.core.errors import UserError
+from ablations.core.files import sha256_file
+from ablations.core.job import read_job
 from ablations.dynatree.prompts import read_prompts
 from ablations.lm.checkpoint import load_tokenizer
 from ablations.lm.prepare_model import prepare_model
 from ablations.lm.prepare_text import prepare_text
-from ablations.study.artefact import Manifest
-from ablations.study.contracts.dynatree import DecodeSpec
-from ablations.study.contracts.lm import PrepareModelSpec, PrepareTextSpec
-from ablations.study.errors import UserError
-from ablations.study.files import sha256_file
-from ablations.study.job import read_job
+from ablations.specs.dynatree.decode import DecodeSpec
+from ablations.specs.lm import PrepareModelSpec, PrepareTextSpec
 from tests.dynatree.noisy_models import tiny_model
 from tests.dynatree.workspace import decode_spec, run_job, write_job
 from tests.lm.llama_like import BOS, save_llama_like
@@ -36,8 +36,8 @@ def make_job(tmp_path, source):
     file.write_text("".join(json.dumps({"text": turn}) + "\n" for turn in TURNS))
     text = {"text": {"source": "local", "path": str(file), "split": "heldout"}}
     inputs["turns"] = run_job(tmp_path, "turns", PrepareTextSpec, prepare_text, text, {})
-    chosen = {"text": "turns", "split": "heldout", "count": 2, "tokens": None}
-    prompts = [{"kind": "chat", "chat": True} | chosen, {"kind": "plain"} | chosen]
+    turns = {"text": "turns", "split": "heldout", "count": 2, "tokens": None}
+    prompts = [{"kind": "chat", "chat": True} | turns, {"kind": "plain"} | turns]
     spec = decode_spec(None, None, None, prompts=prompts)
     return read_job(write_job(tmp_path, "job", spec, inputs), DecodeSpec)
 
@@ -64,7 +64,7 @@ def test_a_chat_prompt_ends_where_the_answer_begins(job):
 
 
 def test_a_target_with_bos_reads_it_once(tmp_path):
-    """Before a plain prompt, as its tokenizer does; before a chat, as its template says."""
+    """The tokenizer puts BOS before a plain prompt, the template before a chat."""
     folder = save_llama_like(tmp_path / "saved", "{{ bos_token }}" + TEMPLATE)
     source = {"source": "pretrained", "name": str(folder), "layers": 2}
     job = make_job(tmp_path, source)

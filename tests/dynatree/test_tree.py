@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablations.dynatree.tree import TokenTree
-from ablations.dynatree.verify import agreed, tree_mask
+from ablations.dynatree.verify import accepted_nodes, tree_mask
 
 CPU = torch.device("cpu")
 
@@ -12,19 +12,19 @@ CPU = torch.device("cpu")
 @st.composite
 def levels(draw) -> list[list[int]]:
     """Parents of each level, as positions within the level before."""
-    width, found = 1, []
+    width, parents_by_level = 1, []
     for _ in range(draw(st.integers(0, 5))):
         parents = draw(st.lists(st.integers(0, width - 1), min_size=1, max_size=5))
-        found.append(sorted(parents))
+        parents_by_level.append(sorted(parents))
         width = len(parents)
-    return found
+    return parents_by_level
 
 
-def planted(drawn: list[list[int]], room: int = 30) -> TokenTree:
+def planted(parents_by_level: list[list[int]], room: int = 30) -> TokenTree:
     tree = TokenTree(room, CPU)
     tree.plant(7)
     level = slice(0, 1)
-    for number, parents in enumerate(drawn):
+    for number, parents in enumerate(parents_by_level):
         rows = torch.tensor(parents) + level.start
         # Siblings are distinct tokens.
         tokens = torch.arange(len(parents)) + 10 * number
@@ -33,16 +33,16 @@ def planted(drawn: list[list[int]], room: int = 30) -> TokenTree:
 
 
 def lineage(tree: TokenTree, node: int) -> list[int]:
-    found = [node]
-    while found[-1]:
-        found.append(int(tree.parents[found[-1]]))
-    return found
+    path = [node]
+    while path[-1]:
+        path.append(int(tree.parents[path[-1]]))
+    return path
 
 
 @settings(max_examples=60, deadline=None)
 @given(levels())
-def test_ancestor_mask_and_depths_match_a_walk_to_the_root(drawn):
-    tree = planted(drawn)
+def test_ancestor_mask_and_depths_match_a_walk_to_the_root(parents_by_level):
+    tree = planted(parents_by_level)
     for node in range(tree.size):
         expected = lineage(tree, node)
         assert tree.ancestors[node].nonzero()[:, 0].tolist() == sorted(expected)
@@ -52,22 +52,22 @@ def test_ancestor_mask_and_depths_match_a_walk_to_the_root(drawn):
 
 @settings(max_examples=60, deadline=None)
 @given(levels(), st.integers(0, 10_000))
-def test_agreed_nodes_match_a_walk_from_the_root(drawn, seed):
-    tree = planted(drawn)
+def test_accepted_nodes_match_a_walk_from_the_root(parents_by_level, seed):
+    tree = planted(parents_by_level)
     generator = torch.Generator().manual_seed(seed)
-    decided = tree.tokens[torch.randint(0, tree.size, (tree.size,), generator=generator)]
+    greedy = tree.tokens[torch.randint(0, tree.size, (tree.size,), generator=generator)]
     expected = [0]
     while True:
         children = [
             node
             for node in range(1, tree.size)
-            if tree.parents[node] == expected[-1] and tree.tokens[node] == decided[expected[-1]]
+            if tree.parents[node] == expected[-1] and tree.tokens[node] == greedy[expected[-1]]
         ]
         if not children:
             break
         expected += children
-    found = agreed(tree.tokens, tree.parents, tree.ancestors, decided).nonzero()[:, 0]
-    assert found.tolist() == expected
+    accepted = accepted_nodes(tree.tokens, tree.parents, tree.ancestors, greedy).nonzero()[:, 0]
+    assert accepted.tolist() == expected
 
 
 def test_planting_again_forgets_the_last_round():

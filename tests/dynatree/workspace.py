@@ -1,14 +1,15 @@
-"""Decoding jobs run in this process, and what they need, made by the jobs that make it."""
+"""Decoding jobs run in this process, with inputs made by their own jobs."""
 
 import json
 from pathlib import Path
 
+from ablations.core.job import Run, read_job
 from ablations.dynatree import benchmark, calibrate_costs, decode, fit_ngram
 from ablations.lm.prepare_model import prepare_model
 from ablations.lm.prepare_text import prepare_text
-from ablations.study.contracts.dynatree import CostSpec, NgramSpec
-from ablations.study.contracts.lm import PrepareModelSpec, PrepareTextSpec
-from ablations.study.job import Run, read_job
+from ablations.specs.dynatree.calibrate_costs import CostSpec
+from ablations.specs.dynatree.fit_ngram import NgramSpec
+from ablations.specs.lm import PrepareModelSpec, PrepareTextSpec
 
 NEW_TOKENS = 12
 NGRAM = {"kind": "ngram", "context_weight": 16.0}
@@ -17,7 +18,7 @@ TREE = {"method": "tree", "depth": 4, "branching": 2}
 LINEAR = {"method": "linear", "depth": 3, "branching": 1}
 PRUNED = {"tau": 0.05, "max_nodes": 256}
 WHOLE = {"tau": None, "max_nodes": 256}
-# What `COST_SPEC` calibrates.
+# With the nodes that `COST_SPEC` calibrates.
 CALIBRATED = {"tau": None, "max_nodes": 12}
 LOOKUP = {"kind": "prompt_lookup"}
 DYNAMIC = {"adaptation": {"kind": "dynamic"}}
@@ -65,22 +66,22 @@ def decode_spec(drafter, shape, pruning, **changes) -> dict:
 
 
 def make_inputs(folder: Path) -> dict[str, Path]:
-    """A target, a draft, two texts, n-gram counts and costs, made by their own jobs."""
+    """Run the jobs for a target, a draft, two texts, n-gram counts and costs; returns their manifests."""
     lines = [
         f"def number_{index}(x):\n    return x + {index} * number_{index - 1}(x)\n" for index in range(40)
     ]
-    made = {}
+    manifests = {}
     for name, layers in (("model", 3), ("draft", 1)):
         source = {"source": "random", "architecture": "llama", "layers": layers, "description": name}
-        made[name] = run_job(folder, name, PrepareModelSpec, prepare_model, {"model": source}, {})
+        manifests[name] = run_job(folder, name, PrepareModelSpec, prepare_model, {"model": source}, {})
     for name, split in (("train", "train"), ("prompts", "heldout")):
         file = folder / f"{name}.jsonl"
         file.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
         source = {"source": "local", "path": str(file), "split": split}
-        made[name] = run_job(folder, f"{name}-text", PrepareTextSpec, prepare_text, {"text": source}, {})
-    counted = {"model": made["model"], "text": made["train"]}
-    made["ngram"] = run_job(
-        folder, "ngram", NgramSpec, fit_ngram.run, {"order": 3, "texts": ["text"]}, counted
+        manifests[name] = run_job(folder, f"{name}-text", PrepareTextSpec, prepare_text, {"text": source}, {})
+    ngram_inputs = {"model": manifests["model"], "text": manifests["train"]}
+    manifests["ngram"] = run_job(
+        folder, "ngram", NgramSpec, fit_ngram.run, {"order": 3, "texts": ["text"]}, ngram_inputs
     )
-    made["costs"] = run_job(folder, "costs", CostSpec, calibrate_costs.run, COST_SPEC, made)
-    return made
+    manifests["costs"] = run_job(folder, "costs", CostSpec, calibrate_costs.run, COST_SPEC, manifests)
+    return manifests

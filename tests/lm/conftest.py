@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from ablations.core.contract import Contract
+from ablations.core.job import JobFile, Run
 from ablations.lm.prepare_model import prepare_model
 from ablations.lm.prepare_text import prepare_text
-from ablations.study.contracts.base import Contract
-from ablations.study.contracts.lm import PrepareModelSpec, PrepareTextSpec
-from ablations.study.job import JobFile, Run
+from ablations.specs.lm import PrepareModelSpec, PrepareTextSpec
 from tests.torch_state import torch_as_before  # noqa: F401
 
 
@@ -50,7 +50,7 @@ def make_text(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def make_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, bytes]], None]:
-    """Build ``carrier-1.0`` with the given files, where pip finds it and nothing else."""
+    """Build the wheel ``carrier-1.0`` with the given files, the only wheel that pip can find."""
     folder = tmp_path / "wheels"
     folder.mkdir()
     monkeypatch.setenv("PIP_NO_INDEX", "1")

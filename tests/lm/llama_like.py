@@ -1,4 +1,4 @@
-"""A tokenizer as Llama's: a BOS token before a text, and a space before its first word."""
+"""A tokenizer like Llama's, which puts a BOS token before a text and a space before its first word."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from ablations.lm.models.random import make_random_model
-from ablations.study.contracts.lm import RandomModel
+from ablations.specs.lm import RandomModel
 
 BOS, EOS = "<s>", "</s>"
 SYMBOLS = ("<unk>", BOS, EOS, "▁", "\n", *(chr(code) for code in range(33, 127)))
@@ -25,7 +25,7 @@ ODD_SETTINGS = {
 
 
 def llama_like(bos: bool = True, eos: bool = False) -> PreTrainedTokenizerFast:
-    """One token a character; `eos` puts one after every text, as some made for training do."""
+    """A tokenizer with one token per character; `eos` puts EOS after every text, as for training."""
     tokenizer = Tokenizer(
         BPE(vocab={symbol: index for index, symbol in enumerate(SYMBOLS)}, merges=[], unk_token="<unk>")
     )
@@ -43,18 +43,18 @@ def llama_like(bos: bool = True, eos: bool = False) -> PreTrainedTokenizerFast:
 def save_llama_like(
     folder: Path, chat_template: str | None = None, layers: int = 2, **tokenizer: bool
 ) -> Path:
-    """A tiny checkpoint with such a tokenizer, whose settings say something else than a study means."""
+    """Save a tiny checkpoint with such a tokenizer, whose stored settings differ from a study's."""
     model, _ = make_random_model(RandomModel(source="random", architecture="llama", layers=layers))
     model.save_pretrained(folder)
-    made = llama_like(**tokenizer)
-    made.chat_template = chat_template
-    made.save_pretrained(folder)
+    instance = llama_like(**tokenizer)
+    instance.chat_template = chat_template
+    instance.save_pretrained(folder)
     settings = folder / "tokenizer_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | ODD_SETTINGS))
-    # As some training scripts leave them.
-    whole = json.loads((folder / "tokenizer.json").read_text())
-    whole["truncation"] = {"direction": "Left", "max_length": 7, "strategy": "LongestFirst", "stride": 0}
-    whole["padding"] = {
+    # Settings that some training scripts leave behind.
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["truncation"] = {"direction": "Left", "max_length": 7, "strategy": "LongestFirst", "stride": 0}
+    content["padding"] = {
         "strategy": {"Fixed": 9},
         "direction": "Left",
         "pad_to_multiple_of": None,
@@ -62,5 +62,5 @@ def save_llama_like(
         "pad_type_id": 0,
         "pad_token": EOS,
     }
-    (folder / "tokenizer.json").write_text(json.dumps(whole))
+    (folder / "tokenizer.json").write_text(json.dumps(content))
     return folder

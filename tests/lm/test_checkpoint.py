@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from ablations.core.errors import UserError
 from ablations.lm.checkpoint import load_model, load_tokenizer
-from ablations.study.contracts.lm import Compute
-from ablations.study.errors import UserError
+from ablations.specs.lm import Compute
 
 CPU = torch.device("cpu")
 
@@ -52,7 +52,7 @@ def test_another_number_of_layers(make_model: Callable[..., Path]) -> None:
 def test_weights_that_outgrow_the_gpu(
     make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Told by the sizes alone, before weights are read."""
+    """Refused by the sizes in the manifest, before weights are read."""
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=10_000))
     with pytest.raises(UserError, match=r"do not fit the GPU's 0 GiB and are not spread over several"):
         load_model(make_model(), Compute(), torch.device("cuda"))

@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from ablations.core.errors import UserError
 from ablations.lm.checkpoint import load_tokenizer
 from ablations.lm.corpus import read_corpus, windows
 from ablations.lm.document import Document
-from ablations.study.errors import UserError
 
 
 @pytest.fixture
@@ -27,19 +27,19 @@ def documents(*lengths: int) -> list[Document]:
 
 
 def test_the_first_documents_that_are_long_enough(tokenizer: PreTrainedTokenizerFast) -> None:
-    found = windows(documents(9, 5, 9, 4, 9, 8, 9, 9), tokenizer, "heldout", 2, 10)
-    assert [window.document for window in found] == ["d1", "d5"]
-    assert all(window.ids.shape == (10,) and window.ids.dtype == torch.int64 for window in found)
-    assert tokenizer.decode(found[1].ids) == "é" * 5
-    assert found[0].kind == "file"
+    selected = windows(documents(9, 5, 9, 4, 9, 8, 9, 9), tokenizer, "heldout", 2, 10)
+    assert [window.document for window in selected] == ["d1", "d5"]
+    assert all(window.ids.shape == (10,) and window.ids.dtype == torch.int64 for window in selected)
+    assert tokenizer.decode(selected[1].ids) == "é" * 5
+    assert selected[0].kind == "file"
 
 
 def test_whole_documents(tokenizer: PreTrainedTokenizerFast) -> None:
-    found = windows(documents(0, 5, 0, 0, 0, 700), tokenizer, "heldout", 2, None)
-    assert [window.ids.shape[0] for window in found] == [10, 1400]
+    selected = windows(documents(0, 5, 0, 0, 0, 700), tokenizer, "heldout", 2, None)
+    assert [window.ids.shape[0] for window in selected] == [10, 1400]
 
 
-def test_no_more_is_tokenised_than_needed(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_documents_after_the_last_window_are_not_tokenised(tokenizer: PreTrainedTokenizerFast) -> None:
     seen = []
 
     def watched() -> list[Document]:

@@ -3,7 +3,7 @@
 import torch
 
 from ablations.lm.device import configure, device_name, peak_memory_bytes, pick_device
-from ablations.study.contracts.lm import Compute
+from ablations.specs.lm import Compute
 
 
 def test_configure_takes_the_threads_of_the_spec() -> None:

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from ablations.core.errors import UserError
 from ablations.lm.finite import NOT_FINITE, finite_logits, greedy_ids, require_finite
-from ablations.study.errors import UserError
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
@@ -28,7 +28,7 @@ def test_a_logit_that_is_not_finite_leaves_no_token_in_its_row_alone(dtype, valu
 
 
 def test_whether_logits_are_finite_is_not_asked_of_the_device():
-    """On the meta device whatever asks for a value raises."""
+    """On the meta device reading a value raises."""
     assert greedy_ids(torch.empty(1, 2, 9, device="meta")).shape == (1, 2)
 
 

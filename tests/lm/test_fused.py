@@ -17,13 +17,13 @@ def model(architecture: str, **changes: object) -> LayeredLM:
 def decode(lm: LayeredLM, ids: torch.Tensor) -> list[torch.Tensor]:
     """Logits of a prefill, of rows that branch under a tree mask, and of a single row."""
     cache = lm.new_cache(32)
-    found = [lm.forward(ids[:, :9], torch.arange(9)[None], None, cache)]
+    logits = [lm.forward(ids[:, :9], torch.arange(9)[None], None, cache)]
     mask = torch.zeros(1, 1, 3, 12)
     mask[..., 9:] = torch.tensor([[0.0, -torch.inf, -torch.inf], [0, 0, -torch.inf], [0, -torch.inf, 0]])
-    found.append(lm.forward(ids[:, 9:12], torch.tensor([[9, 10, 10]]), mask, cache))
+    logits.append(lm.forward(ids[:, 9:12], torch.tensor([[9, 10, 10]]), mask, cache))
     cache.keep(9, torch.tensor([0, 2]))
-    found.append(lm.forward(ids[:, 12:13], torch.tensor([[11]]), None, cache))
-    return found
+    logits.append(lm.forward(ids[:, 12:13], torch.tensor([[11]]), None, cache))
+    return logits
 
 
 @torch.inference_mode()
@@ -35,8 +35,8 @@ def test_fused_layers_are_the_same_function(architecture, kv_heads):
     lm, form = fastest(model(architecture, num_key_value_heads=kv_heads))
     assert isinstance(lm, FusedLM)
     assert form == f"fused {lm.layout}"
-    for found, wanted in zip(decode(lm, ids), expected, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    for fused_logits, stock_logits in zip(decode(lm, ids), expected, strict=True):
+        torch.testing.assert_close(fused_logits, stock_logits, rtol=1e-4, atol=1e-5)
 
 
 @torch.inference_mode()
@@ -57,15 +57,15 @@ def test_without_packing_the_stock_products_are_the_same_and_share_their_weights
     assert form == "fused stock"
     attention = lm.model.model.layers[0].self_attn
     assert attention.k_proj.weight.data_ptr() == attention.q_proj.weight[-1:].data_ptr() + 32 * 4
-    for found, wanted in zip(decode(lm, ids), expected, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    for fused_logits, stock_logits in zip(decode(lm, ids), expected, strict=True):
+        torch.testing.assert_close(fused_logits, stock_logits, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("architecture", "settings"), [("gpt_neox", {}), ("llama", {"hidden_act": "gelu"})])
 def test_other_layers_stay_those_of_transformers(architecture, settings):
     lm = model(architecture, **settings)
-    found, form = fastest(lm)
-    assert found is lm
+    fastest_lm, form = fastest(lm)
+    assert fastest_lm is lm
     assert not form.startswith("fused")
 
 

@@ -33,7 +33,7 @@ def tree_rows(rows: int, prefix: int) -> tuple[torch.Tensor, torch.Tensor, torch
 
 @torch.inference_mode()
 def test_forwards_of_every_size_are_those_of_a_plain_cache(lm):
-    """Sizes that are filled up, rounds that keep some rows, and a second prompt on the same cache."""
+    """With padded sizes, rounds that keep some rows, and a second prompt on the same cache."""
     torch.manual_seed(0)
     plain, graphed = lm.new_cache(64), GraphedCache(lm, 64, ROWS)
     for prompt in (7, 3):
@@ -45,8 +45,8 @@ def test_forwards_of_every_size_are_those_of_a_plain_cache(lm):
             ids, positions, mask = tree_rows(rows, plain.lengths[0])
             expected = states(lm, ids, positions, mask, plain)
             assert graphed.takes(rows)
-            found = graphed.forward(ids, positions, mask if rows > 1 else None)
-            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+            actual = graphed.forward(ids, positions, mask if rows > 1 else None)
+            torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
             for cache in (plain, graphed):
                 cache.keep(cache.lengths[0] - rows, torch.tensor([0, rows - 1][: min(rows, 2)]))
         assert graphed.lengths == plain.lengths

@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from ablations.lm.architecture import parts_of
+from ablations.core.errors import UserError
+from ablations.lm.architecture import architecture_of
 from ablations.lm.layered import LayeredLM
-from ablations.study.errors import UserError
 from tests.lm.tiny_models import TINY, tiny_model
 
 FULL_ATTENTION = {"llama": {}, "mistral": {"sliding_window": None}, "qwen2": {}, "gpt_neox": {}}
@@ -106,4 +106,4 @@ def test_rotary_frequencies_that_follow_the_length_are_refused(kind: str) -> Non
     config = LlamaConfig()
     config.rope_parameters = {"rope_type": kind}
     with pytest.raises(UserError, match=f"RoPE of type '{kind}' changes with the length"):
-        parts_of(config)
+        architecture_of(config)

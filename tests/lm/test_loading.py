@@ -1,4 +1,4 @@
-"""Checkpoints whose files are not what a model needs: one line each, and none is measured."""
+"""Checkpoints with unfit files: each is refused in one line, and none is measured."""
 
 import hashlib
 import json
@@ -14,12 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ablations.dynatree.given import checkpoint
+from ablations.byhand.inputs import checkpoint_manifest
+from ablations.core.errors import UserError
 from ablations.lm.checkpoint import load_model
 from ablations.lm.layered import LayeredLM
 from ablations.lm.models.random import make_random_model
-from ablations.study.contracts.lm import Compute, RandomModel
-from ablations.study.errors import UserError
+from ablations.specs.lm import Compute, RandomModel
 from tests.lm.test_prepare_model import write_gguf
 
 CPU = torch.device("cpu")
@@ -62,7 +62,7 @@ def prefixed(prefix: str) -> Callable[[Tensors], Tensors]:
 
 
 def adapted(tensors: Tensors) -> Tensors:
-    """As peft names the tensors of a model that bears an adapter."""
+    """Tensors with the names that peft gives a model with an adapter."""
     wrapped = {f"base_model.model.{name}": tensor for name, tensor in tensors.items()}
     query = "base_model.model.model.layers.0.self_attn.q_proj"
     wrapped[f"{query}.base_layer.weight"] = wrapped.pop(f"{query}.weight")
@@ -112,7 +112,7 @@ UNFIT = {
 
 @pytest.mark.parametrize("kind", UNFIT)
 def test_tensors_that_do_not_fit_are_never_measured(make_model: MakeModel, folder: Path, kind: str) -> None:
-    """Neither when a source is prepared, nor when weights that were changed later are loaded."""
+    """Refused when a source is prepared, and when weights that were changed later are loaded."""
     change, message = UNFIT[kind]
     manifest = prepare(make_model, folder)
     change_weights(folder, change)
@@ -127,7 +127,7 @@ def test_tensors_that_do_not_fit_are_never_measured(make_model: MakeModel, folde
 
 
 def test_a_tied_head_and_old_buffers_are_no_news(make_model: MakeModel, tmp_path: Path) -> None:
-    """What the library knows to leave out: the head that is the embedding, the frequencies of old layers."""
+    """The library's own exemptions: a head tied to the embedding, and the rotary buffers of old layers."""
     tied, old = save(tmp_path / "tied"), save(tmp_path / "old", "gpt_neox")
     change_config(tied, tie_word_embeddings=True)
     frequencies = {f"model.layers.{layer}.self_attn.rotary_emb.inv_freq": torch.ones(8) for layer in (0, 1)}
@@ -146,8 +146,8 @@ def test_a_tied_head_and_old_buffers_are_no_news(make_model: MakeModel, tmp_path
     for source in (tied, old):
         lm = load_model(prepare(make_model, source), Compute(), CPU)
         assert lm.num_layers == 2
-    one = load_model(prepare(make_model, tied), Compute(), CPU)
-    assert one.lm_head.weight is one.embedding.weight
+    tied_lm = load_model(prepare(make_model, tied), Compute(), CPU)
+    assert tied_lm.lm_head.weight is tied_lm.embedding.weight
 
 
 def test_shards_of_which_one_lacks_a_tensor(make_model: MakeModel, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_an_adapter_beside_the_weights_is_refused(make_model: MakeModel, folder:
 def test_a_gguf_file_that_lacks_a_tensor_or_has_one_too_many(
     make_model: MakeModel, make_wheel: Callable, tmp_path: Path, changes: dict[str, str], message: str
 ) -> None:
-    """Factors of the rotary frequencies are such a tensor: without them, another model would be measured."""
+    """Scaling factors of rotary frequencies are such a tensor: without them the model is another one."""
     write_gguf(tmp_path / "tiny.gguf", **changes)
     content = (tmp_path / "tiny.gguf").read_bytes()
     make_wheel({"carrier/tiny.gguf": content})
@@ -206,7 +206,7 @@ def test_a_gguf_file_that_lacks_a_tensor_or_has_one_too_many(
 def test_a_checkpoint_by_its_name_on_the_hub(
     folder: Path, tmp_path: Path, kind: str, message: str | None
 ) -> None:
-    """As it lies in the hub's cache, offline."""
+    """The checkpoint lies in the hub's cache, and the hub is offline."""
     match kind:
         case "compiled":
             change_weights(folder, prefixed("_orig_mod."))
@@ -275,9 +275,9 @@ def test_decoding_by_hand_refuses_them_in_one_line(folder: Path, tmp_path: Path)
 
 
 def by_hand(folder: Path, tmp_path: Path) -> LayeredLM:
-    """As `decode --target` loads a folder."""
-    made = tmp_path / f"links-{len(list(tmp_path.iterdir()))}"
-    return load_model(checkpoint(folder, "--target", made), Compute(), CPU)
+    """Load a folder as `decode --target` does."""
+    links = tmp_path / f"links-{len(list(tmp_path.iterdir()))}"
+    return load_model(checkpoint_manifest(folder, "--target", links), Compute(), CPU)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ ODD_VALUES = ["two", -1, 0, 2.5, [2], {"a": 1}, None, True]
 def test_wrong_values_in_a_configuration_are_one_line(
     make_model: MakeModel, folder: Path, tmp_path: Path
 ) -> None:
-    """Each key with values of each kind: loaded or refused, never a traceback."""
+    """Each key with each odd value: the checkpoint is loaded or refused in one line."""
     whole = json.loads((folder / "config.json").read_text())
     refused = 0
     for key in whole:

@@ -16,12 +16,12 @@ import torch
 from gguf import GGMLQuantizationType
 from tokenizers.pre_tokenizers import ByteLevel
 
+from ablations.core.artefact import open_artefact
+from ablations.core.errors import UserError
 from ablations.lm.checkpoint import load_model, load_tokenizer
 from ablations.lm.prepare_model import prepare_model
-from ablations.study.artefact import open_artefact
-from ablations.study.contracts.lm import Compute, PrepareModelSpec
-from ablations.study.errors import UserError
-from ablations.study.userfiles import content_hash
+from ablations.specs.lm import Compute, PrepareModelSpec
+from ablations.specs.userfiles import content_hash
 from tests.lm.conftest import run_of
 
 CPU = torch.device("cpu")
@@ -50,11 +50,11 @@ def test_random_models_run(make_model: MakeModel, architecture: str) -> None:
 def test_random_models_depend_on_their_seed_alone(make_model: MakeModel) -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    one = open_artefact(make_model("one"))[1].files["model.safetensors"]
+    weights = open_artefact(make_model("one"))[1].files["model.safetensors"]
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(2)
-    assert open_artefact(make_model("two"))[1].files["model.safetensors"] == one
-    assert open_artefact(make_model("other", seed=1))[1].files["model.safetensors"] != one
+    assert open_artefact(make_model("two"))[1].files["model.safetensors"] == weights
+    assert open_artefact(make_model("other", seed=1))[1].files["model.safetensors"] != weights
 
 
 def test_the_byte_tokenizer_covers_any_text(make_model: MakeModel) -> None:
@@ -135,7 +135,7 @@ def q4(values: np.ndarray) -> np.ndarray:
 
 
 def interleaved(weight: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of a query or key projection as GGUF has them: rotated pairs lie side by side."""
+    """Rows of a query or key projection in GGUF's order, with rotated pairs side by side."""
     rows, columns = weight.shape
     return weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
@@ -143,7 +143,7 @@ def interleaved(weight: np.ndarray, heads: int) -> np.ndarray:
 def write_gguf(path: Path, leave_out: str = "", extra: str = "") -> dict[str, np.ndarray]:
     """Write a one-layer Llama in Q4_1; returns its dequantised weights by their names in `transformers`.
 
-    One tensor may be left out, and one of 8 ones be added under the name `extra`.
+    The tensor `leave_out` is omitted; a tensor of 8 ones is added under the name `extra`.
     """
     hidden, inner, heads = 64, 96, 2
     symbols = ["<|end|>", *sorted(ByteLevel.alphabet()), "ab", "abc"]
@@ -183,7 +183,7 @@ def write_gguf(path: Path, leave_out: str = "", extra: str = "") -> dict[str, np
         weight = generator.normal(scale=0.1, size=shape).astype(np.float32)
         packed = q4(interleaved(weight, heads) if name in ("blk.0.attn_q", "blk.0.attn_k") else weight)
         writer.add_tensor(f"{name}.weight", packed, raw_dtype=GGMLQuantizationType.Q4_1)
-        # Blocks lie along rows, so the order of rows does not touch the quantisation.
+        # Blocks lie along rows, so the order of rows does not affect the quantisation.
         expected[f"{plain}.weight"] = gguf.quants.dequantize(q4(weight), GGMLQuantizationType.Q4_1)
     for name, plain in {
         "blk.0.attn_norm": "model.layers.0.input_layernorm",

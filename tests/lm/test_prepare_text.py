@@ -1,4 +1,4 @@
-"""Corpora from every source, and what is the same for all of them."""
+"""Corpora from every source, and the properties that all of them have."""
 
 import gzip
 import hashlib
@@ -12,14 +12,14 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from ablations.core.artefact import open_artefact
+from ablations.core.errors import UserError
+from ablations.core.files import sha256_file
 from ablations.lm.corpus import read_corpus
 from ablations.lm.document import Document
 from ablations.lm.prepare_text import prepare_text
-from ablations.study.artefact import open_artefact
-from ablations.study.contracts.lm import DatasetText, PrepareTextSpec
-from ablations.study.errors import UserError
-from ablations.study.files import sha256_file
-from ablations.study.userfiles import content_hash, require_source_unchanged, source_hashes
+from ablations.specs.lm import DatasetText, PrepareTextSpec
+from ablations.specs.userfiles import content_hash, require_source_unchanged, source_hashes
 from tests.lm.conftest import run_of
 
 ROOT = Path(__file__).parents[2]
@@ -134,9 +134,9 @@ def test_the_file_of_a_data_set_is_no_pattern(
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     path = tmp_path / "data" / name
     path.parent.mkdir(parents=True)
-    # What it would match, were it one.
-    for other in ("a1.json", "bb.json", "cc.json", "dx.json"):
-        write_jsonl(tmp_path / "data" / other, [{"text": "Another's."}])
+    # Files that the name would match if it were a pattern.
+    for similar in ("a1.json", "bb.json", "cc.json", "dx.json"):
+        write_jsonl(tmp_path / "data" / similar, [{"text": "Another's."}])
     write_jsonl(path, [{"text": "Mine."}])
     (document,) = read_corpus(make_text(source="dataset", name="json", data_files=str(path)))
     assert document.text == "Mine."
@@ -235,14 +235,14 @@ def test_a_new_document_moves_no_other(make_text: MakeText, tmp_path: Path) -> N
 def test_order_and_split_come_from_the_seed(make_text: MakeText, tmp_path: Path) -> None:
     records = [{"text": f"Text {number}."} for number in range(200)]
     path = str(write_jsonl(tmp_path / "records.jsonl", records))
-    one = make_text("one", source="local", path=path)
+    first = make_text("one", source="local", path=path)
     same = make_text("same", source="local", path=path)
-    other = make_text("other", seed=1, source="local", path=path)
-    assert open_artefact(one)[1].files == open_artefact(same)[1].files
-    ids = [[document.id for document in read_corpus(manifest)] for manifest in (one, other)]
+    reseeded = make_text("other", seed=1, source="local", path=path)
+    assert open_artefact(first)[1].files == open_artefact(same)[1].files
+    ids = [[document.id for document in read_corpus(manifest)] for manifest in (first, reseeded)]
     assert ids[0] != ids[1]
     assert sorted(ids[0]) == sorted(ids[1])
-    moved = [name for name, document in by_id(one).items() if document.split != by_id(other)[name].split]
+    moved = [name for name, document in by_id(first).items() if document.split != by_id(reseeded)[name].split]
     assert 60 < len(moved) < 160
 
 
@@ -321,9 +321,9 @@ def test_columns_and_packed_rows_of_a_data_set(
         "text": ["instruction", "context", "response"],
         "split": "heldout",
     }
-    found = by_id(make_text(**source))
-    assert found["train:0"].text == "Ask 0?\n\nSay 0."
-    assert found["train:1"].text == "Ask 1?\n\nKnown.\n\nSay 1."
+    documents = by_id(make_text(**source))
+    assert documents["train:0"].text == "Ask 0?\n\nSay 0."
+    assert documents["train:1"].text == "Ask 1?\n\nKnown.\n\nSay 1."
     packed = by_id(make_text(**source, pack=30))
     # The last row alone would be too short, and is dropped.
     assert {name: document.kind for name, document in packed.items()} == {
@@ -355,7 +355,7 @@ def test_rows_of_two_texts_are_never_joined(make_text: MakeText, tmp_path: Path)
         "train:3-4": "second\nthird\n",
         "train:5-6": " = Two = \nfourth\n",
     }
-    # Without it the end of one article and the title of the next are a document.
+    # Without `begins`, the end of one article and the title of the next become one document.
     joined = by_id(make_text(**source | {"pack": 20}))
     assert any("third" in document.text and "Two" in document.text for document in joined.values())
 
@@ -391,7 +391,7 @@ def test_what_lies_behind_links_is_read_and_hashed(make_text: MakeText, tmp_path
     (elsewhere / "sub/b.txt").write_text("There.")
     (folder / "linked").symlink_to(elsewhere)
     (folder / "inner/c.txt").symlink_to(elsewhere / "sub/b.txt")
-    # Hidden links lead where they like: an editor's lock leads nowhere.
+    # A hidden link is not followed: an editor's lock is a broken link.
     (folder / ".#a.txt").symlink_to("nobody@nowhere.1:2")
     assert set(by_id(make_text(source="local", path=str(folder), split="train"))) == {
         "inner/deep/a.txt",

@@ -1,4 +1,4 @@
-"""What a study means by the tokens of a text, whatever a checkpoint's tokenizer is set to."""
+"""The study's settings of a tokenizer, whatever settings the checkpoint stores."""
 
 import json
 from collections.abc import Callable
@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from ablations.core.artefact import open_artefact
+from ablations.core.errors import UserError
 from ablations.lm.checkpoint import load_tokenizer
 from ablations.lm.corpus import windows
 from ablations.lm.document import Document
 from ablations.lm.models.random import make_random_model
-from ablations.lm.tokenizer import settled, start_of_text, user_turn, within_text
-from ablations.study.artefact import open_artefact
-from ablations.study.contracts.lm import RandomModel
-from ablations.study.errors import UserError
+from ablations.lm.tokenizer import apply_study_settings, prefix_ids, user_turn, without_leading_space
+from ablations.specs.lm import RandomModel
 from tests.lm.llama_like import BOS, EOS, SYMBOLS, llama_like, save_llama_like
 
 MakeModel = Callable[..., Path]
@@ -32,7 +32,7 @@ def tokenizer_of(make_model: MakeModel, folder: Path) -> PreTrainedTokenizerFast
 def test_windows_are_first_tokens_after_what_the_tokenizer_puts_before_a_text(
     make_model: MakeModel, tmp_path: Path, bos: bool, eos: bool
 ) -> None:
-    """Not the last ones (truncation_side), not padded, nothing after the text, BOS by its own rule."""
+    """Truncated at the end, not padded, nothing after the text, BOS by the tokenizer's own rule."""
     tokenizer = tokenizer_of(make_model, save_llama_like(tmp_path / "mine", bos=bos, eos=eos))
     expected = [SYMBOLS.index(BOS)] * bos + IDS
     for tokens in (6, len(expected), None):
@@ -40,7 +40,7 @@ def test_windows_are_first_tokens_after_what_the_tokenizer_puts_before_a_text(
         assert window.ids.tolist() == expected[:tokens]
     with pytest.raises(UserError, match="1 documents of at least"):
         windows([DOCUMENT], tokenizer, "heldout", 1, len(expected) + 1)
-    assert tokenizer(TEXT).input_ids == expected, "the harness asks it so"
+    assert tokenizer(TEXT).input_ids == expected, "the harness calls it like this"
     assert tokenizer.decode(tokenizer(TEXT).input_ids, skip_special_tokens=True) == TEXT
     facts = open_artefact(tmp_path / "copy/manifest.json")[1].facts
     assert facts["prompt_start"] == (BOS if bos else "")
@@ -59,23 +59,23 @@ def test_models_without_bos_keep_their_tokens() -> None:
     _, tokenizer = make_random_model(RandomModel(source="random", architecture="llama", layers=1))
     before = tokenizer(TEXT).input_ids
     assert (
-        settled(tokenizer)(TEXT).input_ids
+        apply_study_settings(tokenizer)(TEXT).input_ids
         == before
         == list(tokenizer(TEXT, add_special_tokens=False).input_ids)
     )
-    assert start_of_text(tokenizer) == []
-    assert within_text(tokenizer) is tokenizer
+    assert prefix_ids(tokenizer) == []
+    assert without_leading_space(tokenizer) is tokenizer
 
 
 def test_within_a_text_no_space_is_put_before_it() -> None:
-    tokenizer = settled(llama_like())
-    within = within_text(tokenizer)
+    tokenizer = apply_study_settings(llama_like())
+    within = without_leading_space(tokenizer)
     assert within(TEXT, add_special_tokens=False).input_ids == IDS[1:]
     assert tokenizer(TEXT, add_special_tokens=False).input_ids == IDS
 
 
 def test_a_legacy_normalizer_puts_none_either() -> None:
-    """Older conversions prepend the space where they normalise, and have no pre-tokenizer."""
+    """Older conversions prepend the space in the normalizer, and have no pre-tokenizer."""
     state = json.loads(llama_like().backend_tokenizer.to_str())
     state["pre_tokenizer"] = None
     state["normalizer"] = {
@@ -86,9 +86,11 @@ def test_a_legacy_normalizer_puts_none_either() -> None:
         ],
     }
     whole = llama_like().backend_tokenizer.from_str(json.dumps(state))
-    tokenizer = settled(PreTrainedTokenizerFast(tokenizer_object=whole, bos_token=BOS, eos_token=EOS))
+    tokenizer = apply_study_settings(
+        PreTrainedTokenizerFast(tokenizer_object=whole, bos_token=BOS, eos_token=EOS)
+    )
     assert tokenizer(TEXT).input_ids == [SYMBOLS.index(BOS), *IDS]
-    assert within_text(tokenizer)(TEXT, add_special_tokens=False).input_ids == IDS[1:]
+    assert without_leading_space(tokenizer)(TEXT, add_special_tokens=False).input_ids == IDS[1:]
 
 
 FAILING = {
@@ -143,7 +145,7 @@ def test_tokens_that_were_added_without_rows_are_named(make_model: MakeModel, tm
 
 
 def test_a_padding_token_without_a_row_is_left_out(make_model: MakeModel, tmp_path: Path) -> None:
-    """Many checkpoints have one; nothing is padded here, and its name in a text is text."""
+    """Many checkpoints have such a token. Nothing is padded, and the token's name in a text is plain text."""
     folder = save_llama_like(tmp_path / "mine")
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     tokenizer.add_special_tokens({"additional_special_tokens": [f"<{number}>" for number in range(100, 257)]})
@@ -153,13 +155,13 @@ def test_a_padding_token_without_a_row_is_left_out(make_model: MakeModel, tmp_pa
     model = AutoModelForCausalLM.from_pretrained(folder)
     model.resize_token_embeddings(256, mean_resizing=False)
     model.save_pretrained(folder)
-    found = tokenizer_of(make_model, folder)
-    assert (found.bos_token, found.pad_token) == (BOS, None)
-    assert found.convert_ids_to_tokens(found("<100>[PAD]").input_ids) == [BOS, "<100>", *"[PAD]"]
+    loaded = tokenizer_of(make_model, folder)
+    assert (loaded.bos_token, loaded.pad_token) == (BOS, None)
+    assert loaded.convert_ids_to_tokens(loaded("<100>[PAD]").input_ids) == [BOS, "<100>", *"[PAD]"]
 
 
 def test_a_tokenizer_in_slow_form_alone_is_refused(make_model: MakeModel, tmp_path: Path) -> None:
-    """Without its files too: `transformers` would make up one that knows no word."""
+    """Also without the slow form's files: `transformers` would invent a tokenizer without words."""
     folder = save_llama_like(tmp_path / "mine")
     (folder / "tokenizer.json").unlink()
     with pytest.raises(UserError, match=r"mine': no tokenizer\.json, the fast form of a tokenizer; where"):

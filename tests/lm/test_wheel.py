@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ablations.core.errors import UserError
 from ablations.lm.wheel import wheel_member
-from ablations.study.errors import UserError
 
 CONTENT = b"some bytes\n" * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -14,7 +14,7 @@ TINY = {
 
 
 def tiny_model(architecture: str, **changes: object) -> PreTrainedModel:
-    """A model whose every parameter is random: initial biases of 0 and norms of 1 would hide mistakes."""
+    """A model with random values in all parameters: biases of 0 and norms of 1 would hide mistakes."""
     grouped = {} if architecture == "gpt_neox" else {"num_key_value_heads": 2}
     config = AutoConfig.for_model(architecture, **{**TINY, **grouped, **changes})
     torch.manual_seed(0)

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import pytest
 
+from ablations.evidence.inputs import PaperInput
 from ablations.paper.collect import summarise
 from ablations.paper.section import render_section
 from ablations.paper.summary import Summary
 from ablations.paper.tables import write_tables
-from ablations.study.contracts.paper import PaperPlan
 from tests.paper.design import WHOLE
 from tests.paper.synthetic import write_study
 
@@ -36,7 +36,7 @@ def render(tmp_path_factory) -> Callable[..., Study]:
     def rendered(**peculiarities) -> Study:
         folder = tmp_path_factory.mktemp("study")
         plan = write_study(folder, **peculiarities)
-        summary = summarise(PaperPlan.model_validate_json(plan.read_bytes()))
+        summary = summarise(PaperInput.model_validate_json(plan.read_bytes()))
         write_tables(summary, TEMPLATES, folder / "tables")
         return Study(plan, summary, folder / "tables", render_section(summary, TEMPLATES))
 

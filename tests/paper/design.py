@@ -3,7 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from ablations.study.contracts.sdtp import Losses, Match, Pipeline, Preserve, PromptSaliency, SaliencyTarget
+from ablations.specs.sdtp.counts import Preserve
+from ablations.specs.sdtp.evaluate import Match, Pipeline, PromptSaliency
+from ablations.specs.sdtp.saliency import SaliencyTarget
+from ablations.specs.sdtp.train import Losses
 
 LAYERS = (4, 7, 9, 12, 15, 18, 21, 23, 26, 29)
 

@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ablations.study.contracts.paper import Expectation, Experiment, PaperPlan, PaperSettings
-from ablations.study.files import write_text
-from ablations.study.record_io import write_record
+from ablations.core.files import write_text
+from ablations.core.record import write_record
+from ablations.evidence.expectations import Expectation, Experiment
+from ablations.evidence.inputs import PaperInput, PaperSettings
 from tests.paper.design import SMALL, WHOLE, Row
 from tests.paper.synthetic_decoding import DYNATREE, SHARED, decode_record
 from tests.paper.synthetic_grid import length_grid, tree_grid
@@ -27,7 +28,7 @@ def plan_of(
     design: dict[str, Row] = SMALL,
     lengths: tuple[int, ...] = (),
     grids: bool = False,
-) -> PaperPlan:
+) -> PaperInput:
     """The plan of the synthetic study, its records under `folder`."""
     experiments = [
         Experiment(
@@ -64,7 +65,7 @@ def plan_of(
         "backward": ("K1", "K2", "K3", "K4", "K5"),
         "resamples": 1999,
     }
-    return PaperPlan(
+    return PaperInput(
         study="synthetic",
         settings=PaperSettings(**{**options, **(settings or {})}),
         experiments=(*experiments, *extra),

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ablations.study.contracts.record import Digests, Environment, Outcome
+from ablations.core.record import Digests, Environment, Outcome
 from tests.paper.design import WHOLE
 
 

@@ -4,24 +4,22 @@ from typing import Any
 
 import numpy as np
 
-from ablations.study.arms import DecodeRecord
-from ablations.study.contracts.dynatree import (
+from ablations.core.record import Outcome
+from ablations.evidence.records import DecodeRecord
+from ablations.specs.dynatree.arm import (
     CostAwareTree,
-    DecodePair,
-    DecodeSample,
-    DecodeSpec,
-    DecodeTotals,
     DistilledDraftSpec,
     DynamicTree,
     History,
     NgramDraftSpec,
     PromptLookup,
-    PromptSet,
-    Pruning,
     Shape,
+    TreePruning,
 )
-from ablations.study.contracts.lm import Compute
-from ablations.study.contracts.record import Outcome
+from ablations.specs.dynatree.decode import DecodePair, DecodeSample, DecodeSpec
+from ablations.specs.dynatree.exactness import DecodeTotals
+from ablations.specs.dynatree.prompts import PromptSet
+from ablations.specs.lm import Compute
 from tests.paper.synthetic_common import crash, record_of, rng
 
 LINEAR = {"method": "linear", "branching": 1}
@@ -33,7 +31,7 @@ def _tree(tau: float | None = 0.05, **shape: int) -> dict[str, Any]:
     return {
         "drafter": NgramDraftSpec(context_weight=4.0),
         "shape": Shape(**shape),
-        "pruning": Pruning(tau=tau),
+        "pruning": TreePruning(tau=tau),
     }
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from itertools import product
 
-from ablations.study.contracts.dynatree import NgramDraftSpec, PromptSet, Pruning, Shape
-from ablations.study.contracts.grid import Grid, GridPoint, GridSample, GridSpec, GridTree
-from ablations.study.contracts.lm import Compute
+from ablations.specs.dynatree.arm import NgramDraftSpec, Shape, TreePruning
+from ablations.specs.dynatree.grid import Grid, GridPoint, GridSample, GridSpec, GridTree
+from ablations.specs.dynatree.prompts import PromptSet
+from ablations.specs.lm import Compute
 from tests.paper.synthetic_common import digests, environment, rng
 
 DEPTHS, BRANCHINGS, TAUS, LENGTHS = (2, 3, 5, 7), (1, 2, 3), (0.01, 0.05, 0.2), (64, 128, 256)
@@ -14,7 +15,7 @@ DEPTHS, BRANCHINGS, TAUS, LENGTHS = (2, 3, 5, 7), (1, 2, 3), (0.01, 0.05, 0.2), 
 def tree_grid() -> Grid:
     """Lines of 2 to 8 tokens, and trees of many shapes, to 128 tokens."""
     trees = [
-        GridTree(shape=Shape(depth=depth, branching=branching), pruning=Pruning(tau=tau))
+        GridTree(shape=Shape(depth=depth, branching=branching), pruning=TreePruning(tau=tau))
         for depth, branching, tau in product(DEPTHS, BRANCHINGS, TAUS)
     ]
     return _grid("trees", [*map(_line, range(2, 9)), *trees], (128,))
@@ -22,12 +23,12 @@ def tree_grid() -> Grid:
 
 def length_grid() -> Grid:
     """The full method's tree and a line of its depth, to several lengths."""
-    return _grid("lengths", [GridTree(shape=Shape(), pruning=Pruning()), _line(7)], LENGTHS)
+    return _grid("lengths", [GridTree(shape=Shape(), pruning=TreePruning()), _line(7)], LENGTHS)
 
 
 def _line(depth: int) -> GridTree:
     return GridTree(
-        shape=Shape(method="linear", depth=depth, branching=1), pruning=Pruning(tau=None, max_nodes=128)
+        shape=Shape(method="linear", depth=depth, branching=1), pruning=TreePruning(tau=None, max_nodes=128)
     )
 
 

@@ -2,29 +2,24 @@
 
 import numpy as np
 
-from ablations.study.arms import SdtpRecord
-from ablations.study.contracts.lm import Compute
-from ablations.study.contracts.record import Outcome
-from ablations.study.contracts.sdtp import (
-    Calibration,
+from ablations.core.record import Outcome
+from ablations.evidence.records import SdtpRecord
+from ablations.specs.lm import Compute
+from ablations.specs.sdtp.calibrate import Calibration
+from ablations.specs.sdtp.counts import Preserve
+from ablations.specs.sdtp.evaluate import (
     EvaluateSpec,
-    Preserve,
-    PrunerSpec,
-    Ranking,
     RankTime,
-    Retrieval,
     RetrievalProbe,
-    SaliencySpec,
     SdtpSample,
     SdtpTotals,
-    Sweep,
-    SweepPoint,
-    SweepSpec,
-    TimedPair,
-    Timing,
     Training,
-    Windows,
 )
+from ablations.specs.sdtp.reference import Retrieval, Windows
+from ablations.specs.sdtp.saliency import SaliencySpec
+from ablations.specs.sdtp.sweep import Sweep, SweepPoint, SweepSpec
+from ablations.specs.sdtp.timing import TimedPair, Timing
+from ablations.specs.sdtp.train import PrunerSpec, Ranking
 from tests.paper.design import LAYERS, Row
 from tests.paper.synthetic_common import crash, digests, environment, record_of, rng
 
@@ -52,9 +47,9 @@ def sdtp_record(name: str, documents: int, row: Row, seed: int = 0) -> SdtpRecor
         "seed": seed,
         "compute": Compute(),
     }
-    spec = EvaluateSpec(**{**base, **row.spec})
-    if spec.pipeline:
-        spec = spec.model_copy(update={"retrieval": None})
+    chosen = {**base, **row.spec}
+    # Passkeys are not asked for over ranks.
+    spec = EvaluateSpec(**chosen | ({"retrieval": None} if chosen["pipeline"] else {}))
     if row.crashed:
         return record_of(SdtpRecord, name, spec, crash(), (), None)
     shared = np.random.default_rng(0)

@@ -5,9 +5,9 @@ import math
 import pytest
 from scipy import stats
 
+from ablations.evidence.inputs import BenchmarkInput
 from ablations.paper.benchmark import BenchmarkRecord, summarise
 from ablations.paper.benchmark_table import markdown
-from ablations.study.contracts.benchmark import BenchmarkPlan
 
 TOKENS = 20
 NGRAM = {"kind": "ngram", "context_weight": 4.0}
@@ -109,7 +109,7 @@ def record(**changes) -> BenchmarkRecord:
     )
 
 
-def plan(**changes) -> BenchmarkPlan:
+def plan(**changes) -> BenchmarkInput:
     titles = {name: f"title of {name}" for name in ("F1", "F3", "F4", "O1", "H1")}
     known = {
         "study": "s",
@@ -120,7 +120,7 @@ def plan(**changes) -> BenchmarkPlan:
         "resampling": {"alpha": 0.05, "resamples": 999, "seed": 0},
         "code": "",
     }
-    return BenchmarkPlan(**(known | changes))
+    return BenchmarkInput(**(known | changes))
 
 
 def log_ratios(arm: str, versus: str, kind: str) -> list[float]:

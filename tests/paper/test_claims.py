@@ -4,13 +4,13 @@ import re
 
 import pytest
 
+from ablations.evidence.statistics import Estimate
+from ablations.evidence.verdicts import judge
 from ablations.paper.formatting import touches
 from ablations.paper.numbers import all_quantities
 from ablations.paper.section import render_section
 from ablations.paper.summary import Summary
 from ablations.paper.tables import write_tables
-from ablations.study.contracts.statistics import Estimate
-from ablations.study.verdicts import judge
 from tests.paper.conftest import TEMPLATES
 from tests.paper.test_section import paragraph
 

@@ -7,18 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ablations.core.errors import UserError
+from ablations.core.files import sha256_file
+from ablations.core.record import write_record
+from ablations.evidence.inputs import PaperInput
 from ablations.paper.collect import summarise
-from ablations.study.contracts.paper import PaperPlan
-from ablations.study.errors import UserError
-from ablations.study.files import sha256_file
-from ablations.study.record_io import write_record
 from tests.paper.design import SMALL, WHOLE
 from tests.paper.synthetic_decoding import DYNATREE, decode_record
 from tests.paper.synthetic_sdtp import sdtp_record
 
 
 def collected(plan):
-    return summarise(PaperPlan.model_validate_json(plan.read_bytes()))
+    return summarise(PaperInput.model_validate_json(plan.read_bytes()))
 
 
 def test_every_experiment_is_a_row_with_its_record(study):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from ablations.core.errors import UserError
 from ablations.paper.figures import write_figures
 from ablations.paper.numbers import write_numbers
 from ablations.paper.pdf import compile_pdf
-from ablations.study.errors import UserError
 from tests.paper.conftest import Study
 from tests.paper.design import WHOLE
 

@@ -5,22 +5,22 @@ from pathlib import Path
 
 import pytest
 
+from ablations.core.errors import UserError
+from ablations.evidence.inputs import PaperInput
 from ablations.paper.collect import summarise
 from ablations.paper.drawing.bound import bound_points
 from ablations.paper.drawn import drawn_from
 from ablations.paper.section import render_section
 from ablations.paper.tables import write_tables
-from ablations.study.contracts.paper import PaperPlan
-from ablations.study.errors import UserError
 from tests.paper.conftest import TEMPLATES
 from tests.paper.synthetic import write_study
 
 OTHER = "Other GPU"
 
 
-def moved(folder: Path, *names: str, **peculiarities) -> PaperPlan:
+def moved(folder: Path, *names: str, **peculiarities) -> PaperInput:
     """A synthetic study of which some records come from another device."""
-    plan = PaperPlan.model_validate_json(write_study(folder, **peculiarities).read_bytes())
+    plan = PaperInput.model_validate_json(write_study(folder, **peculiarities).read_bytes())
     for name in names:
         path = folder / name
         record = json.loads(path.read_text())

@@ -13,16 +13,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from ablations.core.artefact import Manifest
+from ablations.core.errors import UserError
+from ablations.core.files import sha256_file
+from ablations.core.record import Digests
 from ablations.paper import style
 from ablations.paper.collecting.models import saliency_map
 from ablations.paper.drawing.bound import bound_figure, bound_points
 from ablations.paper.drawing.depth import depth_figure
-from ablations.paper.drawing.grid import (
-    grid_figure,
-    grid_lengths_figure,
-    grid_trees_figure,
-    tree_points,
-)
+from ablations.paper.drawing.grid import grid_figure, grid_lengths_figure, grid_trees_figure, tree_points
 from ablations.paper.drawing.keep_ratio import keep_ratio_figure
 from ablations.paper.drawing.living import living_figure
 from ablations.paper.drawing.losses import losses_figure
@@ -35,10 +34,6 @@ from ablations.paper.figures import FIGURES, write_figures
 from ablations.paper.formatting import FEWEST_ROUNDS
 from ablations.paper.lines import keep_ratio_rows
 from ablations.paper.tables import pipeline_rows
-from ablations.study.artefact import Manifest
-from ablations.study.contracts.record import Digests
-from ablations.study.errors import UserError
-from ablations.study.files import sha256_file
 from tests.paper.synthetic_grid import LENGTHS
 
 

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
+from ablations.evidence.expectations import Expectation
+from ablations.evidence.statistics import Estimate
 from ablations.paper import formatting, vocabulary, wording
-from ablations.study.contracts.paper import Expectation
-from ablations.study.contracts.statistics import Estimate
 
 
 def test_every_special_character_is_escaped():

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from ablations.core.errors import UserError
 from ablations.paper.join import joined, render_joined
 from ablations.paper.numbers import all_quantities
-from ablations.study.errors import UserError
 
 TEMPLATES = Path(__file__).parents[2] / "paper/templates"
 

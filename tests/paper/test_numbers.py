@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from ablations.core.files import sha256_file
+from ablations.evidence.expectations import Experiment
 from ablations.paper.numbers import all_quantities, write_numbers
-from ablations.study.contracts.paper import Experiment
-from ablations.study.files import sha256_file
 from tests.paper.conftest import TEMPLATES
 
 RECOMPUTE = Path(__file__).with_name("recompute_numbers.py")

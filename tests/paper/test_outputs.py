@@ -67,7 +67,7 @@ def test_an_output_that_cannot_be_written_is_the_first_error(tmp_path, kind):
 
 
 def test_every_command_that_writes_is_tried():
-    """A new command with an output belongs into `commands`; jobs check theirs in `ablations.study.job`."""
+    """A new command with an output belongs into `commands`; jobs check theirs in `ablations.core.job`."""
     source = Path(__file__).parents[2] / "src/ablations"
     writing = {
         path.stem

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ablations.core.errors import UserError
+from ablations.evidence.inputs import PaperInput
 from ablations.paper.page import page_data, render_page
-from ablations.study.contracts.paper import PaperPlan
-from ablations.study.errors import UserError
 from tests.paper.conftest import TEMPLATES, Study
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -27,7 +27,7 @@ def page(mixed, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     (folder / "logs/evaluate_sdtp").mkdir(parents=True)
     (folder / "logs/evaluate_sdtp/A7.log").write_text(LOG)
-    plan = PaperPlan.model_validate_json(mixed.plan.read_bytes())
+    plan = PaperInput.model_validate_json(mixed.plan.read_bytes())
     data = page_data(mixed.summary, plan, folder / "logs")
     (folder / "results.html").write_text(render_page(data, TEMPLATES))
     return folder / "results.html"
@@ -67,14 +67,14 @@ def test_the_page_needs_no_network(page):
 
 
 def test_the_same_study_gives_the_same_page(page, mixed):
-    plan = PaperPlan.model_validate_json(mixed.plan.read_bytes())
+    plan = PaperInput.model_validate_json(mixed.plan.read_bytes())
     data = page_data(mixed.summary, plan, page.parent / "logs")
     assert render_page(data, TEMPLATES) == page.read_text()
 
 
 def test_a_record_that_was_damaged_since_is_named(render, tmp_path):
     study = render(missing=("A2",))
-    plan = PaperPlan.model_validate_json(study.plan.read_bytes())
+    plan = PaperInput.model_validate_json(study.plan.read_bytes())
     Path(study.summary.row("A7").files[0].path).write_text("{")
     with pytest.raises(UserError, match=r"A7\.json: damaged"):
         page_data(study.summary, plan, tmp_path)

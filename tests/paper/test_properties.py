@@ -11,14 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
+from ablations.core.errors import UserError
+from ablations.evidence.inputs import PaperInput
 from ablations.paper.collect import summarise
 from ablations.paper.figures import write_figures
 from ablations.paper.numbers import write_numbers
 from ablations.paper.pdf import compile_pdf
 from ablations.paper.section import render_section
 from ablations.paper.tables import write_tables
-from ablations.study.contracts.paper import PaperPlan
-from ablations.study.errors import UserError
 from tests.paper.conftest import TEMPLATES
 from tests.paper.synthetic import write_study
 
@@ -31,10 +31,10 @@ STATES = ("as is", "missing", "crashed", "odd", "truncated")
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory) -> PaperPlan:
+def base(tmp_path_factory) -> PaperInput:
     folder = tmp_path_factory.mktemp("base")
     plan = write_study(folder, documents=5, settings={"resamples": 99})
-    return PaperPlan.model_validate_json(plan.read_bytes())
+    return PaperInput.model_validate_json(plan.read_bytes())
 
 
 def numbers_of(content: Any, path: tuple = ()) -> list[tuple]:
@@ -71,8 +71,8 @@ def edited(text: str, state: str, draw) -> str:
 
 @st.composite
 def studies(
-    draw, base: PaperPlan, folder: Path, names: st.SearchStrategy = NAMES
-) -> tuple[PaperPlan, set[str]]:
+    draw, base: PaperInput, folder: Path, names: st.SearchStrategy = NAMES
+) -> tuple[PaperInput, set[str]]:
     """A plan whose experiments have odd names and edited records, and the paths of the edited ones."""
     touched, experiments = set(), []
     chosen = draw(

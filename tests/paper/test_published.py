@@ -8,11 +8,11 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
+from ablations.core.errors import UserError
 from ablations.paper.numbers import all_quantities
 from ablations.paper.published import read_published
 from ablations.paper.section import render_section
 from ablations.paper.tables import write_tables
-from ablations.study.errors import UserError
 from ablations.study.planning.plan import Plan
 from ablations.study.planning.stages import NUMBERS_STAMP, SECTION_STAMP, TABLES_STAMP
 from ablations.study.planning.stamps import write_stamps

@@ -9,14 +9,14 @@ from dataclasses import replace
 
 import pytest
 
+from ablations.core.errors import UserError
+from ablations.core.record import write_record
+from ablations.evidence.expectations import Expectation, Experiment
 from ablations.paper.drawing.keep_ratio import keep_ratio_figure
 from ablations.paper.numbers import all_quantities
 from ablations.paper.rendering import render as render_template
 from ablations.paper.section import LABELS, exactness, render_section
 from ablations.paper.summary import Difference, Summary
-from ablations.study.contracts.paper import Expectation, Experiment
-from ablations.study.errors import UserError
-from ablations.study.record_io import write_record
 from tests.paper.conftest import TEMPLATES
 from tests.paper.design import SMALL, WHOLE
 from tests.paper.synthetic_decoding import DYNATREE, SHARED

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ablations.evidence.expectations import Experiment
 from ablations.paper.tables import MAIN_ROWS, write_tables
-from ablations.study.contracts.paper import Experiment
 from tests.paper.conftest import TEMPLATES
 from tests.paper.design import WHOLE
 from tests.paper.recompute_cells import check

@@ -1,8 +1,7 @@
 """An independent pruned forward: full-size states, explicit masks and positions, float64.
 
-Written from the definitions in loops; shares nothing with the code under test but the model's layers,
-which get every mask and every rotation spelled out, layer by layer. Needs no cache: prompt and continuation
-go through together.
+Written from the definitions, in loops. It shares only the model's layers with the code under test, and passes
+explicit masks and rotations to each layer. It needs no cache: prompt and continuation run together.
 """
 
 import copy
@@ -64,11 +63,11 @@ def naive_logits(
             alive = sorted(protected + others[:keep])
         visible = alive if propagation != "stale_keys" and temperature is None else list(range(n))
         alive_at.append(list(visible) if temperature is not None else list(alive))
-        # What is invisible here has no place, and its own state is not read again.
+        # A token that is not visible needs no position, since its state is not read again.
         place = [0] * n
         for rank, i in enumerate(visible):
             place[i] = rank if positions == "packed" else i
-        # A layer's continuation goes on where its own prompt ends.
+        # In each layer the continuation follows the layer's own prompt.
         end = len(visible) if positions == "packed" else n
         place += [end + j for j in range(len(continuation))]
         mask = torch.full((total, total), -1e30, dtype=torch.float64)
@@ -85,7 +84,7 @@ def naive_logits(
         out = layer(hidden, attention_mask=mask[None, None], position_embeddings=rotary)
         out = out[0] if isinstance(out, tuple) else out
         moving = (list(range(n)) if temperature is not None else alive) + list(range(n, total))
-        # What was dropped stays as it is.
+        # States of dropped tokens stay unchanged.
         hidden = hidden.index_copy(1, torch.tensor(moving), out[:, moving])
     rows = [n - 1 if temperature is not None else alive[-1], *range(n, total)]
     return model.get_output_embeddings()(norm(hidden))[0, rows].detach(), alive_at
@@ -94,12 +93,12 @@ def naive_logits(
 def naive_greedy(lm, scores, prompt, tokens, *arguments, **keywords):
     """Greedy tokens after a pruned prompt, each from a forward over everything before it (as `naive_logits`).
 
-    Also the smallest gap between the two highest logits: below what float32 resolves, any token would do.
+    Also returns the smallest gap between the two highest logits, which shows ties at float32's resolution.
     """
-    found, gap = prompt[:0], float("inf")
+    decoded, gap = prompt[:0], float("inf")
     for _ in range(tokens):
-        logits, _ = naive_logits(lm, scores, prompt, found, *arguments, **keywords)
+        logits, _ = naive_logits(lm, scores, prompt, decoded, *arguments, **keywords)
         best = logits[-1].topk(2)
         gap = min(gap, (best.values[0] - best.values[1]).item())
-        found = torch.cat([found, best.indices[:1]])
-    return found.tolist(), gap
+        decoded = torch.cat([decoded, best.indices[:1]])
+    return decoded.tolist(), gap

@@ -14,7 +14,7 @@ SHAPE = {
     "num_hidden_layers": LAYERS,
     "num_attention_heads": 4,
     "max_position_embeddings": 256,
-    # Large enough that attention and positions matter: at the usual 0.02 a random model is near linear.
+    # Large, so that attention and positions matter: with the usual 0.02 a random model is nearly linear.
     "initializer_range": 0.4,
     "bos_token_id": None,
     "eos_token_id": None,

@@ -6,7 +6,8 @@ import torch
 from ablations.sdtp.calibrate import find_bound, find_mass
 from ablations.sdtp.pruned.pruning import CALIBRATION_FILE
 from ablations.sdtp.pruned.selection import threshold_count, top_p_count
-from ablations.study.contracts.sdtp import Calibration, Protected
+from ablations.specs.sdtp.calibrate import Calibration
+from ablations.specs.sdtp.counts import Protected
 
 PROTECTED = Protected(2, 3)
 
@@ -38,7 +39,7 @@ def test_all_and_none(scores, find, kept):
 @pytest.mark.parametrize("selection", ["top_p", "threshold"])
 def test_job(workspace, selection):
     path = workspace.run("calibration", f"calibration_{selection}", selection=selection)
-    found = Calibration.model_validate(json.loads((path.parent / CALIBRATION_FILE).read_text()))
-    assert found.counts == (34, 24)
+    calibration = Calibration.model_validate(json.loads((path.parent / CALIBRATION_FILE).read_text()))
+    assert calibration.counts == (34, 24)
     # Three prompts; the scores of a tiny scorer are nearly level, so that a mass takes or leaves whole ranks.
-    assert found.mean_kept == pytest.approx((34, 24), abs=1 if selection == "top_p" else 1e-9)
+    assert calibration.mean_kept == pytest.approx((34, 24), abs=1 if selection == "top_p" else 1e-9)

@@ -6,13 +6,13 @@ from itertools import groupby, pairwise
 import pytest
 import torch
 
+from ablations.core.errors import UserError
+from ablations.core.files import sha256_file
 from ablations.sdtp.evaluation import windows as evaluation
-from ablations.sdtp.evaluation.arm import Arm
+from ablations.sdtp.evaluation.arm import PrunedArm
 from ablations.sdtp.evaluation.heldout import require_positions
 from ablations.sdtp.scores.table import read_saliency
-from ablations.study.contracts.sdtp import Windows
-from ablations.study.errors import UserError
-from ablations.study.files import sha256_file
+from ablations.specs.sdtp.reference import Windows
 from tests.sdtp.workspace import COMPUTE
 
 SALIENCY = {"measure": "norm", "loss_tokens": 8}
@@ -93,13 +93,13 @@ def test_bfloat16(workspace):
     assert first.outcome.status == "ok"
     assert quality(first) == quality(second)
     exact = workspace.evaluate(inputs=inputs, compute=compute, keep_ratios=[1.0, 1.0])
-    # The same rows through the same kernels: nothing but pruning tells the arms apart.
+    # The same rows run through the same kernels, so only pruning distinguishes the arms.
     assert {(sample.kl, sample.agreement) for sample in exact.samples} == {(0.0, 1.0)}
 
 
 def test_arms_differ(workspace):
-    found = [quality(workspace.evaluate(timing=None, **change))[0][0][0] for change in ARMS.values()]
-    assert len(set(found)) == len(ARMS)
+    nlls = [quality(workspace.evaluate(timing=None, **change))[0][0][0] for change in ARMS.values()]
+    assert len(set(nlls)) == len(ARMS)
 
 
 def test_seed_moves_random_importance_alone(workspace):
@@ -141,7 +141,7 @@ def test_stale_positions_crash_in_the_models_own_rotary_application(workspace):
     assert workspace.evaluate(positions="original").outcome.status == "ok"
 
 
-def test_what_stays_is_counted(workspace):
+def test_dropped_tokens_that_stay_are_counted(workspace):
     baseline, soft, stale, local = (
         workspace.evaluate(timing=None, **ARMS[arm]) for arm in ("baseline", "soft", "stale_keys", "local")
     )
@@ -161,7 +161,7 @@ def test_saliency_pays_for_its_backward(workspace):
 
 
 @pytest.mark.parametrize("selection", ["top_k", "top_p", "threshold"])
-def test_nothing_is_timed_that_has_not_run_with_the_same_numbers_of_rows(workspace, monkeypatch, selection):
+def test_every_timed_number_of_rows_has_run_untimed_before(workspace, monkeypatch, selection):
     change = {"selection": selection, "timing": {"documents": 4, "repeats": 2}}
     if selection != "top_k":
         workspace.run("calibration", selection=selection)
@@ -175,11 +175,11 @@ def test_nothing_is_timed_that_has_not_run_with_the_same_numbers_of_rows(workspa
 
         return spied
 
-    monkeypatch.setattr(Arm, "prefill", spy(Arm.prefill))
+    monkeypatch.setattr(PrunedArm, "prefill", spy(PrunedArm.prefill))
     monkeypatch.setattr(evaluation.Evaluation, "dense_prefill", spy(evaluation.Evaluation.dense_prefill))
     record = workspace.evaluate("warm.json", **change)
     assert [len(sample.pairs) for sample in record.samples] == [2] * 4
-    # Passkeys come after, and are not timed.
+    # Passkeys run afterwards and are not timed.
     runs = [run for run in runs if len(run[0]) == 48]
     shapes = [shape for _, *shape in runs]
     prompts = [list(group) for _, group in groupby(range(len(runs)), key=lambda run: runs[run][0])]
@@ -191,7 +191,7 @@ def test_nothing_is_timed_that_has_not_run_with_the_same_numbers_of_rows(workspa
     pruned = {tuple(shape) for shape in shapes if shape[0]}
     # With top-p a random model may keep the same number of each prompt.
     assert len(pruned) > 1 if selection == "threshold" else len(pruned) == 1 or selection == "top_p"
-    # Nothing more than what is needed: one pair before all, or one before each prompt's.
+    # No more than needed: one untimed pair before all others, or one before each prompt's.
     assert [len(prompt) for prompt in prompts] == ([6, 4, 4, 4] if selection == "top_k" else [6] * 4)
 
 
@@ -215,7 +215,7 @@ def test_calibrated_rules(workspace, selection):
 
 
 def test_shares_of_the_prompt_are_protected(workspace):
-    """Of 48 tokens ceil(2.4) + 12; rules are calibrated and counts matched with the same ones."""
+    """Of 48 tokens ceil(2.4) + 12 are protected, also in calibration and in matched counts."""
     preserve = {"head": 0.05, "tail": 0.25}
     record = workspace.evaluate(preserve=preserve, keep_ratios=[0.5, 0.01], timing=None)
     assert {sample.living for sample in record.samples} == {(48, 24, 24, 15, 15)}
@@ -228,7 +228,7 @@ def test_shares_of_the_prompt_are_protected(workspace):
         selection="top_p", inputs={"calibration": "shares"}, timing=None, **calibrated
     )
     assert record.totals.calibration.counts == (24, 15)
-    with pytest.raises(UserError, match=r"48 is not more than preserve\.head \+ preserve\.tail \(49\)"):
+    with pytest.raises(UserError, match=r"spec\.preserve: keeps all 48 tokens of a prompt"):
         workspace.evaluate(preserve={"head": 0.5, "tail": 0.501}, timing=None)
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ablations.core.errors import UserError
 from ablations.lm.finite import NOT_FINITE
 from ablations.lm.layered import LayeredLM
 from ablations.sdtp import reference, sweep
@@ -10,20 +11,19 @@ from ablations.sdtp.evaluation.retrieval import probe
 from ablations.sdtp.pruned.continuation import quality
 from ablations.sdtp.pruned.decoding import greedy_decode
 from ablations.sdtp.pruned.prefill import prefill
-from ablations.study.errors import UserError
 
 MESSAGE = r"compute\.dtype: NaN or infinity in {}, computed in float32"
 
 
 @pytest.fixture
 def damaged(llama) -> LayeredLM:
-    """Negative infinity for one token: the greedy ones and most NLLs stay what they were."""
+    """A model with logits of minus infinity for one token; greedy tokens and most NLLs are unchanged."""
     llama.lm_head.weight.data[5] = -torch.inf * llama.lm_head.weight.data[5].sign()
     return llama
 
 
 def damage(monkeypatch, module) -> None:
-    """The job's checkpoint has a weight that is no number."""
+    """Put NaN into a weight of the job's checkpoint."""
     load = module.load_model
 
     def loaded(*arguments: object) -> LayeredLM:
@@ -43,15 +43,15 @@ def test_a_passkey_is_not_judged_by_nan(damaged, ids):
 
 def test_a_divergence_that_is_infinite_is_an_error_although_the_nll_is_not(damaged):
     states = torch.randn(3, damaged.config.hidden_size, generator=torch.Generator().manual_seed(0))
-    found = quality(damaged, states, states, torch.tensor([1, 2, 3]))
+    result = quality(damaged, states, states, torch.tensor([1, 2, 3]))
     with pytest.raises(UserError, match=MESSAGE.format("the NLL of document 'd'")):
-        found.require_finite("d", damaged.dtype)
+        result.require_finite("d", damaged.dtype)
 
 
 def test_decoding_on_the_device_marks_what_is_no_token(damaged, ids):
     cache = damaged.new_cache(80)
-    found = greedy_decode(damaged, prefill(damaged, ids, cache), cache, 4)
-    assert NOT_FINITE in found.tolist()
+    tokens = greedy_decode(damaged, prefill(damaged, ids, cache), cache, 4)
+    assert NOT_FINITE in tokens.tolist()
 
 
 def test_a_sweep_ends(workspace, monkeypatch):

@@ -15,25 +15,26 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+from ablations.core.errors import UserError
+from ablations.core.job import Run, read_job
+from ablations.core.record import read_contract
 from ablations.lm.checkpoint import load_tokenizer
 from ablations.lm.layered import LayeredLM
 from ablations.lm.models.random import make_random_model
 from ablations.lm.packing import pack_linears
-from ablations.sdtp.evaluation.arm import Arm
+from ablations.sdtp.evaluation.arm import PrunedArm
 from ablations.sdtp.harness import run, tasks
-from ablations.sdtp.harness.adapter import PrunedLM, unpruned
+from ablations.sdtp.harness.adapter import PrunedLM, unpruned_arm
 from ablations.sdtp.harness.run import run_tasks
 from ablations.sdtp.harness.scores import Downstream
-from ablations.sdtp.harness.tasks import Request
+from ablations.sdtp.harness.tasks import TaskRequest
 from ablations.sdtp.pruned.continuation import continuation_states
 from ablations.sdtp.pruned.prefill import prefill
 from ablations.sdtp.pruned.pruning import Pruning
 from ablations.sdtp.scores import importance
-from ablations.study.contracts.lm import RandomModel
-from ablations.study.contracts.sdtp import EvaluateSpec, Preserve, PromptSaliency
-from ablations.study.errors import UserError
-from ablations.study.job import Run, read_job
-from ablations.study.record_io import read_contract
+from ablations.specs.lm import RandomModel
+from ablations.specs.sdtp.counts import Preserve
+from ablations.specs.sdtp.evaluate import EvaluateSpec, PromptSaliency
 from tests.sdtp.naive import naive_greedy
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +67,7 @@ def library(checkpoint):
 
 def arm_of(model, ratio, preserve=None):
     pruning = Pruning(LAYERS, (ratio, ratio), preserve or Preserve(head=2, tail=4))
-    return Arm(LayeredLM(model), pruning, importance.random(0))
+    return PrunedArm(LayeredLM(model), pruning, importance.random(0))
 
 
 @pytest.fixture
@@ -95,10 +96,10 @@ PAIRS = instances(
 
 
 def test_ratio_one_has_the_library_s_loglikelihoods(whole, library):
-    found = whole.loglikelihood(PAIRS)
+    results = whole.loglikelihood(PAIRS)
     expected = library.loglikelihood(PAIRS)
-    assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-4)
-    assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
+    assert [value for value, _ in results] == pytest.approx([value for value, _ in expected], abs=1e-4)
+    assert [greedy for _, greedy in results] == [greedy for _, greedy in expected]
 
 
 def test_a_greedy_continuation_is_known_as_one(whole, library):
@@ -116,7 +117,7 @@ def test_rolling_loglikelihood_is_the_library_s(whole, pruned, library):
     expected = library.loglikelihood_rolling(texts)
     assert whole.loglikelihood_rolling(texts) == pytest.approx(expected, abs=1e-3)
     short, long = pruned.loglikelihood_rolling(texts)
-    # One window has a context of one token; the last of several has more before it.
+    # A single window has a context of one token; the last of several windows has a longer one.
     assert short == pytest.approx(expected[0], abs=1e-3)
     assert abs(long - expected[1]) > 0.1
 
@@ -132,9 +133,9 @@ def test_ratio_one_generates_the_library_s_text(whole, library, until):
 
 
 def test_the_context_is_pruned_and_the_continuation_is_not(pruned, library):
-    (found, _), *_ = pruned.loglikelihood(PAIRS[:1])
+    (loglikelihood, _), *_ = pruned.loglikelihood(PAIRS[:1])
     (plain, _), *_ = library.loglikelihood(PAIRS[:1])
-    assert abs(found - plain) > 1e-2
+    assert abs(loglikelihood - plain) > 1e-2
     lm, arm = pruned._arm.lm, pruned._arm
     context, continuation = (torch.tensor(library.tok_encode(text)) for text in PAIRS[0].args)
     cache = lm.new_cache(96)
@@ -143,7 +144,7 @@ def test_the_context_is_pruned_and_the_continuation_is_not(pruned, library):
     states = continuation_states(lm, prefilled, cache, continuation)
     logits = lm.head(states[None])[0].log_softmax(-1)
     expected = logits[torch.arange(len(continuation)), continuation].sum().item()
-    assert found == pytest.approx(expected, abs=1e-4)
+    assert loglikelihood == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("positions", ["original", "packed"])
@@ -151,7 +152,7 @@ def test_a_generation_goes_on_in_every_layer_after_its_own_prompt(checkpoint, po
     model, tokenizer = checkpoint
     lm = LayeredLM(model)
     pruning = Pruning(LAYERS, (0.5, 0.5), Preserve(head=2, tail=4), positions)
-    harness = PrunedLM(Arm(lm, pruning, importance.hidden_norm()), tokenizer)
+    harness = PrunedLM(PrunedArm(lm, pruning, importance.hidden_norm()), tokenizer)
     (text,) = harness.generate_until(instances("generate_until", (TEXT, {"until": [], "max_gen_toks": 8})))
     prompt = torch.tensor(harness.tok_encode(TEXT))
     expected, gap = naive_greedy(
@@ -163,13 +164,15 @@ def test_a_generation_goes_on_in_every_layer_after_its_own_prompt(checkpoint, po
 
 def test_choices_of_one_question_share_its_prefill(pruned, monkeypatch):
     lengths = []
-    prefill_of = Arm.prefill
+    prefill_of = PrunedArm.prefill
     monkeypatch.setattr(
-        Arm, "prefill", lambda self, ids, *rest: lengths.append(len(ids)) or prefill_of(self, ids, *rest)
+        PrunedArm,
+        "prefill",
+        lambda self, ids, *rest: lengths.append(len(ids)) or prefill_of(self, ids, *rest),
     )
     alone = pruned.loglikelihood(PAIRS[:1])
     lengths.clear()
-    pruned._numbers = iter(range(9))
+    pruned._prompt_numbers = iter(range(9))
     together = pruned.loglikelihood(PAIRS[:2])
     assert lengths == [63]
     assert together[0][0] == pytest.approx(alone[0][0], abs=1e-5)
@@ -180,19 +183,19 @@ def test_contexts_that_are_protected_whole_stay_whole(checkpoint, library, prese
     model, tokenizer = checkpoint
     pruned = PrunedLM(arm_of(model, 0.5, preserve), tokenizer)
     pruned._arm = replace(pruned._arm, importance=None)
-    found = pruned.loglikelihood(PAIRS[:2])
+    results = pruned.loglikelihood(PAIRS[:2])
     expected = library.loglikelihood(PAIRS[:2])
-    assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-4)
+    assert [value for value, _ in results] == pytest.approx([value for value, _ in expected], abs=1e-4)
 
 
 def test_packed_weights_change_nothing(checkpoint, library):
     model, tokenizer = checkpoint
     expected = library.loglikelihood(PAIRS)
     lm = LayeredLM(model)
-    plain = PrunedLM(unpruned(lm), tokenizer)
+    plain = PrunedLM(unpruned_arm(lm), tokenizer)
     assert pack_linears(lm) == "onednn" or not torch.backends.mkldnn.is_available()
-    found = plain.loglikelihood(PAIRS)
-    assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-4)
+    results = plain.loglikelihood(PAIRS)
+    assert [value for value, _ in results] == pytest.approx([value for value, _ in expected], abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -229,29 +232,29 @@ def local(monkeypatch, tmp_path):
 
 def test_local_tasks_end_in_scores(workspace, local, tmp_path):
     out = tmp_path / "scores.json"
-    request = Request(["reading_choice", "reading_answer"], include_path=TASKS, limit=3)
+    request = TaskRequest(["reading_choice", "reading_answer"], include_path=TASKS, limit=3)
     run_tasks(Run(job(workspace), out, None), request)
-    found = read_contract(out, Downstream)
-    rows = {(score.task, score.metric): score for score in found.scores}
+    result = read_contract(out, Downstream)
+    rows = {(score.task, score.metric): score for score in result.scores}
     assert set(rows) == {
         ("reading_choice", "acc"),
         ("reading_choice", "acc_norm"),
         ("reading_answer", "exact_match"),
     }
-    for score in found.scores:
+    for score in result.scores:
         assert score.items == 3
         assert score.version == "1.0"
         # Of three items: thirds, and the standard error of such a mean.
         assert (3 * score.arm) % 1 == pytest.approx(0.0)
         assert score.arm_stderr == pytest.approx((score.arm * (1 - score.arm) / 2) ** 0.5)
-    assert found.lm_eval == "0.4.13"
+    assert result.lm_eval == "0.4.13"
 
 
 def test_ratio_one_scores_as_the_unpruned_model(workspace, local, tmp_path):
     out = tmp_path / "scores.json"
     run_tasks(
         Run(job(workspace, keep_ratios=[1.0, 1.0]), out, None),
-        Request(["reading_choice"], include_path=TASKS, fewshot=1),
+        TaskRequest(["reading_choice"], include_path=TASKS, fewshot=1),
     )
     for score in read_contract(out, Downstream).scores:
         assert (score.arm, score.arm_stderr) == (score.reference, score.reference_stderr)
@@ -261,32 +264,36 @@ def test_ratio_one_scores_as_the_unpruned_model(workspace, local, tmp_path):
 @pytest.mark.parametrize(
     ("change", "request_", "message"),
     [
-        ({}, Request(["nope"]), "--tasks: lm-eval knows no task 'nope'"),
-        ({}, Request(["reading_choice"], include_path=Path("nowhere")), "--include-path: nowhere"),
+        ({}, TaskRequest(["nope"]), "--tasks: lm-eval knows no task 'nope'"),
+        ({}, TaskRequest(["reading_choice"], include_path=Path("nowhere")), "--include-path: nowhere"),
         (
             {},
-            Request(["reading_choice"], include_path=TASKS, limit=0),
+            TaskRequest(["reading_choice"], include_path=TASKS, limit=0),
             "--limit: 0 items; ask for at least 1",
         ),
-        ({}, Request(["reading_choice"], include_path=TASKS, limit=-2), "--limit: -2 items"),
-        ({}, Request(["reading_choice"], include_path=TASKS, fewshot=-1), "--fewshot: -1 worked examples"),
-        # Eight items, one of which is the one asked for.
+        ({}, TaskRequest(["reading_choice"], include_path=TASKS, limit=-2), "--limit: -2 items"),
         (
             {},
-            Request(["reading_choice"], include_path=TASKS, fewshot=8),
+            TaskRequest(["reading_choice"], include_path=TASKS, fewshot=-1),
+            "--fewshot: -1 worked examples",
+        ),
+        # Eight items, one of which is the scored item.
+        (
+            {},
+            TaskRequest(["reading_choice"], include_path=TASKS, fewshot=8),
             "--fewshot: 8 worked examples are more than 'reading_choice' has",
         ),
         (
             {},
-            Request(["reading_answer"], include_path=TASKS, fewshot=1),
+            TaskRequest(["reading_answer"], include_path=TASKS, fewshot=1),
             "--fewshot: worked examples of 'reading_answer' are drawn from the items that are scored",
         ),
         (
             {},
-            Request(["reading_choice"], include_path=TASKS, chat_template=True),
+            TaskRequest(["reading_choice"], include_path=TASKS, chat_template=True),
             "--chat-template: the model's tokenizer has none",
         ),
-        ({"positions": "stale"}, Request(["reading_choice"], include_path=TASKS), "positions: 'stale'"),
+        ({"positions": "stale"}, TaskRequest(["reading_choice"], include_path=TASKS), "positions: 'stale'"),
     ],
 )
 def test_bad_requests_are_one_line(workspace, local, tmp_path, change, request_, message):
@@ -304,7 +311,7 @@ def test_bad_requests_are_one_line(workspace, local, tmp_path, change, request_,
         ("choice", "{{passage}}", "{{passaage}}", "UndefinedError: 'passaage' is undefined"),
         ("choice", '"{{choices}}"', '"{{chooices}}"', "'chooices' is undefined"),
         ("choice", '"{{answer}}"', '"{{ansswer}}"', "'ansswer' is undefined"),
-        # A column's name without braces that is none: the harness takes it for the answer.
+        # A misspelt column without braces: the harness takes the text itself for the answer.
         ("choice", '"{{answer}}"', "ansswer", "the answer of no item of 'task' is one of its choices"),
         ("choice", "{{passage}}", "{{passage", "TemplateSyntaxError"),
         ("choice", "{{passage}}", "{{passage|nothing}}", "No filter named 'nothing'"),
@@ -333,9 +340,9 @@ def test_a_wrong_definition_is_one_line_before_the_model_runs(
     assert text.count(old) >= 1
     text = text.replace(f"task: reading_{task}", "task: task").replace(old, new)
     (tmp_path / "task.yaml").write_text(text)
-    monkeypatch.setattr(Arm, "prefill", lambda *_: pytest.fail("the model ran"))
+    monkeypatch.setattr(PrunedArm, "prefill", lambda *_: pytest.fail("the model ran"))
     fewshot = 1 if "num_fewshot" in new else None
-    request = Request(["task"], include_path=tmp_path, fewshot=fewshot)
+    request = TaskRequest(["task"], include_path=tmp_path, fewshot=fewshot)
     with pytest.raises(UserError, match=message) as caught:
         run_tasks(Run(job(workspace), tmp_path / "no.json", None), request)
     assert "\n" not in str(caught.value)
@@ -347,7 +354,7 @@ def test_what_the_harness_warns_of_is_said_once(workspace, local, tmp_path, capf
     (tmp_path / "task.yaml").write_text(text.replace("{{answer}}", "{{answer if answer == 0 else 9}}"))
     items = [json.loads(line) for line in (TASKS / "reading.jsonl").read_text().splitlines()]
     wrong = sum(item["answer"] != 0 for item in items)
-    run_tasks(Run(job(workspace), tmp_path / "o.json", None), Request(["task"], include_path=tmp_path))
+    run_tasks(Run(job(workspace), tmp_path / "o.json", None), TaskRequest(["task"], include_path=tmp_path))
     notes = [line for line in capfd.readouterr().err.splitlines() if "note:" in line]
     assert len(notes) == 1
     assert f"note: lm-eval on 'task' ({wrong} times): Label index was not in within range" in notes[0]
@@ -357,7 +364,7 @@ def test_a_broken_chat_template_is_one_line(workspace, local, tmp_path, monkeypa
     broken = load_tokenizer(workspace.folder / "model" / "manifest.json")
     broken.chat_template = "{{ raise_exception('only two roles') }}"
     monkeypatch.setattr(run, "load_tokenizer", lambda _: broken)
-    request = Request(["reading_choice"], include_path=TASKS, chat_template=True)
+    request = TaskRequest(["reading_choice"], include_path=TASKS, chat_template=True)
     with pytest.raises(
         UserError, match=r"'reading_choice' cannot be scored \(TemplateError: only two roles\)"
     ):
@@ -386,7 +393,9 @@ def test_missing_data_is_one_line(workspace, local, tmp_path):
     task = (TASKS / "reading_choice.yaml").read_text().replace("reading.jsonl", "gone.jsonl")
     (tmp_path / "gone.yaml").write_text(task.replace("task: reading_choice", "task: gone"))
     with pytest.raises(UserError, match=r"--tasks: data of 'gone' cannot be had"):
-        run_tasks(Run(job(workspace), tmp_path / "no.json", None), Request(["gone"], include_path=tmp_path))
+        run_tasks(
+            Run(job(workspace), tmp_path / "no.json", None), TaskRequest(["gone"], include_path=tmp_path)
+        )
 
 
 def test_command_line_without_the_extra(workspace, tmp_path):
@@ -412,6 +421,8 @@ def test_gradient_saliency_prunes_the_context_of_a_generation(checkpoint):
     model, tokenizer = checkpoint
     lm = LayeredLM(model)
     pruning = Pruning(LAYERS, (0.5, 0.5), Preserve(head=2, tail=4))
-    arm = Arm(lm, pruning, importance.saliency(lm, LAYERS, PromptSaliency(measure="norm", loss_tokens=8)))
+    arm = PrunedArm(
+        lm, pruning, importance.saliency(lm, LAYERS, PromptSaliency(measure="norm", loss_tokens=8))
+    )
     requests = instances("generate_until", (TEXT, {"until": [], "max_gen_toks": 4}))
     assert len(PrunedLM(arm, tokenizer).generate_until(requests)) == 1

@@ -1,4 +1,4 @@
-"""The jobs through their spec files: what each leaves, and the errors each refuses bad input with."""
+"""The jobs, run from spec files: their results, and their errors for bad input."""
 
 import json
 import subprocess
@@ -7,12 +7,12 @@ import sys
 import pytest
 import torch
 
+from ablations.core.artefact import open_artefact
+from ablations.core.errors import UserError
+from ablations.core.files import sha256_file
 from ablations.lm.models.random import MAX_POSITIONS
 from ablations.sdtp.scores.pruner import PRUNER_FILE, load_pruner
-from ablations.study.artefact import open_artefact
-from ablations.study.contracts.sdtp import PrunerSpec
-from ablations.study.errors import UserError
-from ablations.study.files import sha256_file
+from ablations.specs.sdtp.train import PrunerSpec
 from tests.sdtp.workspace import COMPUTE, RETRIEVAL, SPECS, WINDOWS
 
 MATCH = {
@@ -61,11 +61,15 @@ def test_losses_of_weight_zero_are_not_computed(workspace):
 @pytest.mark.parametrize(
     ("job", "change", "message"),
     [
-        ("evaluate", {"preserve": {"head": 40, "tail": 8}}, r"windows\.prompt_tokens.*preserve"),
+        (
+            "evaluate",
+            {"preserve": {"head": 40, "tail": 8}},
+            r"spec\.preserve: keeps all 48 tokens of a prompt",
+        ),
         (
             "evaluate",
             {"windows": WINDOWS | {"prompt_tokens": 10}, "preserve": {"head": 4, "tail": 16}},
-            r"windows\.prompt_tokens: 10 is not more than preserve",
+            r"spec\.preserve: keeps all 10 tokens of a prompt",
         ),
         ("evaluate", {"layers": [1, 9]}, r"layer 9 does not exist.*0 to 4"),
         ("evaluate", {"layers": [1, 9], "importance": "random"}, r"layer 9 does not exist.*0 to 4"),
@@ -80,8 +84,8 @@ def test_losses_of_weight_zero_are_not_computed(workspace):
         ("evaluate", {"windows": WINDOWS | {"documents": 3}}, "made for other windows"),
         ("evaluate", {"windows": WINDOWS | {"documents": 4000}}, "4000 documents"),
         ("evaluate", {"retrieval": RETRIEVAL | {"keys": 2}}, "made for other passkeys"),
-        ("evaluate", {"pipeline": {"ranks": 2}}, r"pipeline.*evaluate_pipeline"),
-        ("evaluate", {"importance": "random", "mask": "soft"}, "mask: soft.*keep logits"),
+        ("evaluate", {"pipeline": {"ranks": 2}, "retrieval": None}, r"pipeline.*evaluate_pipeline"),
+        ("evaluate", {"importance": "random", "mask": "soft"}, "mask: 'soft' needs the keep logits"),
         ("evaluate", {"importance": "recent", "selection": "top_p"}, "selection.*keep logits"),
         ("evaluate", {"importance": "saliency"}, "saliency: belongs to importance 'saliency'"),
         ("evaluate", {"saliency": SALIENCY}, "saliency: belongs to importance 'saliency'"),
@@ -102,17 +106,17 @@ def test_losses_of_weight_zero_are_not_computed(workspace):
             "positions: 'stale'.*use 'original'",
         ),
         ("evaluate", {"mask": "soft", "propagation": "local"}, "propagation: 'local' needs mask 'hard'"),
-        ("evaluate", {"match": MATCH, "propagation": "local"}, r"schedule\.match: needs"),
+        ("evaluate", {"match": MATCH, "propagation": "local"}, r"spec\.match: needs"),
         (
             "evaluate",
             {"match": MATCH, "layers": [3], "keep_ratios": [0.7]},
-            r"schedule\.match: 'count' needs",
+            r"spec\.match: 'count' needs",
         ),
         ("reference", {"windows": WINDOWS | {"prompt_tokens": 9999}}, "at least 10007 tokens"),
         ("saliency", {"layers": [1, 9]}, "layer 9 does not exist"),
         ("saliency", {"compute": COMPUTE | {"dtype": "float16"}}, r"compute\.dtype.*float16"),
         ("pruner", {"layers": [1, 2]}, r"saliency of layers \[1, 3\]"),
-        ("saliency", {"continuation_tokens": 64}, r"saliency\.tokens: 64.*continuation_tokens"),
+        ("saliency", {"continuation_tokens": 64}, r"spec\.tokens: 64 leave no prompt"),
         (
             "pruner",
             {"preserve": {"head": 50, "tail": 8}},
@@ -129,7 +133,7 @@ def test_losses_of_weight_zero_are_not_computed(workspace):
         ("pruner", {"losses": {"lm": 0.0, "mse": 0.0, "ranking": 0.0}}, "losses: all weights are zero"),
         ("pruner", {"learning_rate": 1e30}, "diverged.*learning_rate"),
         ("calibration", {"layers": [1, 9]}, "layer 9 does not exist"),
-        ("calibration", {"tokens": 6}, r"evaluation\.prompt_tokens: 6 is not more"),
+        ("calibration", {"tokens": 6}, r"spec\.preserve: keeps all 6 tokens"),
         ("calibration", {"tokens": 9999}, "at least 9999 tokens"),
     ],
 )
@@ -197,5 +201,5 @@ def test_command_line(workspace):
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: windows.prompt_tokens: 48")
+    assert done.stderr.startswith(f"error: {spec}: not a spec of this job: spec.preserve: keeps all 48")
     assert done.stderr.count("\n") == 1

@@ -1,6 +1,6 @@
-"""On the meta device tensors have shapes and no values: whatever asks for a value raises.
+"""Code that runs on the meta device never makes the host wait for a device.
 
-What runs there never makes the host wait for a device.
+Tensors on the meta device have shapes and no values, and reading a value raises.
 """
 
 import pytest
@@ -11,7 +11,7 @@ from ablations.sdtp.pruned.prefill import prefill
 from ablations.sdtp.pruned.pruning import Pruning
 from ablations.sdtp.scores import importance
 from ablations.sdtp.scores.pruner import Pruner
-from ablations.study.contracts.sdtp import Preserve
+from ablations.specs.sdtp.counts import Preserve
 from tests.sdtp.random_models import LAYERS
 
 
@@ -30,7 +30,7 @@ def test_pruned_prefill_and_decoding_ask_for_no_value(lm):
 
 
 def test_rules_that_count_do_ask(llama):
-    """The meta device notices: top-p must know how many tokens it keeps."""
+    """Top-p reads its number of kept tokens, which raises on the meta device."""
     llama.model.to("meta")
     ids = torch.empty(60, dtype=torch.int64, device="meta")
     pruning = Pruning((2,), (0.5,), Preserve(head=2, tail=3), selection="top_p", values=(0.9,))

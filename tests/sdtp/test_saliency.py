@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from ablations.sdtp.scores.gradient import window_saliency
-from ablations.study.contracts.sdtp import SaliencyTarget
+from ablations.specs.sdtp.saliency import SaliencyTarget
 
 LAYERS = (0, 2, 5)
 
@@ -35,8 +35,8 @@ def test_saliency_against_the_model_itself(lm, ids, loss_tokens):
         expected["signed"].append(-product)
         expected["norm"].append(gradient.norm(dim=-1) * state.norm(dim=-1))
     for measure, values in expected.items():
-        found, nll = window_saliency(lm, ids, LAYERS, loss_tokens, measure)
-        torch.testing.assert_close(found, torch.stack(values).detach(), atol=1e-6, rtol=1e-3)
+        saliency, nll = window_saliency(lm, ids, LAYERS, loss_tokens, measure)
+        torch.testing.assert_close(saliency, torch.stack(values).detach(), atol=1e-6, rtol=1e-3)
         assert nll == pytest.approx(loss.item(), rel=1e-5)
     assert all(parameter.grad is None for parameter in lm.model.parameters())
 
@@ -61,7 +61,7 @@ def test_signed_saliency_is_the_rise_of_the_loss_when_a_state_shrinks(llama, ids
 
 @pytest.mark.parametrize("measure", ["abs", "signed"])
 def test_the_product_vanishes_at_the_last_layers_input_for_the_continuation_alone(lm, ids, measure):
-    """Of prompt tokens that predict nothing whose NLL is meant: the last layer normalises what others see."""
+    """For prompt tokens that predict no loss token, since the last layer normalises its input."""
     lm.model.double()
     layers, prompt = tuple(range(6)), 44
     for loss_tokens, target in ((60 - prompt, "continuation"), (59, "window")):
@@ -78,7 +78,7 @@ def test_the_product_vanishes_at_the_last_layers_input_for_the_continuation_alon
 
 
 def test_layers_before_the_first_stage_and_weights_get_no_gradient(llama, ids):
-    """Backward work that nobody needs: a hook on a layer's output gradient tells where it went."""
+    """Such gradients would be wasted work; hooks record the layers that the backward reaches."""
     reached = set()
     for index, layer in enumerate(llama.layers):
         layer.register_full_backward_hook(lambda *_, index=index: reached.add(index))

@@ -2,35 +2,36 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ablations.core.errors import UserError
+from ablations.core.job import Run, read_job
+from ablations.core.record import read_contract, read_record
 from ablations.lm.checkpoint import load_tokenizer
 from ablations.lm.corpus import read_corpus
 from ablations.sdtp.evaluation.report import SdtpRecord
 from ablations.sdtp.pruned.decoding import greedy_decode
-from ablations.sdtp.pruned.living import Living
+from ablations.sdtp.pruned.living import LivingPrompt
 from ablations.sdtp.pruned.prefill import prefill
 from ablations.sdtp.pruned.pruning import Pruning
 from ablations.sdtp.scores.table import SALIENCY_FILE
 from ablations.sdtp.sweep import Measurement
-from ablations.study.contracts.sdtp import Preserve, Sweep
-from ablations.study.errors import UserError
-from ablations.study.job import Run, read_job
-from ablations.study.record_io import read_contract, read_record
+from ablations.specs.sdtp.counts import Preserve
+from ablations.specs.sdtp.sweep import Sweep
 from tests.lm.llama_like import BOS, SYMBOLS, save_llama_like
 from tests.sdtp.workspace import JOBS, PRESERVE, WINDOWS
 
 
 @pytest.fixture
-def found(workspace) -> Sweep:
+def measured(workspace) -> Sweep:
     return read_contract(workspace.run("sweep", "sweep.json"), Sweep)
 
 
-def test_points_have_times_and_costs(found):
-    pruned, whole = found.points
+def test_points_have_times_and_costs(measured):
+    pruned, whole = measured.points
     assert (pruned.keep_ratio, whole.keep_ratio) == (0.7, 1.0)
-    for point in found.points:
+    for point in measured.points:
         assert len(point.prefill) == len(point.end_to_end) == 2
         assert 0.0 < point.overhead < 1.0
-    assert len(found.library) == 2
+    assert len(measured.library) == 2
     # 300 tokens on layer 0, 210 from layer 1 on, 147 from layer 3 on; hidden 64, 2 heads of 16 keys.
     assert whole.kv_bytes == whole.reference_kv_bytes == 2 * 4 * 2 * 16 * 5 * 300
     assert pruned.kv_bytes == 2 * 4 * 2 * 16 * (300 + 2 * 210 + 2 * 147)
@@ -50,7 +51,7 @@ def test_prompt_is_heldout_text_one_document_after_another(workspace):
 
 
 def test_every_prompt_of_a_target_with_bos_begins_with_it(workspace, tmp_path):
-    """Of the sweep, of saliency, and of an evaluation, whose record says so."""
+    """In the sweep, the saliency table and an evaluation, whose record says so."""
     bos = SYMBOLS.index(BOS)
     saved = save_llama_like(tmp_path / "saved", layers=5)
     workspace.run(
@@ -75,13 +76,13 @@ def test_every_prompt_of_a_target_with_bos_begins_with_it(workspace, tmp_path):
 def test_timed_arms_run_what_they_say(workspace, monkeypatch):
     """Per pair one dense and one pruned prefill; the overhead is measured in prefills of its own."""
     counts = {"pruned": 0, "dense": 0}
-    begin = Living.__init__
+    begin = LivingPrompt.__init__
 
     def counting(self, lm, pruning, *rest):
         counts["pruned" if pruning.layers else "dense"] += 1
         begin(self, lm, pruning, *rest)
 
-    monkeypatch.setattr(Living, "__init__", counting)
+    monkeypatch.setattr(LivingPrompt, "__init__", counting)
     workspace.run("sweep", "counted.json", keep_ratios=[0.7])
     # Library: 3 dense. Prefill and end to end: 3 of each. Overhead: 2 pruned. Costs: one of each.
     assert counts == {"pruned": 3 + 3 + 2 + 1, "dense": 3 + 3 + 3 + 1}
@@ -106,16 +107,16 @@ def test_bad_input_is_one_line(workspace, change, message):
 def test_decoding_is_the_model_s_own_greedy_text(lm, ids):
     prompt = ids[:40]
     cache = lm.new_cache(60)
-    found = greedy_decode(lm, prefill(lm, prompt, cache), cache, 12)
+    tokens = greedy_decode(lm, prefill(lm, prompt, cache), cache, 12)
     expected = prompt
     for _ in range(12):
         expected = torch.cat([expected, lm.model(expected[None]).logits[0, -1:].argmax(-1)])
-    assert found.tolist() == expected[40:].tolist()
+    assert tokens.tolist() == expected[40:].tolist()
     assert cache.lengths == [51] * 6
 
 
 def test_decoding_goes_on_from_a_pruned_cache(llama, ids):
-    """The token after the first is that of a model that reads it behind the survivors."""
+    """The second token is that of a model that reads the first one after the survivors."""
     pruning = Pruning((2,), (0.5,), Preserve(**PRESERVE))
 
     def recent(stage, states, indices):
@@ -124,9 +125,9 @@ def test_decoding_goes_on_from_a_pruned_cache(llama, ids):
     cache = llama.new_cache(60)
     prefilled = prefill(llama, ids[:40], cache, pruning, recent)
     token = prefilled.logits.argmax()[None, None]
-    found = greedy_decode(llama, prefilled, cache, 2)
+    tokens = greedy_decode(llama, prefilled, cache, 2)
     cache.truncate(0)
     prefill(llama, ids[:40], cache, pruning, recent)
     expected = llama.forward(token, torch.tensor([[40]]), None, cache).argmax()
-    assert found.tolist() == [token.item(), expected.item()]
+    assert tokens.tolist() == [token.item(), expected.item()]
     assert cache.lengths == [41, 41, 21, 21, 21, 21]

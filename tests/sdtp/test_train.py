@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from ablations.core.errors import UserError
 from ablations.sdtp.pruned.continuation import continuation_states, quality
 from ablations.sdtp.pruned.prefill import prefill
 from ablations.sdtp.pruned.pruning import Pruning
@@ -9,9 +10,9 @@ from ablations.sdtp.scores.table import SaliencyTable
 from ablations.sdtp.scores.targets import regression_targets
 from ablations.sdtp.training.losses import ranking_loss, regression_loss
 from ablations.sdtp.training.ranking import rank_heldout
-from ablations.sdtp.training.trainer import Trainer, untrained
-from ablations.study.contracts.sdtp import PrunerSpec, SaliencySpec
-from ablations.study.errors import UserError
+from ablations.sdtp.training.trainer import PrunerTrainer, untrained
+from ablations.specs.sdtp.saliency import SaliencySpec
+from ablations.specs.sdtp.train import PrunerSpec
 from tests.sdtp.random_models import LAYERS as MODEL_LAYERS
 from tests.sdtp.random_models import VOCABULARY, tiny_lm
 
@@ -65,7 +66,7 @@ def mean_losses(trainer):
 
 
 def test_training_lowers_the_losses(frozen):
-    trainer = Trainer(frozen[0], make_spec(), frozen[1])
+    trainer = PrunerTrainer(frozen[0], make_spec(), frozen[1])
     before = mean_losses(trainer)
     train(trainer)
     after = mean_losses(trainer)
@@ -79,7 +80,7 @@ def test_training_ranks_held_out_windows_better_than_an_untrained_scorer(frozen)
     """By Spearman, per document and stage, with an interval that excludes zero."""
     lm, table = frozen
     spec = make_spec()
-    trainer = Trainer(lm, spec, table)
+    trainer = PrunerTrainer(lm, spec, table)
     train(trainer)
     trained, before = rank_heldout(lm, table, spec, [trainer.pruner, untrained(lm, spec)])
     assert [row.document for row in trained] == list(DOCUMENTS[32:])
@@ -94,7 +95,7 @@ def test_a_batch_of_windows_gives_the_mean_of_their_losses(frozen):
     windows = torch.tensor([3, 11, 20])
     for name in ("lm", "mse", "ranking"):
         losses = {"lm": 0.0, "mse": 0.0, "ranking": 0.0} | {name: 1.0}
-        trainer = Trainer(lm, make_spec(losses=losses), table)
+        trainer = PrunerTrainer(lm, make_spec(losses=losses), table)
         trainer.noise = None
         together = trainer.losses(windows)[name].item()
         alone = [trainer.losses(window[None])[name].item() for window in windows]
@@ -105,7 +106,7 @@ def test_each_loss_is_clipped_by_itself_in_every_step(frozen):
     lm, table = frozen
 
     def gradient(**losses):
-        trainer = Trainer(lm, make_spec(losses={"lm": 0.0, "mse": 0.0, "ranking": 0.0} | losses), table)
+        trainer = PrunerTrainer(lm, make_spec(losses={"lm": 0.0, "mse": 0.0, "ranking": 0.0} | losses), table)
         trainer.step()
         return torch.cat([p.grad.flatten() for p in trainer.pruner.parameters()])
 
@@ -118,13 +119,13 @@ def test_each_loss_is_clipped_by_itself_in_every_step(frozen):
 
 def test_warm_up_learns_saliency_from_unpruned_states_that_are_computed_once(frozen):
     lm, table = frozen
-    trainer = Trainer(lm, make_spec(warmup_epochs=3, epochs=1), table)
-    assert (trainer.warmup, trainer.epoch, trainer.steps) == (48, 16, 64)
+    trainer = PrunerTrainer(lm, make_spec(warmup_epochs=3, epochs=1), table)
+    assert (trainer.warmup_steps, trainer.epoch_steps, trainer.steps) == (48, 16, 64)
     before = mean_losses(trainer)
     ran = []
     hooks = [layer.register_forward_hook(lambda *_, i=i: ran.append(i)) for i, layer in enumerate(lm.layers)]
     rates = []
-    while len(trainer.history) < trainer.warmup:
+    while len(trainer.history) < trainer.warmup_steps:
         rates.append(trainer.step() and trainer._optimiser.param_groups[0]["lr"])
     for hook in hooks:
         hook.remove()
@@ -140,22 +141,22 @@ def test_warm_up_learns_saliency_from_unpruned_states_that_are_computed_once(fro
 
 def test_warm_up_losses_are_those_of_the_unpruned_model(frozen):
     lm, table = frozen
-    trainer = Trainer(lm, make_spec(warmup_epochs=1), table)
-    found = trainer.warmup_losses(torch.tensor([4, 9]))
+    trainer = PrunerTrainer(lm, make_spec(warmup_epochs=1), table)
+    losses = trainer.warmup_losses(torch.tensor([4, 9]))
     ids = table.ids[[4, 9], :48]
     states = lm.model(ids, output_hidden_states=True, use_cache=False).hidden_states
     scores = torch.stack([trainer.pruner(stage, states[layer]) for stage, layer in enumerate(LAYERS)])
     saliency = table.saliency[[4, 9], :, :48].transpose(0, 1)
     everything = torch.ones(3, 2, 48, dtype=torch.bool)
     targets = regression_targets(saliency, everything, "norm")
-    torch.testing.assert_close(found["mse"], regression_loss(scores, targets, everything))
-    torch.testing.assert_close(found["ranking"], ranking_loss(scores, saliency, everything))
+    torch.testing.assert_close(losses["mse"], regression_loss(scores, targets, everything))
+    torch.testing.assert_close(losses["ranking"], ranking_loss(scores, saliency, everything))
 
 
 def test_without_saliency_losses_there_is_no_warm_up(frozen):
     losses = {"lm": 1.0, "mse": 0.0, "ranking": 0.0}
-    trainer = Trainer(frozen[0], make_spec(losses=losses, warmup_epochs=3, epochs=2), frozen[1])
-    assert (trainer.warmup, trainer.steps) == (0, 32)
+    trainer = PrunerTrainer(frozen[0], make_spec(losses=losses, warmup_epochs=3, epochs=2), frozen[1])
+    assert (trainer.warmup_steps, trainer.steps) == (0, 32)
     assert set(trainer.step()) == {"lm"}
 
 
@@ -167,7 +168,7 @@ def test_other_targets_can_be_learned(frozen, target):
         [window_saliency(lm, window, LAYERS, tokens, target["measure"])[0] for window in table.ids]
     )
     spec = SALIENCY.model_copy(update={"target": SALIENCY.target.model_validate(target)})
-    trainer = Trainer(
+    trainer = PrunerTrainer(
         lm, make_spec(epochs=3), SaliencyTable(table.ids, saliency, table.heldout, DOCUMENTS, spec)
     )
     before = mean_losses(trainer)
@@ -182,23 +183,23 @@ def test_rounding_noise_at_the_last_layer_teaches_nobody(frozen, measure):
     lm, table = frozen
     spec = SALIENCY.model_copy(update={"target": SALIENCY.target.model_copy(update={"measure": measure})})
     windows = torch.tensor([3, 11])
-    found = []
+    values = []
     for noise in (0.0, 1e-9, 1.0):
         saliency = table.saliency.clone()
         saliency[:, -1] = noise * torch.rand(saliency[:, -1].shape)
-        trainer = Trainer(
+        trainer = PrunerTrainer(
             lm, make_spec(warmup_epochs=1), SaliencyTable(table.ids, saliency, table.heldout, DOCUMENTS, spec)
         )
         for losses in (trainer.losses(windows), trainer.warmup_losses(windows)):
-            found.append({name: loss.item() for name, loss in losses.items()})
+            values.append({name: loss.item() for name, loss in losses.items()})
             for name, loss in losses.items():
                 last = [*trainer.pruner.scorers[-1].parameters()]
                 gradients = torch.autograd.grad(loss, last, allow_unused=True, materialize_grads=True)
                 assert any((gradient != 0).any() for gradient in gradients) == (name == "lm")
         (rows,) = rank_heldout(lm, trainer.table, trainer.spec, [trainer.pruner])
         assert {len(row.spearman) for row in rows} == {2}
-    assert found[0::2] == [found[0]] * 3
-    assert found[1::2] == [found[1]] * 3
+    assert values[0::2] == [values[0]] * 3
+    assert values[1::2] == [values[1]] * 3
 
 
 def test_a_scorer_at_the_last_layer_alone_learns_from_the_lm_loss(frozen):
@@ -207,8 +208,8 @@ def test_a_scorer_at_the_last_layer_alone_learns_from_the_lm_loss(frozen):
     narrow = SaliencyTable(
         table.ids, table.saliency[:, -1:], table.heldout, DOCUMENTS, SALIENCY.model_copy(update=update)
     )
-    trainer = Trainer(lm, make_spec(layers=LAYERS[-1:], keep_ratios=(0.7,), warmup_epochs=2), narrow)
-    assert trainer.warmup == 0
+    trainer = PrunerTrainer(lm, make_spec(layers=LAYERS[-1:], keep_ratios=(0.7,), warmup_epochs=2), narrow)
+    assert trainer.warmup_steps == 0
     assert set(trainer.step()) == {"lm"}
     assert rank_heldout(lm, narrow, trainer.spec, [trainer.pruner]) == [[]]
 
@@ -216,11 +217,13 @@ def test_a_scorer_at_the_last_layer_alone_learns_from_the_lm_loss(frozen):
 def test_lm_loss_alone_learns_what_the_continuation_needs(frozen):
     """Overfit one window: the hard-pruned model predicts its continuation better than before."""
     lm, table = frozen
-    one = SaliencyTable(table.ids[:1], table.saliency[:1], torch.tensor([False]), DOCUMENTS[:1], SALIENCY)
+    single_window = SaliencyTable(
+        table.ids[:1], table.saliency[:1], torch.tensor([False]), DOCUMENTS[:1], SALIENCY
+    )
     losses = {"lm": 1.0, "mse": 0.0, "ranking": 0.0}
     # Long enough for the scores to outgrow the noise.
     spec = make_spec(losses=losses, epochs=240, batch=1, learning_rate=0.03)
-    trainer = Trainer(lm, spec, one)
+    trainer = PrunerTrainer(lm, spec, single_window)
 
     def pruned_nll():
         ids = table.ids[0]
@@ -240,7 +243,7 @@ def test_lm_loss_alone_learns_what_the_continuation_needs(frozen):
 def test_without_lm_loss_no_graph_goes_through_the_model(frozen, name):
     lm, table = frozen
     losses = {"lm": 0.0, "mse": 0.0, "ranking": 0.0} | {name: 1.0}
-    trainer = Trainer(lm, make_spec(losses=losses, layers=(1, 3), keep_ratios=(0.7, 0.7)), table)
+    trainer = PrunerTrainer(lm, make_spec(losses=losses, layers=(1, 3), keep_ratios=(0.7, 0.7)), table)
     ran, graphs = [], []
     hooks = [lm.lm_head.register_forward_hook(lambda *_: ran.append("head"))]
     for index, layer in enumerate(lm.layers):
@@ -248,10 +251,10 @@ def test_without_lm_loss_no_graph_goes_through_the_model(frozen, name):
         hooks.append(layer.register_forward_hook(lambda m, a, out: graphs.append(out.requires_grad)))
     narrow = SaliencyTable(table.ids, table.saliency[:, :2], table.heldout, DOCUMENTS, SALIENCY)
     trainer.table = narrow
-    found = trainer.losses(torch.tensor([0]))
+    computed = trainer.losses(torch.tensor([0]))
     for hook in hooks:
         hook.remove()
-    assert set(found) == {name}
+    assert set(computed) == {name}
     assert ran == [0, 1, 2], "the forward ends at the last stage's input"
     assert not any(graphs)
 
@@ -263,7 +266,7 @@ def test_scorers_are_float32_whatever_the_model_is(dtype):
     ids = torch.randint(VOCABULARY, (2, 56), generator=torch.Generator().manual_seed(2))
     saliency = torch.rand(2, 3, 56)
     table = SaliencyTable(ids, saliency, torch.tensor([False, False]), DOCUMENTS[:2], SALIENCY)
-    trainer = Trainer(lm, make_spec(epochs=1), table)
+    trainer = PrunerTrainer(lm, make_spec(epochs=1), table)
     trainer.step()
     assert {parameter.dtype for parameter in trainer.pruner.parameters()} == {torch.float32}
     assert {parameter.grad.dtype for parameter in trainer.pruner.parameters()} == {torch.float32}
@@ -274,12 +277,14 @@ def test_a_saliency_or_state_that_is_not_finite_stops_the_training(frozen, value
     lm, table = frozen
     saliency = table.saliency.clone()
     saliency[:32, 1, 20] = value
-    trainer = Trainer(lm, make_spec(), SaliencyTable(table.ids, saliency, table.heldout, DOCUMENTS, SALIENCY))
+    trainer = PrunerTrainer(
+        lm, make_spec(), SaliencyTable(table.ids, saliency, table.heldout, DOCUMENTS, SALIENCY)
+    )
     with pytest.raises(UserError, match=r"diverged at step 0: loss 'mse'.*learning_rate"):
         train(trainer)
 
 
 def test_stages_of_training_keep_what_inference_keeps(frozen):
-    trainer = Trainer(frozen[0], make_spec(), frozen[1])
-    assert trainer.prompt == 48
-    assert trainer.counts == (34, 24, 17)
+    trainer = PrunerTrainer(frozen[0], make_spec(), frozen[1])
+    assert trainer.prompt_tokens == 48
+    assert trainer.living_counts == (34, 24, 17)

@@ -4,6 +4,8 @@ import json
 import random
 from pathlib import Path
 
+from ablations.core.job import Run, read_job
+from ablations.core.record import read_record
 from ablations.lm.prepare_model import prepare_model
 from ablations.lm.prepare_text import prepare_text
 from ablations.sdtp.calibrate import calibrate
@@ -13,17 +15,13 @@ from ablations.sdtp.reference import reference
 from ablations.sdtp.saliency import saliency
 from ablations.sdtp.sweep import sweep
 from ablations.sdtp.train import train_pruner
-from ablations.study.contracts.lm import PrepareModelSpec, PrepareTextSpec
-from ablations.study.contracts.sdtp import (
-    CalibrationSpec,
-    EvaluateSpec,
-    PrunerSpec,
-    ReferenceSpec,
-    SaliencySpec,
-    SweepSpec,
-)
-from ablations.study.job import Run, read_job
-from ablations.study.record_io import read_record
+from ablations.specs.lm import PrepareModelSpec, PrepareTextSpec
+from ablations.specs.sdtp.calibrate import CalibrationSpec
+from ablations.specs.sdtp.evaluate import EvaluateSpec
+from ablations.specs.sdtp.reference import ReferenceSpec
+from ablations.specs.sdtp.saliency import SaliencySpec
+from ablations.specs.sdtp.sweep import SweepSpec
+from ablations.specs.sdtp.train import PrunerSpec
 
 COMPUTE = {"dtype": "float32", "threads": 1}
 LAYERS = [1, 3]
@@ -107,7 +105,7 @@ JOBS = {
 
 
 class Workspace:
-    """Writes spec files and runs jobs; the artefacts that others need are made on entry."""
+    """Writes spec files and runs jobs; makes the artefacts that other jobs need at construction."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

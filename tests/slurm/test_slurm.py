@@ -11,8 +11,8 @@ from itertools import combinations
 
 import pytest
 
-from ablations.study.errors import UserError
-from ablations.study.planning.slurm import Request, Slurm, require_account, status_command
+from ablations.core.errors import UserError
+from ablations.study.slurm import Slurm, Submission, require_account, status_command
 from tests.slurm.cluster import CONFIGURATION, CPUS, Job, tries
 from tests.slurm.conftest import EVALUATE, SHARED
 
@@ -148,7 +148,7 @@ def test_a_slurm_that_keeps_no_accounts_is_asked_with_squeue(cluster, monkeypatc
 def test_limits_are_those_of_the_partitions_that_a_job_may_run_in(cluster):
     slurm = Slurm()
     limits = {"": 60, "main": 60, "short": 20, "short,urgent": 60}
-    assert {name: slurm.longest(Request("r", {"slurm_partition": name}, 1)) for name in limits} == limits
+    assert {name: slurm.longest(Submission("r", {"slurm_partition": name}, 1)) for name in limits} == limits
 
 
 def test_a_configuration_edited_while_a_job_waits_changes_nothing_for_it(study, cluster):

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
-from ablations.study.changes import BASELINE
-from ablations.study.errors import UserError
+from ablations.core.errors import UserError
+from ablations.study.config.changes import BASELINE
 from ablations.study.planning.plan import Plan
 
 ROOT = Path(__file__).parents[2]

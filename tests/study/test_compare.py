@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
+from ablations.core.errors import UserError
 from ablations.study.compare import compare_experiments, compare_studies, read_study
-from ablations.study.errors import UserError
 from ablations.study.planning.stages import COLLECT_STAMP
 from tests.paper.synthetic import write_study
 
@@ -25,13 +25,13 @@ def folder(tmp_path, monkeypatch):
 
 def experiments(folder, *names):
     plan = read_study(folder)
-    by_id = {item.id: item for item in plan.experiments}
+    by_id = {experiment.id: experiment for experiment in plan.experiments}
     return [by_id[name] for name in names], plan.settings
 
 
 def test_two_experiments_with_their_specs_and_the_paired_difference(folder):
-    (one, other), settings = experiments(folder, "A7", "A9")
-    lines = compare_experiments(one, other, settings).splitlines()
+    (a7, a9), settings = experiments(folder, "A7", "A9")
+    lines = compare_experiments(a7, a9, settings).splitlines()
     assert lines[0].split() == ["A7", "A9", "A7", "against", "A9"]
     cells = {line.split("  ")[0]: line for line in lines[1:]}
     assert "0.5" in cells["keep_ratios"]
@@ -49,11 +49,11 @@ def test_a_study_against_itself_differs_in_nothing(folder, tmp_path):
 
 
 def test_what_cannot_be_compared_is_named(folder, tmp_path):
-    (one, other), settings = experiments(folder, "A7", "F2")
+    (a7, f2), settings = experiments(folder, "A7", "F2")
     with pytest.raises(UserError, match="A7 is of sdtp, F2 of dynatree"):
-        compare_experiments(one, other, settings)
-    missing = one.model_copy(update={"records": ("nowhere.json",)})
+        compare_experiments(a7, f2, settings)
+    missing = a7.model_copy(update={"records": ("nowhere.json",)})
     with pytest.raises(UserError, match="A7 was not measured; run `snakemake --cores 1 A7` first"):
-        compare_experiments(one, missing, settings)
+        compare_experiments(a7, missing, settings)
     with pytest.raises(UserError, match="holds no study"):
         read_study(tmp_path)

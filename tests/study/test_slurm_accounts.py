@@ -1,14 +1,14 @@
-"""Accounts of a Slurm that keeps them: small programs answer, as its database is not installed for tests."""
+"""Accounts of a Slurm with accounting; small programs stand in for Slurm's commands."""
 
 import pytest
 
-from ablations.study.errors import UserError
-from ablations.study.planning.slurm import require_account, status_command
+from ablations.core.errors import UserError
+from ablations.study.slurm import require_account, status_command
 
 
 @pytest.fixture
 def answering(monkeypatch, tmp_path):
-    """Have commands answer: by name, what they print and their exit code."""
+    """Replaces commands by programs that print a text and exit with a code."""
 
     def answer(**programs: tuple[str, int]) -> None:
         for name, (text, code) in programs.items():
@@ -40,7 +40,7 @@ def test_accounts_that_nobody_keeps_are_refused_as_the_executor_would(answering)
         require_account("physics")
 
 
-@pytest.mark.parametrize("asked", ["sacct", "squeue"])
-def test_what_the_site_chose_stays_where_there_is_accounting(answering, asked):
+@pytest.mark.parametrize("configured", ["sacct", "squeue"])
+def test_the_configured_command_stays_where_there_is_accounting(answering, configured):
     answering(sacct=("", 0))
-    assert status_command(asked, 40) == asked
+    assert status_command(configured, 40) == configured

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
-from ablations.study.planning.code import CodeIndex
+from ablations.study.planning.digests import CodeIndex
 from ablations.study.planning.plan import Plan
 from ablations.study.planning.stages import STAGES
 

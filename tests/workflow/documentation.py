@@ -1,8 +1,11 @@
 """The commands and edits that the documentation shows, ready to be run on the tiny study."""
 
+import json
 import re
 import shlex
+import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +30,24 @@ NOT_RUN = {
 LONG = re.compile(r"workflow/studies/(?!tiny|mine)\S+\.yaml|--profile slurm")
 
 
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+# What a part of a page says of the edits that it has made so far, after line breaks became spaces.
+STALE_NOW = re.compile(r"Stale now: ([^;.]+); new: ([^;.]+)\.")
+
+PLAN = """
+import json, sys
+from pathlib import Path
+import yaml
+from snakemake.utils import update_config
+from ablations.study.planning.plan import Plan
+raw = {}
+for name in sys.argv[1:]:
+    update_config(raw, yaml.safe_load(Path(name).read_text()))
+print(json.dumps({digest: job.stage.rule for digest, job in Plan(raw, Path()).jobs.items()}))
+"""
+
+
 @dataclass(frozen=True)
 class Block:
     """A fenced block: its language and its lines."""
@@ -37,8 +58,7 @@ class Block:
 
 def blocks(page: str) -> list[Block]:
     """Fenced blocks of a page, in order."""
-    text = (ROOT / page).read_text()
-    return [Block(*found) for found in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
+    return [Block(*found) for found in FENCED.findall((ROOT / page).read_text())]
 
 
 def commands(block: Block) -> list[str]:
@@ -116,3 +136,49 @@ def checkpoint(study: Checkout) -> Path:
     """A folder that `transformers` loads: the tiny study's own model."""
     shown = study.ask("show", "baseline")
     return Path(re.findall(r"input +model: (\S+)/manifest.json", shown)[0])
+
+
+def parts(page: str) -> dict[str, list[str | Block]]:
+    """Text and fenced blocks under each heading of the second level, in order."""
+    found: dict[str, list[str | Block]] = {}
+    for part in (ROOT / page).read_text().split("\n## ")[1:]:
+        heading, _, body = part.partition("\n")
+        # Text, language, block, text, and so on.
+        first, *rest = FENCED.split(body)
+        found[heading] = [first]
+        for language, block, text in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
+            found[heading] += [Block(language, block), text]
+    return found
+
+
+def said_to_be_stale(text: str) -> list[tuple[set[str], dict[str, int]]]:
+    """Each statement of a text: rules whose results no longer count, and how many jobs of a rule are new."""
+    return [
+        (
+            set(re.findall(r"`(\w+)`", stale)),
+            {rule: 1 if count == "one" else int(count) for count, rule in re.findall(r"(\w+) `(\w+)`", new)},
+        )
+        for stale, new in STALE_NOW.findall(" ".join(text.split()))
+    ]
+
+
+def planned_jobs(study: Checkout) -> dict[str, str]:
+    """Rule of each job of the tiny study by its digest, as the code of the checkout plans it now."""
+    command = [sys.executable, "-c", PLAN, "config.yaml", TINY]
+    done = subprocess.run(
+        command, cwd=study.path, env=study.environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def became(before: dict[str, str], after: dict[str, str]) -> tuple[set[str], dict[str, int]]:
+    """What two plans of one study differ in: rules all of whose jobs are stale, and new jobs by rule.
+
+    Raises:
+        AssertionError: of a rule some jobs are stale and others are not.
+    """
+    stale = {before[digest] for digest in before.keys() - after.keys()}
+    kept = {before[digest] for digest in before.keys() & after.keys()}
+    assert not stale & kept, f"stale in part: {sorted(stale & kept)}"
+    return stale, dict(Counter(after.values()) - Counter(before.values()))

@@ -19,9 +19,9 @@ from pathlib import Path
 import psutil
 from tqdm import tqdm
 
-from ablations.study.arms import DecodeRecord, SdtpRecord
-from ablations.study.artefact import open_artefact
-from ablations.study.record_io import read_record
+from ablations.core.artefact import open_artefact
+from ablations.core.record import read_record
+from ablations.evidence.records import DecodeRecord, SdtpRecord
 from tests.workflow.conftest import TINY, Checkout, clone
 
 OVERLAY = "tests/slurm/study.yaml"

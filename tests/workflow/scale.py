@@ -1,6 +1,7 @@
-"""What a study of 1,000 ablations costs to parse, plan and collect: ``python -m tests.workflow.scale``."""
+"""Time of parsing, planning and collecting a study of 1,000 ablations: ``python -m tests.workflow.scale``."""
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -31,6 +32,7 @@ with SnakemakeApi(OutputSettings()) as api:
     print(f"SECONDS {time.perf_counter() - start}")
 """
 """Parses the Snakefile, which `list_rules` does first, with Snakemake imported already."""
+GIB = 2**30
 
 
 def main() -> None:
@@ -56,6 +58,9 @@ def main() -> None:
         print(f"dry run, nothing measured: {_timed(study, dry_run):.1f} s", flush=True)
         fill(study)
         print(f"dry run, all measured: {_timed(study, dry_run):.1f} s", flush=True)
+        write_checkpoint(study, GIB)
+        first, again = (_timed(study, dry_run) for _ in range(2))
+        print(f"with a checkpoint of 1 GiB: {first:.1f} s (hashes it), then {again:.1f} s", flush=True)
         status = ["-m", "ablations.study", "status", "--configfile", TINY, overlay]
         print(f"status, all measured: {_timed(study, status):.1f} s", flush=True)
         plan, megabytes = many_records(study, arguments.ablations, arguments.seeds)
@@ -70,7 +75,7 @@ def main() -> None:
 
 
 def synthetic_study(ablations: int) -> dict:
-    """An overlay on the tiny study: half of the ablations prune otherwise, half draft otherwise."""
+    """An overlay on the tiny study: half of its ablations set a keep ratio, half a pruning threshold."""
     half = ablations // 2
     sdtp = {
         f"S{index}": {
@@ -98,15 +103,25 @@ def synthetic_study(ablations: int) -> dict:
 
 
 def fill(study: Path) -> None:
-    """A stand-in for every record: what dry runs and `status` look at."""
+    """A stand-in for every record, with all that dry runs and `status` read."""
     template = json.loads(sdtp_record("baseline", 20, WHOLE["baseline"]).model_dump_json())
     plan = json.loads((study / "results/stamp/collect.json").read_text())
-    missing = {path: item["id"] for item in plan["experiments"] for path in item["records"]}
+    missing = {path: experiment["id"] for experiment in plan["experiments"] for path in experiment["records"]}
     missing |= dict.fromkeys((*plan["sweeps"], *plan["grids"].values()))
     for path, label in missing.items():
         record = template | {"label": label, "digests": template["digests"] | {"job": Path(path).stem}}
         (study / path).parent.mkdir(parents=True, exist_ok=True)
         (study / path).write_text(json.dumps(record, indent=1))
+
+
+def write_checkpoint(study: Path, size: int) -> None:
+    """A stand-in for the prepared model of the study, of `size` bytes."""
+    manifest = study / json.loads((study / "results/stamp/collect.json").read_text())["manifests"]["sdtp"]
+    manifest.parent.mkdir(parents=True)
+    with (manifest.parent / "model.safetensors").open("w+b") as weights:
+        weights.truncate(size)
+        digest = hashlib.file_digest(weights, "sha256").hexdigest()
+    manifest.write_text(json.dumps({"files": {"model.safetensors": digest}}))
 
 
 def many_records(study: Path, ablations: int, seeds: int) -> tuple[Path, float]:
@@ -145,9 +160,9 @@ def many_records(study: Path, ablations: int, seeds: int) -> tuple[Path, float]:
 
 
 def _parse(study: Path, overlay: Path) -> float:
-    """Seconds to parse the Snakefile, Snakemake itself being there already."""
-    done = _run(study, ["-c", PARSE, TINY, overlay])
-    return float(next(line.split()[1] for line in done.stdout.splitlines() if line.startswith("SECONDS")))
+    """Seconds to parse the Snakefile once Snakemake is imported."""
+    output = _run(study, ["-c", PARSE, TINY, overlay]).stdout
+    return float(next(line.split()[1] for line in output.splitlines() if line.startswith("SECONDS")))
 
 
 def _timed(study: Path, arguments: list[str | Path]) -> float:
@@ -157,7 +172,7 @@ def _timed(study: Path, arguments: list[str | Path]) -> float:
 
 
 def _peak(study: Path, arguments: list[str | Path]) -> int:
-    """Largest resident set of a run, bytes."""
+    """Peak resident set of a run, bytes."""
     process = subprocess.Popen(
         _command(arguments), cwd=study, env=_environment(study), stderr=subprocess.DEVNULL
     )
@@ -167,12 +182,12 @@ def _peak(study: Path, arguments: list[str | Path]) -> int:
 
 
 def _run(study: Path, arguments: list[str | Path]) -> subprocess.CompletedProcess:
-    done = subprocess.run(
+    completed = subprocess.run(
         _command(arguments), cwd=study, env=_environment(study), capture_output=True, text=True, check=False
     )
-    if done.returncode:
-        sys.exit(done.stdout[-2000:] + done.stderr[-2000:])
-    return done
+    if completed.returncode:
+        sys.exit(completed.stdout[-2000:] + completed.stderr[-2000:])
+    return completed
 
 
 def _command(arguments: list[str | Path]) -> list[str]:

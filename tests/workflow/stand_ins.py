@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from ablations.lm.models.random import make_random_model
-from ablations.study.contracts.lm import RandomModel
+from ablations.specs.lm import RandomModel
 
 SENTENCE = "The {0} of chapter {1} was long, and nobody who read it to the end forgot the {0}. "
 NOUNS = ("story", "letter", "journey", "winter", "argument", "river", "treaty", "garden")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from ablations.core.errors import UserError
 from ablations.paper.archive import unpack
-from ablations.study.errors import UserError
 from tests.workflow.conftest import ARCHIVE
 
 PAPER = Path(__file__).parents[2] / "paper"

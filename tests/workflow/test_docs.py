@@ -3,11 +3,12 @@
 import ast
 import re
 import subprocess
+from collections import Counter
 
 import pytest
 
 from tests.workflow import documentation as docs
-from tests.workflow.conftest import ROOT, Checkout
+from tests.workflow.conftest import ROOT, Checkout, clone
 
 # What the text before a command says to make first.
 MADE_BEFORE = {"docs/paper.md": ["results/archive.tar.gz", "paper/ablation.pdf"]}
@@ -65,6 +66,21 @@ def test_the_one_changed_thing_of_the_readme_runs_what_it_says(study):
     done = study.snakemake("paper/ablation.tex").output
     assert "The section is paper/ablation.tex, its tables and figures lie beside it." in done
     assert re.search(r"^Study tiny: \d+ hypotheses\.\n(  \w[\w ]+ +\d+  .*\n)+", done, re.MULTILINE)
+
+
+def test_the_edits_of_the_tutorial_make_stale_what_it_says(tmp_path):
+    study = clone(tmp_path / "study")
+    said = Counter()
+    for heading, part in docs.parts("docs/tutorial.md").items():
+        before = docs.planned_jobs(study)
+        for piece in part:
+            if isinstance(piece, docs.Block):
+                docs.apply(piece, study)
+                continue
+            for statement in docs.said_to_be_stale(piece):
+                assert docs.became(before, docs.planned_jobs(study)) == statement, heading
+                said[heading] += 1
+    assert said == {"An ablation": 1, "An importance scorer": 2, "A drafter": 3}
 
 
 @pytest.mark.parametrize("page", docs.PAGES)

@@ -9,8 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-# What Snakemake has loaded stays as long as it runs: walking it for garbage again and again takes a third of
-# the time in which a study of 1,000 experiments is planned.
+# Excludes all that Snakemake has loaded, which lives to the end, from garbage collection. Without it a dry run
+# of 1,000 experiments takes 1.2 times as long (measured with tests/workflow/scale.py).
 gc.freeze()
 
 # Jobs run this checkout's source (what their digests describe) with this interpreter, unless a rule's
@@ -36,37 +36,37 @@ except ImportError as error:
         f" {ROOT}, which `make install` makes, or install there (pip install -c constraints.txt -e .)"
     )
 
-from ablations.study.cli import print_any_text
+from ablations.core.errors import UserError, print_any_text
 from ablations.study.config.reading import require_distinct_keys
-from ablations.study.errors import UserError
 from ablations.study.estimate.requests import Requests
+from ablations.study.invocation import (
+    asks_for_report,
+    forces_jobs,
+    named_results,
+    require_folders,
+    require_free_ids,
+    require_planned,
+    require_unmoved_paths,
+    require_writable,
+    require_writable_metadata,
+)
 from ablations.study.planning import stages
-from ablations.study.planning.damage import find_damage
-from ablations.study.planning.inputs import finished_jobs, job_inputs
+from ablations.study.planning.freshness import (
+    find_damage,
+    finished_jobs,
+    job_inputs,
+    reset_future_times,
+)
 from ablations.study.planning.plan import Plan
-from ablations.study.planning.slurm import (
-    Request,
+from ablations.study.slurm import (
     Slurm,
+    Submission,
     require_account,
     require_partition,
     status_command,
     wait_for_answers,
 )
 from ablations.study.planning.stamps import write_stamps
-from ablations.study.planning.submitted import require_planned
-from ablations.study.planning.targets import (
-    forces,
-    named_results,
-    reports,
-    require_free_ids,
-    require_own_paths,
-)
-from ablations.study.planning.times import forget_future
-from ablations.study.planning.writable import (
-    require_folders,
-    require_room_for_snakemake,
-    require_writable,
-)
 
 # A job that a scheduler runs reads this file again: it is told the configuration that it was planned with, and
 # leaves specs, stamps and artefacts to the process that planned it.
@@ -79,8 +79,8 @@ damage, finished = {}, frozenset()
 try:
     if workflow.is_main_process:
         require_folders()
-        require_room_for_snakemake()
-        require_own_paths(workflow.modifier.modify_path)
+        require_writable_metadata()
+        require_unmoved_paths(workflow.modifier.modify_path)
         for file in workflow.configfiles:
             require_distinct_keys(Path(file))
     plan = Plan(config, ROOT)
@@ -94,12 +94,12 @@ try:
         plan.write_specs()
         write_stamps(plan, ROOT)
         damage = find_damage(plan.jobs.values())
-        plan.sources.hashes.remember()
-        if not reports(sys.argv):
+        plan.sources.hashes.save()
+        if not asks_for_report(sys.argv):
             finished = finished_jobs(plan.jobs.values(), damage)
         if not workflow.output_settings.dryrun:
-            forget_future(plan.jobs.values(), finished, ROOT)
-        if finished and forces(sys.argv):
+            reset_future_times(plan.jobs.values(), finished, ROOT)
+        if finished and forces_jobs(sys.argv):
             print(
                 "note: a finished result is never measured again, whatever is forced;"
                 " `python -m ablations.study forget ID` deletes one",
@@ -266,19 +266,19 @@ def prepare_submission():
     settings = workflow.executor_settings
     try:
         slurm = Slurm()
-        require_partition(map(request_of, jobs), sys.argv)
+        require_partition(map(submission_of, jobs), sys.argv)
         for job in jobs:
-            request = request_of(job)
-            if request.elsewhere:
+            submission = submission_of(job)
+            if submission.elsewhere:
                 continue
-            longest = slurm.longest(request)
+            longest = slurm.longest(submission)
             if longest is not None:
                 longest_minutes[job.wildcards_dict.get("digest")] = longest
                 if job.resources.get("runtime", 0) > longest:
                     # Setting it makes Snakemake ask for the resources once more, now with the limit known.
                     job.attempt = job.attempt
-            slurm.require_acceptable(request_of(job))
-        for account in {request_of(job).account for job in jobs} - {""}:
+            slurm.require_acceptable(submission_of(job))
+        for account in {submission_of(job).account for job in jobs} - {""}:
             require_account(account)
         asked = settings.status_command
         settings.status_command = status_command(
@@ -294,9 +294,9 @@ def prepare_submission():
         log.unlink(missing_ok=True)
 
 
-def request_of(job):
-    """What Slurm will be asked for, for a job."""
-    return Request(job.rule.name, job.resources, job.threads)
+def submission_of(job):
+    """A job as it will be submitted to Slurm."""
+    return Submission(job.rule.name, job.resources, job.threads)
 
 
 def say_where():

@@ -8,7 +8,9 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from ablations.dynatree.decode import Decoder, build_arm, warm_up
+from ablations.core.job import JobFile, Run, main
+from ablations.core.record import Outcome, Record, digests_of, environment_of, write_record
+from ablations.dynatree.arm import Decoder, build_arm, warm_up
 from ablations.dynatree.decoding import Generation
 from ablations.dynatree.exactness import Exactness
 from ablations.dynatree.generate import decode_with_transformers
@@ -21,17 +23,14 @@ from ablations.lm.fused import fastest
 from ablations.lm.layered import LayeredLM
 from ablations.lm.packing import pack_linears
 from ablations.lm.timing import Timed, device_lock, stopwatch
-from ablations.study.contracts.benchmark import (
+from ablations.specs.dynatree.benchmark import (
     ArmRun,
     BenchmarkSample,
     BenchmarkSpec,
     Greedy,
     TransformersAssisted,
 )
-from ablations.study.contracts.dynatree import DecodeTotals, Departure
-from ablations.study.contracts.record import Outcome, Record
-from ablations.study.job import JobFile, Run, main
-from ablations.study.record_io import digests_of, environment_of, write_record
+from ablations.specs.dynatree.exactness import DecodeTotals, Departure
 
 
 def build_decoders(job: JobFile[BenchmarkSpec], target: LayeredLM, capacity: int) -> dict[str, Decoder]:
@@ -45,7 +44,7 @@ def build_decoders(job: JobFile[BenchmarkSpec], target: LayeredLM, capacity: int
         capacity: Most tokens of a prompt and its continuation.
 
     Raises:
-        UserError: a contradictory spec, or a drafter of another vocabulary.
+        UserError: a drafter of another vocabulary, or trees whose cost is not known.
     """
     spec = job.spec
     decoders: dict[str, Decoder] = {

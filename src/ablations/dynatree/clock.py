@@ -1,4 +1,4 @@
-"""Time of the phases of decoding, without waiting for the device between them."""
+"""Times of the phases of decoding, measured without waiting for the device between phases."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -13,11 +13,11 @@ Result = TypeVar("Result")
 class PhaseClock:
     """Adds up the time of each named phase.
 
-    On CUDA a phase is bracketed by events, which are read once at the end: waiting for the device in
-    every round would slow down what is measured.
+    On CUDA each phase is bracketed by events that are read once at the end: waiting for the device in every
+    round would slow decoding down.
 
     Args:
-        device: Where the work runs.
+        device: Device that the work runs on.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -26,7 +26,7 @@ class PhaseClock:
         self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
 
     def time(self, phase: str, work: Callable[[], Result]) -> Result:
-        """Run `work` and count its time to `phase`."""
+        """Run `work` and add its time to `phase`."""
         if self._cuda:
             return self._time_on_device(phase, work)
         start = perf_counter()

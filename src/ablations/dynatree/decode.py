@@ -2,14 +2,15 @@
 
 import runpy
 import sys
-from collections.abc import Callable
 from functools import partial
 
 import torch
 from tqdm import tqdm
 
-from ablations.dynatree.arm import Find, build_draft
-from ablations.dynatree.decoding import Generation, decode_autoregressive, decode_speculative
+from ablations.core.job import Run, main
+from ablations.core.record import Outcome, Record, digests_of, environment_of, write_record
+from ablations.dynatree.arm import Decoder, build_arm, warm_up
+from ablations.dynatree.decoding import Generation, decode_autoregressive
 from ablations.dynatree.exactness import Exactness
 from ablations.dynatree.generate import decode_with_transformers
 from ablations.dynatree.prompts import read_prompts
@@ -21,42 +22,8 @@ from ablations.lm.fused import fastest
 from ablations.lm.graphs import cache_for
 from ablations.lm.layered import LayeredLM
 from ablations.lm.timing import Pair, device_lock, timed_pairs
-from ablations.study.contracts.dynatree import (
-    ArmSpec,
-    DecodePair,
-    DecodeSample,
-    DecodeSpec,
-    DecodeTotals,
-    Departure,
-)
-from ablations.study.contracts.lm import Compute
-from ablations.study.contracts.record import Outcome, Record
-from ablations.study.job import Run, main
-from ablations.study.record_io import digests_of, environment_of, write_record
-
-Decoder = Callable[[list[int], int], Generation]
-
-WARMUP_TOKENS = 8
-
-
-def build_arm(arm: ArmSpec, find: Find, compute: Compute, target: LayeredLM, capacity: int) -> Decoder:
-    """The decoder that a spec describes, its buffers allocated.
-
-    Args:
-        arm: The configuration.
-        find: Where artefacts lie.
-        compute: How a draft model computes.
-        target: The model that decides.
-        capacity: Most tokens of a prompt and its continuation.
-
-    Raises:
-        UserError: a contradictory spec, or a drafter of another vocabulary.
-    """
-    if arm.drafter is None:
-        return partial(decode_autoregressive, target, cache_for(target, capacity, 1))
-    draft = build_draft(arm, find, compute, target, capacity)
-    nodes = draft.tree.max_nodes
-    return partial(decode_speculative, target, cache_for(target, capacity + nodes, nodes + 1), draft)
+from ablations.specs.dynatree.decode import DecodePair, DecodeSample, DecodeSpec
+from ablations.specs.dynatree.exactness import DecodeTotals, Departure
 
 
 def build_reference(spec: DecodeSpec, target: LayeredLM, capacity: int) -> Decoder:
@@ -64,22 +31,6 @@ def build_reference(spec: DecodeSpec, target: LayeredLM, capacity: int) -> Decod
     if spec.reference == "generate":
         return partial(decode_with_transformers, target)
     return partial(decode_autoregressive, target, cache_for(target, capacity, 1))
-
-
-def warm_up(decoder: Decoder, prompt: list[int], new_tokens: int, drafts: bool) -> None:
-    """Decode a prompt untimed, so that no length or number of rows is new to a library when it is timed.
-
-    The first forward over a prompt of a length, or over a number of rows, takes milliseconds longer: kernels
-    are chosen and generated for each. How many rows a drafting decoder verifies depends on the text, so it
-    decodes all of it; one that takes a token at a time has seen all after a few.
-
-    Args:
-        decoder: What will be timed.
-        prompt: Token ids of a prompt on which it will be timed.
-        new_tokens: Most tokens that it will be asked for.
-        drafts: Whether it verifies drafts.
-    """
-    decoder(prompt, new_tokens if drafts else min(WARMUP_TOKENS, new_tokens))
 
 
 def sample(
@@ -189,5 +140,5 @@ if __name__ == "__main__":
     if any(argument.startswith("--spec") for argument in sys.argv[1:]):
         main("ablations.dynatree.decode", DecodeSpec, run, "Measure one decoding configuration.")
     else:
-        # By its name: what runs by hand alone is no part of what determines a record.
-        runpy.run_module("ablations.dynatree.command", run_name="__main__", alter_sys=True)
+        # Run by name, not imported, so that the code of the command line does not determine a record.
+        runpy.run_module("ablations.byhand.decode", run_name="__main__", alter_sys=True)

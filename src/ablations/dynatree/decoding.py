@@ -21,22 +21,22 @@ from ablations.lm.timing import stopwatch, synchronise
 
 @dataclass
 class Generation:
-    """What decoding one prompt gave.
+    """Result of decoding one prompt.
 
-    Unless end of sequence cut an accepted path short, ``len(tokens) == sum(accepted) + rounds + 1``:
-    every round adds its accepted tokens and one that the target decided, and prefill adds the first.
+    ``len(tokens) == sum(accepted) + rounds + 1``, unless an end of sequence lies inside an accepted path:
+    every round adds its accepted tokens and one token of the target's, and the prefill adds the first token.
 
     Attributes:
         tokens: Emitted token ids, end of sequence included.
-        accepted: Draft tokens accepted and emitted in each round (in each step, when autoregressive).
-        tested: Levels of each round at which an accepted node had drafted children, up to what was
-            emitted; at least `accepted`.
-        drafted: Nodes verified below the root in each round.
+        accepted: Draft tokens accepted and emitted in each round (a step, in autoregressive decoding).
+        tested: Levels of each round at which an accepted node had drafted children, up to the last emitted
+            token; at least `accepted`.
+        drafted: Verified nodes below the root in each round.
         draft_forwards: Levels drafted.
-        first_seconds: From the start to the first token; all prefills are included.
-        draft_seconds: Spent in the drafter, draft prefill left out.
-        verify_seconds: Spent in the target's forwards after prefill.
-        round_seconds: Spent in the rounds, all of it.
+        first_seconds: Seconds from the start to the first token, all prefills included.
+        draft_seconds: Seconds in the drafter, without its prefill.
+        verify_seconds: Seconds in the target's forwards after the prefill.
+        round_seconds: Seconds in the rounds.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -51,18 +51,18 @@ class Generation:
 
     @property
     def bookkeeping_seconds(self) -> float:
-        """Rest of the rounds, beside drafter and target; 0 where the clocks make it less."""
+        """Seconds of the rounds outside drafter and target; 0 if the clocks' difference is negative."""
         return max(0.0, self.round_seconds - self.draft_seconds - self.verify_seconds)
 
 
 @dataclass(frozen=True)
 class Draft:
-    """Who drafts, and how the tree grows.
+    """A drafter, and the growth and buffers of its trees.
 
     Attributes:
         drafter: Proposes the nodes of a level.
-        tree: Buffers for the tree; its `max_nodes` is the cap.
-        growth: Which of the proposed nodes become the tree.
+        tree: Buffers of the tree; its `max_nodes` is the cap.
+        growth: Decides which proposed nodes become part of the tree.
     """
 
     drafter: Drafter
@@ -75,12 +75,9 @@ def decode_autoregressive(target: LayeredLM, cache: StaticCache, prompt: list[in
 
     Args:
         target: The model.
-        cache: Room for prompt and new tokens; its content is forgotten.
+        cache: Cache with room for prompt and new tokens; its content is dropped.
         prompt: Token ids.
-        limit: Most new tokens; end of sequence stops earlier.
-
-    Returns:
-        The generation.
+        limit: Most new tokens; an end of sequence stops earlier.
 
     Raises:
         UserError: logits are NaN or infinite.
@@ -94,7 +91,7 @@ def decode_autoregressive(target: LayeredLM, cache: StaticCache, prompt: list[in
         _require_token(target, token, len(generation.tokens))
         generation.tokens.append(token)
         generation.accepted.append(0)
-    # A step is the forward and little else; the token's value has left the device.
+    # A step is little more than its forward. Its time is complete, since the host has read the token.
     generation.round_seconds = generation.verify_seconds = perf_counter() - start
     return generation
 
@@ -105,14 +102,11 @@ def decode_speculative(
     """Greedy decoding, one target forward per drafted tree; emits the tokens of greedy decoding.
 
     Args:
-        target: The model that decides.
-        cache: Room for prompt, new tokens and one tree; its content is forgotten.
-        draft: Who drafts, and how large.
+        target: The model whose greedy tokens are emitted.
+        cache: Cache with room for prompt, new tokens and one tree; its content is dropped.
+        draft: Drafter, and growth of its trees.
         prompt: Token ids.
-        limit: Most new tokens; end of sequence stops earlier, inside an accepted path too.
-
-    Returns:
-        The generation.
+        limit: Most new tokens; an end of sequence stops earlier, also inside an accepted path.
 
     Raises:
         UserError: logits of the target or probabilities of the draft are NaN or infinite.
@@ -129,19 +123,20 @@ def decode_speculative(
     start = perf_counter()
     while len(generation.tokens) < limit and root not in target.eos_ids:
         tree.plant(root)
-        # The bonus token takes one place, so deeper nodes could not be emitted.
+        # One of the remaining tokens is the target's bonus token, so deeper nodes could not be emitted.
         rows = growth.grow(tree, drafter, limit - len(generation.tokens) - 1)
-        verdict = verify(target, tree, cache, clock, rows)
-        # A path ends where the logits are not finite: no draft proposes what stands for them.
-        _require_token(target, verdict.bonus, len(generation.tokens) + len(verdict.path) - 1)
-        emitted = _until_end([*tree.tokens[verdict.path[1:]].tolist(), verdict.bonus], target.eos_ids)
+        verification = verify(target, tree, cache, clock, rows)
+        path, bonus = verification.path, verification.bonus
+        # No draft proposes `NOT_FINITE`, so logits that are not finite end the path: it is the bonus token.
+        _require_token(target, bonus, len(generation.tokens) + len(path) - 1)
+        emitted = _until_end([*tree.tokens[path[1:]].tolist(), bonus], target.eos_ids)
         generation.tokens += emitted
-        generation.accepted.append(min(len(emitted), len(verdict.path) - 1))
-        generation.tested.append(min(len(emitted), verdict.tested))
+        generation.accepted.append(min(len(emitted), len(path) - 1))
+        generation.tested.append(min(len(emitted), verification.tested))
         generation.drafted.append((tree.size if rows is None else len(rows)) - 1)
         root = emitted[-1]
-        drafter.commit(tree, verdict.path, verdict.states)
-        growth.learn(tree.levels if rows is None else int(tree.depths[rows[-1]]), len(verdict.path) - 1)
+        drafter.commit(tree, path, verification.states)
+        growth.learn(tree.levels if rows is None else int(tree.depths[rows[-1]]), len(path) - 1)
     synchronise(target.device)
     generation.round_seconds = perf_counter() - start
     drafter.require_finite(target.dtype)
@@ -152,7 +147,7 @@ def decode_speculative(
 
 
 def _prefill(target: LayeredLM, cache: StaticCache, prompt: list[int]) -> tuple[int, Tensor]:
-    """The first token, and the last-layer states of the prompt."""
+    """First new token, and last-layer states ``[prompt, hidden]``."""
     ids = torch.tensor([prompt], device=target.device)
     positions = torch.arange(len(prompt), device=target.device)[None]
     cache.truncate(0)
@@ -168,8 +163,8 @@ def _step(target: LayeredLM, cache: StaticCache, token: int) -> int:
     return int(greedy_ids(target.head(last_states(target, ids, positions, None, cache))))
 
 
-def _require_token(target: LayeredLM, token: int, place: int) -> None:
-    require_finite(token != NOT_FINITE, f"the target's logits of new token {place}", target.dtype)
+def _require_token(target: LayeredLM, token: int, position: int) -> None:
+    require_finite(token != NOT_FINITE, f"the target's logits of new token {position}", target.dtype)
 
 
 def _until_end(tokens: list[int], eos_ids: AbstractSet[int]) -> list[int]:

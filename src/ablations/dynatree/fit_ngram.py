@@ -1,4 +1,4 @@
-"""Job: count the n-grams of texts' training splits, as the target tokenises them."""
+"""Job: count the n-grams of the training splits of texts, tokenised as the target does."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,32 +8,28 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from ablations.dynatree.drafters.ngram_counts import (
-    COUNTS_FILE,
-    HASH_BASE,
-    HASH_MASK,
-)
+from ablations.core.artefact import new_artefact
+from ablations.core.errors import UserError
+from ablations.core.job import Run, main
+from ablations.dynatree.drafters.ngram_counts import COUNTS_FILE, HASH_BASE, HASH_MASK
 from ablations.lm.checkpoint import load_tokenizer
 from ablations.lm.corpus import read_corpus
-from ablations.study.artefact import new_artefact
-from ablations.study.contracts.dynatree import NgramSpec
-from ablations.study.errors import UserError
-from ablations.study.job import Run, main
+from ablations.specs.dynatree.fit_ngram import NgramSpec
 
-# Longer lists of followers change the most probable few by nothing, and cost time at every node.
+# Longer lists of followers cost time at every node and do not change the most probable ones.
 MAX_FOLLOWERS = 64
 
 
 def count_ngrams(
     documents: Sequence[Sequence[int]], order: int, vocabulary: int, max_followers: int = MAX_FOLLOWERS
 ) -> dict[str, NDArray]:
-    """Count n-grams of all lengths up to `order`; none reaches across documents.
+    """Count n-grams of all lengths up to `order`, within documents.
 
     Args:
         documents: Token ids of each document.
         order: Longest n-gram.
         vocabulary: Number of token ids.
-        max_followers: Most followers listed per context; totals and types count the others too.
+        max_followers: Most followers listed per context; totals and types count all followers.
 
     Returns:
         Arrays as `NgramCounts` takes them.
@@ -44,7 +40,7 @@ def count_ngrams(
     hashes = np.zeros_like(tokens)
     power = 1
     for length in range(1, min(order, len(tokens))):
-        # Of the context that ends before each token; int64 wraps, which keeps the value modulo 2^63.
+        # Hash of the context before each token; int64 wraps around, which keeps the value modulo 2^63.
         hashes[length:] += (tokens[:-length] + 1) * np.int64(power)
         power = (power * HASH_BASE) & HASH_MASK
         known = age >= length
@@ -80,29 +76,29 @@ def _changes(values: NDArray) -> NDArray:
     return np.concatenate(([True], values[1:] != values[:-1]))[: len(values)]
 
 
-def _training(text: Path) -> list[str]:
-    found = [document.text for document in read_corpus(text) if document.split == "train"]
-    if not found:
-        raise UserError(f"{text}: no training documents to count n-grams of; use a larger text")
-    return found
+def _training_texts(manifest: Path) -> list[str]:
+    texts = [document.text for document in read_corpus(manifest) if document.split == "train"]
+    if not texts:
+        raise UserError(f"{manifest}: no training documents to count n-grams of; use a larger text")
+    return texts
 
 
-def run(job: Run[NgramSpec]) -> None:
+def run(run: Run[NgramSpec]) -> None:
     """Count the training splits of the spec's texts with the tokenizer of input `model`.
 
     Raises:
         UserError: an input is missing or corrupt, or a text has no training documents.
     """
-    tokenizer = load_tokenizer(job.job.path("model"))
-    training = [document for name in job.spec.texts for document in _training(job.job.path(name))]
-    # Without BOS: it stands before a prompt's first token alone, and nothing is drafted there.
+    tokenizer = load_tokenizer(run.job.path("model"))
+    texts = [text for name in run.spec.texts for text in _training_texts(run.job.path(name))]
+    # Without BOS, which occurs only at the beginning of a prompt, where nothing is drafted.
     documents = [
-        tokenizer(document, add_special_tokens=False, verbose=False).input_ids
-        for document in tqdm(training, desc="tokenise", mininterval=2)
+        tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+        for text in tqdm(texts, desc="tokenise", mininterval=2)
     ]
-    facts = {"documents": len(documents), "tokens": sum(map(len, documents)), "order": job.spec.order}
-    with new_artefact(job, facts) as folder:
-        save_file(count_ngrams(documents, job.spec.order, len(tokenizer)), folder / COUNTS_FILE)
+    facts = {"documents": len(documents), "tokens": sum(map(len, documents)), "order": run.spec.order}
+    with new_artefact(run, facts) as folder:
+        save_file(count_ngrams(documents, run.spec.order, len(tokenizer)), folder / COUNTS_FILE)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Greedy decoding by the `generate` method of `transformers`, as a reference from outside this project."""
+"""Greedy decoding by the `generate` method of `transformers`, a reference from outside this project."""
 
 from collections.abc import Mapping
 from time import perf_counter
@@ -21,17 +21,17 @@ def decode_with_transformers(
     assistant: nn.Module | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Generation:
-    """Greedy decoding with the default (dynamic) cache of `transformers`.
+    """Decode greedily with `generate` and its default (dynamic) cache.
 
     Args:
         target: The model.
         prompt: Token ids.
-        limit: Most new tokens; end of sequence stops earlier.
-        assistant: A causal LM with the target's vocabulary that drafts (assisted generation).
-        options: Further settings of `GenerationConfig`, by name: of prompt lookup, or of the assistant.
+        limit: Most new tokens; an end of sequence stops earlier.
+        assistant: Causal LM with the target's vocabulary that drafts (assisted generation).
+        options: Further settings of `GenerationConfig`, for prompt lookup or the assistant.
 
     Returns:
-        The generation; one round per forward after the prefill, its parts not timed.
+        The generation, with one round per forward after the prefill; parts of a round are not timed.
 
     Raises:
         UserError: logits of the target or of the assistant are NaN or infinite.
@@ -39,7 +39,7 @@ def decode_with_transformers(
     ids = torch.tensor([prompt], device=target.device)
     eos = sorted(target.eos_ids) or None
     options = options or {}
-    # What is left open here comes from the model, whose own settings `LayeredLM` took away.
+    # Settings that are not given here come from the model, where `LayeredLM` removed the checkpoint's.
     config = GenerationConfig(
         do_sample=False,
         num_beams=1,
@@ -50,7 +50,7 @@ def decode_with_transformers(
         **options,
     )
     if assistant is not None:
-        # generate reads these from the assistant's own configuration, and a heuristic schedule changes them.
+        # `generate` reads these from the assistant's configuration, where a heuristic schedule changes them.
         assistant.generation_config.update(**options)
     heads = [target.lm_head] if assistant is None else [target.lm_head, assistant.get_output_embeddings()]
     clock = _Rounds()
@@ -64,13 +64,13 @@ def decode_with_transformers(
             assistant_model=assistant,
         )
     tokens = output[0, len(prompt) :].tolist()
-    # A forward decides one of its tokens; the others are accepted candidates.
+    # Each forward decides one of its tokens; its other tokens are accepted candidates.
     accepted = [emitted - 1 for emitted in clock.emitted[1:]]
     return Generation(tokens=tokens, accepted=accepted, first_seconds=clock.first - start)
 
 
 class _Rounds(BaseStreamer):
-    """Notes how many tokens each forward emits, and when the first one does."""
+    """Records the number of tokens of each forward, and the time of the first token."""
 
     def __init__(self) -> None:
         self._in_prompt = True
@@ -78,7 +78,7 @@ class _Rounds(BaseStreamer):
         self.first = 0.0
 
     def put(self, value: Tensor) -> None:
-        # generate streams the prompt first; a token's value is on the CPU when it is streamed.
+        # `generate` streams the prompt first. Streamed tokens are on the CPU, so their forward has ended.
         if self._in_prompt:
             self._in_prompt = False
             return
@@ -87,4 +87,4 @@ class _Rounds(BaseStreamer):
         self.emitted.append(value.numel())
 
     def end(self) -> None:
-        """Nothing is held back."""
+        """Nothing to do: no token is buffered."""

@@ -1,4 +1,4 @@
-"""Job: what many tree shapes would accept on known greedy tokens, and cost by calibration."""
+"""Job: acceptance of many tree shapes on known greedy tokens, and their times by calibrated costs."""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,10 +6,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ablations.dynatree.arm import build_drafter, most_nodes, read_costs
+from ablations.core.errors import UserError
+from ablations.core.files import write_text
+from ablations.core.job import Run, main
+from ablations.core.record import digests_of, environment_of
 from ablations.dynatree.decoding import Draft, decode_autoregressive
+from ablations.dynatree.drafters.build import build_drafter
 from ablations.dynatree.growth.fixed import FixedGrowth
-from ablations.dynatree.pricing import MeteredDrafter, price
+from ablations.dynatree.pricing import MeteredDrafter, price, read_costs
 from ablations.dynatree.prompts import read_prompts
 from ablations.dynatree.repetition import repeated_share
 from ablations.dynatree.replay import replay, states_of_text
@@ -20,21 +24,17 @@ from ablations.lm.device import configure, device_name
 from ablations.lm.fused import fastest
 from ablations.lm.graphs import cache_for
 from ablations.lm.layered import LayeredLM
-from ablations.study.contracts.dynatree import Costs
-from ablations.study.contracts.grid import Grid, GridPoint, GridSample, GridSpec, GridTree
-from ablations.study.errors import UserError
-from ablations.study.files import write_text
-from ablations.study.job import Run, main
-from ablations.study.record_io import digests_of, environment_of
+from ablations.specs.dynatree.costs import Costs
+from ablations.specs.dynatree.grid import Grid, GridPoint, GridSample, GridSpec, GridTree
 
-Known = tuple[Window, list[int], Tensor]
-"""A prompt, the target's greedy continuation and its states of both."""
+GreedyWindow = tuple[Window, list[int], Tensor]
+"""A prompt, the target's greedy continuation, and its states of both."""
 
 
 def greedy_texts(
     target: LayeredLM, prompts: Iterable[Window], capacity: int, new_tokens: int
-) -> Iterator[Known]:
-    """Decode each prompt once; end of sequence stops before `new_tokens`."""
+) -> Iterator[GreedyWindow]:
+    """Decode each prompt once; an end of sequence stops before `new_tokens`."""
     cache = cache_for(target, capacity, 1)
     for window in prompts:
         prompt = window.ids.tolist()
@@ -42,20 +42,20 @@ def greedy_texts(
         yield window, greedy, states_of_text(target, prompt, greedy)
 
 
-def sample(known: Known, draft: Draft, tokens: int, costs: Costs) -> GridSample:
-    """Replay one prompt up to `tokens` tokens; the drafter of `draft` is a `MeteredDrafter`."""
-    window, greedy, states = known
+def replay_sample(text: GreedyWindow, draft: Draft, tokens: int, costs: Costs) -> GridSample:
+    """Replay one prompt up to `tokens` new tokens; the drafter of `draft` must be a `MeteredDrafter`."""
+    window, greedy, states = text
     greedy = greedy[:tokens]
     draft.drafter.levels.clear()  # type: ignore[attr-defined]
     rounds = list(replay(draft, window.ids.tolist(), greedy, states))
-    sizes = [found.size for found in rounds]
+    sizes = [one_round.size for one_round in rounds]
     return GridSample(
         document=window.document,
         kind=window.kind,
         new_tokens=len(greedy),
         repeated_4grams=repeated_share(greedy, 4),
         rounds=len(rounds),
-        accepted=sum(found.accepted for found in rounds),
+        accepted=sum(one_round.accepted for one_round in rounds),
         drafted=sum(sizes) - len(sizes),
         seconds=price(costs, sizes, draft.drafter.levels),  # type: ignore[attr-defined]
         reference_seconds=price(costs, [1] * (len(greedy) - 1), []),
@@ -63,12 +63,12 @@ def sample(known: Known, draft: Draft, tokens: int, costs: Costs) -> GridSample:
 
 
 def largest_tree(trees: Iterable[GridTree], costs: Costs) -> int:
-    """Most nodes of any tree.
+    """Most nodes of any of the trees.
 
     Raises:
-        UserError: more of them than costs are known for, or a cap under the depth.
+        UserError: a tree has more nodes than costs are known for.
     """
-    nodes = max(most_nodes(tree.shape, None, tree.pruning.max_nodes) for tree in trees)
+    nodes = max(tree.nodes for tree in trees)
     if nodes + 1 > costs.rows[-1]:
         raise UserError(
             f"dynatree.grids.max_nodes: trees of {nodes} nodes, but costs are known for {costs.rows[-1] - 1};"
@@ -79,13 +79,13 @@ def largest_tree(trees: Iterable[GridTree], costs: Costs) -> int:
 
 @torch.inference_mode()
 def run(run: Run[GridSpec]) -> None:
-    """Decode every prompt once, replay every configuration over it, and write what they accept and cost.
+    """Decode every prompt once, replay every configuration on it, and write acceptance and costs.
 
-    Acceptance is exact, because greedy verification accepts by the target's greedy tokens alone
-    (`ablations.dynatree.replay`); seconds are prices by calibrated costs.
+    Acceptance is exact, because greedy verification depends only on the target's greedy tokens
+    (`ablations.dynatree.replay`). Seconds are computed from calibrated costs.
 
     Raises:
-        UserError: bad input, or trees larger than the calibrated ones.
+        UserError: an input is invalid, or trees are larger than the calibrated ones.
     """
     spec = run.spec
     device = configure(spec.compute)
@@ -98,7 +98,7 @@ def run(run: Run[GridSpec]) -> None:
     drafter = MeteredDrafter(
         build_drafter(spec.drafter, run.job.path, spec.compute, target, capacity, nodes, branching), target
     )
-    known = list(
+    texts = list(
         tqdm(
             greedy_texts(target, prompts, capacity, spec.new_tokens),
             total=len(prompts),
@@ -109,10 +109,9 @@ def run(run: Run[GridSpec]) -> None:
     points = []
     for tree in tqdm(spec.trees, desc="replay", mininterval=2):
         growth = FixedGrowth(tree.shape.depth, tree.shape.branching, tree.pruning.tau)
-        room = most_nodes(tree.shape, None, tree.pruning.max_nodes)
-        draft = Draft(drafter, TokenTree(room, device), growth)
+        draft = Draft(drafter, TokenTree(tree.nodes, device), growth)
         for tokens in spec.lengths:
-            samples = tuple(sample(text, draft, tokens, costs) for text in known)
+            samples = tuple(replay_sample(text, draft, tokens, costs) for text in texts)
             points.append(GridPoint(tree=tree, tokens=tokens, samples=samples))
     result = Grid(
         spec=spec,

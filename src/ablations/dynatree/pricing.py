@@ -1,25 +1,46 @@
-"""What replayed rounds would cost, by calibrated costs."""
+"""Calibrated costs, and times of replayed rounds computed from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ablations.core.artefact import open_artefact
+from ablations.core.errors import UserError
+from ablations.core.record import read_contract
 from ablations.dynatree.drafters.interface import Drafter
 from ablations.dynatree.tree import TokenTree
 from ablations.lm.finite import require_finite
 from ablations.lm.layered import LayeredLM
 from ablations.lm.timing import stopwatch
-from ablations.study.contracts.dynatree import Costs
-from ablations.study.errors import UserError
+from ablations.specs.dynatree.costs import Costs
+
+COSTS_FILE = "costs.json"
+
+
+def read_costs(manifest: Path) -> Costs:
+    """Read what `ablations.dynatree.calibrate_costs` made.
+
+    Raises:
+        UserError: a file is missing or corrupt.
+    """
+    folder, _ = open_artefact(manifest)
+    return read_contract(folder / COSTS_FILE, Costs)
 
 
 @dataclass
 class MeteredDrafter:
-    """A drafter beside a target, with the rows and seconds of every level it was asked for."""
+    """A drafter that records the rows and seconds of every level it proposes.
+
+    Attributes:
+        inner: The drafter.
+        target: The target; its device is synchronised around each proposal.
+        levels: Rows and seconds of each level so far.
+    """
 
     inner: Drafter
     target: LayeredLM
@@ -57,27 +78,27 @@ class MeteredDrafter:
 
 
 def verify_seconds(costs: Costs, rows: Sequence[int] | NDArray) -> NDArray:
-    """Seconds of target forwards over so many rows each, interpolated between calibrated numbers of rows.
+    """Seconds of target forwards over given numbers of rows, interpolated between calibrated ones.
 
     Raises:
-        UserError: more rows than were calibrated; what those cost is not known.
+        UserError: a forward has more rows than the largest calibrated one.
     """
-    most = max(rows, default=1)
-    if most > costs.rows[-1]:
+    largest = max(rows, default=1)
+    if largest > costs.rows[-1]:
         raise UserError(
-            f"dynatree.calibration.max_nodes: trees of {most - 1} nodes, but costs are calibrated for"
+            f"dynatree.calibration.max_nodes: trees of {largest - 1} nodes, but costs are calibrated for"
             f" {costs.rows[-1] - 1}; raise it, or lower the trees' max_nodes"
         )
     return np.interp(rows, costs.rows, costs.verify)
 
 
 def price(costs: Costs, sizes: Sequence[int], levels: Sequence[tuple[int, float]]) -> float:
-    """Seconds of target forwards over `sizes` rows each and of drafting `levels` (their rows count alone).
+    """Seconds of target forwards over `sizes` rows and of drafting `levels`, without bookkeeping.
 
-    Costs of bookkeeping are left out.
+    Of a level only its rows count, not its measured seconds.
 
     Raises:
-        UserError: more rows than were calibrated.
+        UserError: a forward has more rows than the largest calibrated one.
     """
     rows = sum(count for count, _ in levels)
     drafting = costs.draft_level * len(levels) + costs.draft_row * rows

@@ -1,7 +1,7 @@
-"""How much a text repeats itself; greedy text that loops makes any draft look good."""
+"""Repetition within a text; greedy text that loops makes any draft look good."""
 
 
 def repeated_share(tokens: list[int], length: int) -> float:
-    """Share of the n-grams of `length` tokens that occurred before in `tokens`; 0 if there is none."""
+    """Share of the n-grams of `length` tokens in `tokens` that occurred before; 0 without n-grams."""
     grams = [tuple(tokens[start : start + length]) for start in range(len(tokens) - length + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0

@@ -1,21 +1,22 @@
-"""The token tree of one round, in tensors that are allocated once and refilled every round."""
+"""The token tree of one round, in tensors that are allocated once and reused every round."""
 
 import torch
 from torch import Tensor
 
 
 class TokenTree:
-    """Nodes in level order below a root, the next token the target has already decided.
+    """Drafted nodes in level order below a root, which is the target's newest token.
 
-    A node is its row: parents come before children, and the nodes of a level are contiguous.
+    A node is identified by its row. Parents come before children, and the nodes of a level are contiguous.
 
     Attributes:
         tokens: ``[size]`` int64 token ids.
         parents: ``[size]`` int64 rows; the root is its own parent.
         depths: ``[size]`` int64, 0 for the root.
-        probabilities: ``[size]`` float64, the draft's probability of the path from the root.
-        ancestors: ``[size, size]`` bool; row i marks node i and its ancestors, which makes it the tree
-            attention mask (SpecInfer, arXiv 2305.09781, section 4.2).
+        probabilities: ``[size]`` float64, path probabilities, the draft's probability of the path from the
+            root.
+        ancestors: ``[size, size]`` bool; row i marks node i and its ancestors. This is the tree attention
+            mask (SpecInfer, arXiv 2305.09781, section 4.2).
         size: Nodes in use, the root included.
         levels: Levels below the root.
     """
@@ -64,10 +65,10 @@ class TokenTree:
         return self.max_nodes + 1 - self.size
 
     def plant(self, token: int) -> None:
-        """Start a round: forget all nodes and put `token` at the root."""
+        """Start a round: drop all nodes and put `token` at the root."""
         self.size = 1
         self.levels = 0
-        # All else about the root is as the buffers were made.
+        # The root's other values never change.
         self._tokens[0] = token
 
     def add_level(self, tokens: Tensor, parents: Tensor, probabilities: Tensor) -> slice:
@@ -75,14 +76,14 @@ class TokenTree:
 
         Args:
             tokens: ``[added]`` int64 token ids.
-            parents: ``[added]`` int64 rows of nodes of the level before.
+            parents: ``[added]`` int64 rows of their parents, nodes of the level before.
             probabilities: ``[added]`` path probabilities.
 
         Returns:
             Rows of the new level.
 
         Raises:
-            ValueError: more nodes than there is room for.
+            ValueError: the nodes exceed the room.
         """
         start, end = self.size, self.size + tokens.shape[0]
         if tokens.shape[0] > self.room:
@@ -92,7 +93,7 @@ class TokenTree:
         self.levels += 1
         self._depths[start:end] = self.levels
         self._probabilities[start:end] = probabilities
-        # A child sees what its parent sees, and itself.
+        # A child attends to its parent's ancestors, its parent and itself.
         self._ancestors[start:end] = self._ancestors[parents] | self._diagonal[start:end]
         self.size = end
         return slice(start, end)

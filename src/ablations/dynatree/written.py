@@ -1,6 +1,7 @@
-"""What a teacher wrote, as a text file: no text guesses a target better than its own.
+"""Command line: the text that a teacher generated, as a text file.
 
-The file that ships with the repository was made with this; see docs/shipped-data.md.
+N-grams of the target's own text predict the target best. The file that ships with the repository was made by
+this command; see docs/shipped-data.md.
 """
 
 import argparse
@@ -10,35 +11,35 @@ from pathlib import Path
 from safetensors.torch import load_file
 from tqdm import tqdm
 
-from ablations.dynatree.distil_teacher import TEACHER_FILE
+from ablations.core.artefact import open_artefact
+from ablations.core.errors import one_line_errors, require_out
+from ablations.core.files import write_text
+from ablations.dynatree.distilling.states import TEACHER_FILE
 from ablations.lm.checkpoint import load_tokenizer
-from ablations.study.artefact import open_artefact
-from ablations.study.cli import one_line_errors, require_out
-from ablations.study.files import write_text
 
 
 def written_texts(model: Path, teacher: Path) -> list[str]:
-    """Continuations and answers that the target wrote, without what it was given.
+    """Continuations and answers that the target generated, without its prompts.
 
     Args:
-        model: Manifest of the target; its tokenizer is used.
-        teacher: Manifest that `ablations.dynatree.distil_teacher` made with it.
+        model: Manifest of the target, for its tokenizer.
+        teacher: Manifest written by `ablations.dynatree.distil_teacher` for this target.
 
     Raises:
         UserError: a file is missing or corrupt.
     """
     tokenizer = load_tokenizer(model)
     folder, _ = open_artefact(teacher)
-    made = load_file(folder / TEACHER_FILE)
-    rows = zip(*(made[name].long().tolist() for name in ("ids", "starts", "ends")), strict=True)
+    tensors = load_file(folder / TEACHER_FILE)
+    rows = zip(*(tensors[name].long().tolist() for name in ("ids", "starts", "ends")), strict=True)
     return [
         tokenizer.decode(ids[start:end], skip_special_tokens=True)  # type: ignore[misc]
-        for ids, start, end in tqdm(rows, desc="decode", total=len(made["ids"]), mininterval=2)
+        for ids, start, end in tqdm(rows, desc="decode", total=len(tensors["ids"]), mininterval=2)
     ]
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m ablations.dynatree.written",
         description="Write down what a target wrote for a draft, one JSON line each.",

@@ -1,14 +1,21 @@
-"""The `transformers` architectures that run layer by layer, and where they keep their pieces."""
+"""The `transformers` architectures that run layer by layer, and the attributes that hold their modules."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from ablations.study.errors import UserError
+from ablations.core.errors import UserError
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Where an architecture keeps its pieces."""
+class Architecture:
+    """Names by which an architecture's modules are reached.
+
+    Attributes:
+        backbone: Attribute of the causal LM that holds the decoder.
+        embedding: Attribute of the backbone that holds the token embedding.
+        norm: Attribute of the backbone that holds the final norm.
+        cache_keyword: Keyword by which a decoder layer takes its KV cache.
+    """
 
     backbone: str
     embedding: str
@@ -16,29 +23,29 @@ class Parts:
     cache_keyword: str
 
 
-_LLAMA_LIKE = Parts("model", "embed_tokens", "norm", "past_key_values")
+_LLAMA_LIKE = Architecture("model", "embed_tokens", "norm", "past_key_values")
 ARCHITECTURES = {
     "llama": _LLAMA_LIKE,
     "mistral": _LLAMA_LIKE,
     "qwen2": _LLAMA_LIKE,
-    # GPT-NeoX layers swallow a wrong cache keyword without a word.
-    "gpt_neox": Parts("gpt_neox", "embed_in", "final_layer_norm", "layer_past"),
+    # A GPT-NeoX layer ignores a cache keyword that it does not know, without an error.
+    "gpt_neox": Architecture("gpt_neox", "embed_in", "final_layer_norm", "layer_past"),
 }
 
 
-_CHANGING_ROPE = ("dynamic", "longrope")
+_LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 
 
-def parts_of(config: Any) -> Parts:
-    """Where the model of a `transformers` configuration keeps its pieces.
+def architecture_of(config: Any) -> Architecture:
+    """Architecture of a `transformers` configuration, checked to be one that runs layer by layer.
 
     Raises:
-        UserError: an architecture this project cannot take apart, one with sliding-window layers, one whose
-            rotary frequencies depend on the length of the text, or quantised weights.
+        UserError: the architecture is not in `ARCHITECTURES`, has sliding-window layers or rotary frequencies
+            that depend on the length of the text, or the weights are quantised.
     """
     quantised = getattr(config, "quantization_config", None)
     if quantised:
-        # The oldest of bitsandbytes name no method.
+        # The oldest bitsandbytes checkpoints name no method.
         method = dict(quantised).get("quant_method", "bitsandbytes")
         raise UserError(
             f"the checkpoint is quantised ({method}), and quantised layers are not supported; choose the"
@@ -53,17 +60,17 @@ def parts_of(config: Any) -> Parts:
             f"model type '{config.model_type}' uses sliding-window attention, which pruned and tree"
             " caches do not support; choose a checkpoint with full attention in every layer"
         )
-    kind = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    if kind in _CHANGING_ROPE:
+    rope_type = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if rope_type in _LENGTH_DEPENDENT_ROPE:
         raise UserError(
-            f"RoPE of type '{kind}' changes with the length of the text, which keys in a cache do not;"
+            f"RoPE of type '{rope_type}' changes with the length of the text, which keys in a cache do not;"
             f" choose a checkpoint of another type"
         )
     return ARCHITECTURES[config.model_type]
 
 
 def _has_sliding_window(config: Any) -> bool:
-    kinds = getattr(config, "layer_types", None)
-    if kinds is not None:
-        return any(kind != "full_attention" for kind in kinds)
+    layer_types = getattr(config, "layer_types", None)
+    if layer_types is not None:
+        return any(layer_type != "full_attention" for layer_type in layer_types)
     return bool(getattr(config, "sliding_window", None))

@@ -7,8 +7,8 @@ from torch import Tensor
 class StaticCache:
     """Preallocated keys and values; rows are appended, compacted by index and truncated in place.
 
-    Layers of `transformers` call `update`; everything else is for the methods: SDTP leaves layers of
-    different lengths behind, DynaTree keeps the accepted rows of a token tree. Batch size is 1.
+    Layers of `transformers` call `update`. The two methods call the rest: after SDTP's pruned prefill the
+    layers have different lengths, and DynaTree keeps the accepted rows of a token tree. Batch size is 1.
 
     Attributes:
         lengths: Rows in use, one number per layer.
@@ -24,7 +24,7 @@ class StaticCache:
         device: torch.device,
     ) -> None:
         self.capacity = capacity
-        # All layers in one tensor: rows are compacted in one go.
+        # All layers lie in one tensor, so that one indexing operation compacts them all.
         self._rows = torch.zeros(2, layers, 1, kv_heads, capacity, head_dim, dtype=dtype, device=device)
         self.keys, self.values = (list(half) for half in self._rows)
         self.lengths = [0] * layers
@@ -41,7 +41,7 @@ class StaticCache:
             Views of the layer's keys and values, ``[1, kv_heads, length, head_dim]``.
 
         Raises:
-            ValueError: more rows than the cache was made for.
+            ValueError: the rows exceed the capacity.
         """
         start = self.lengths[layer_idx]
         end = start + keys.shape[2]
@@ -53,10 +53,10 @@ class StaticCache:
         return self.keys[layer_idx][:, :, :end], self.values[layer_idx][:, :, :end]
 
     def keep(self, start: int, indices: Tensor) -> None:
-        """Keep, of the rows from `start` on, only `start + indices` (ascending), in every layer.
+        """Drop the rows from `start` on, except `start + indices` (ascending), in every layer.
 
         Args:
-            start: First row that may go.
+            start: First row that may be dropped.
             indices: ``[kept]``, int64, offsets from `start`, on any device.
         """
         end = start + indices.shape[0]
@@ -65,8 +65,8 @@ class StaticCache:
         self.lengths = [end] * len(self.lengths)
 
     def truncate(self, length: int) -> None:
-        """Forget the rows from `length` on, in every layer that has them."""
-        self.lengths = [min(length, old) for old in self.lengths]
+        """Drop the rows from `length` on, in every layer that has them."""
+        self.lengths = [min(length, previous) for previous in self.lengths]
 
     def bytes_in_use(self) -> int:
         """Bytes of the rows in use, keys and values of all layers."""

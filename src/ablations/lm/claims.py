@@ -1,4 +1,4 @@
-"""Devices of a host that one process at a time may use, by locks that end with the process.
+"""Claims of a host's devices: one process at a time holds a device, by a file lock that ends with it.
 
 Snakemake counts GPUs but does not say which one a job may use; Slurm without cgroups may show all of them.
 """
@@ -12,43 +12,44 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ablations.study.errors import UserError
+from ablations.core.errors import UserError
 
-# Released by the operating system, however the process ends.
-_held: list[FileLock] = []
+# The operating system releases these locks, however the process ends.
+_held_locks: list[FileLock] = []
 
 
 def lock_folder() -> Path:
     """Folder of this user's locks on this host."""
-    # The temporary folder is the host's own, where a home may be shared by many hosts.
+    # Many hosts may share a home folder; the temporary folder belongs to this host alone.
     folder = Path(tempfile.gettempdir()) / f"ablations-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
 
 def claim(devices: Sequence[str], count: int) -> list[int]:
-    """Take devices that no other process has claimed, until this one ends; wait while there are too few.
+    """Claim devices until this process ends; wait while too few are free.
 
     Args:
         devices: Names that are the same in every process of the host, in this process's order.
-        count: How many to take. All or none are taken, so that two processes never wait for each other.
+        count: How many to claim. All are claimed at once or none, so that two processes never wait for each
+            other.
 
     Returns:
-        Their places in `devices`, rising.
+        Indices of the claimed devices in `devices`, ascending.
 
     Raises:
-        UserError: there are not so many.
+        UserError: `devices` has fewer than `count`.
     """
     if count > len(devices):
         raise UserError(f"{count} devices are needed, but this process sees {len(devices)}")
-    told = False
+    announced = False
     while True:
-        taken = _take_free(devices, count)
-        if len(taken) == count:
-            _held.extend(taken.values())
-            return list(taken)
-        if not told:
-            told = True
+        locks = _lock_free(devices, count)
+        if len(locks) == count:
+            _held_locks.extend(locks.values())
+            return list(locks)
+        if not announced:
+            announced = True
             print(
                 f"waiting for {count} of {len(devices)} GPUs: other jobs use them",
                 file=sys.stderr,
@@ -57,23 +58,23 @@ def claim(devices: Sequence[str], count: int) -> list[int]:
         time.sleep(0.5)
 
 
-def _take_free(devices: Sequence[str], count: int) -> dict[int, FileLock]:
-    """Locks of the first `count` free devices by their place; none if fewer are free."""
-    taken: dict[int, FileLock] = {}
+def _lock_free(devices: Sequence[str], count: int) -> dict[int, FileLock]:
+    """Held locks of the first `count` free devices, by the device's index; none if fewer are free."""
+    locks: dict[int, FileLock] = {}
     folder = lock_folder()
-    # One process chooses at a time: what another holds only to try would look taken.
+    # One process chooses at a time: a device that another process locks only to try it would look claimed.
     with FileLock(folder / "choosing.lock"):
-        for place, device in enumerate(devices):
-            if len(taken) == count:
+        for index, device in enumerate(devices):
+            if len(locks) == count:
                 break
             lock = FileLock(folder / f"claimed-{device}.lock")
             try:
                 lock.acquire(blocking=False)
             except Timeout:
                 continue
-            taken[place] = lock
-        if len(taken) < count:
-            for lock in taken.values():
+            locks[index] = lock
+        if len(locks) < count:
+            for lock in locks.values():
                 lock.release()
-            taken.clear()
-    return taken
+            locks.clear()
+    return locks

@@ -9,10 +9,10 @@ from pydantic import TypeAdapter
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ablations.core.artefact import open_artefact
+from ablations.core.errors import UserError
 from ablations.lm.document import DOCUMENTS, Document
-from ablations.study.artefact import open_artefact
-from ablations.study.contracts.lm import Split
-from ablations.study.errors import UserError
+from ablations.specs.lm import Split
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Window:
     Attributes:
         document: Identifier of the document.
         kind: Kind of the document.
-        ids: ``[tokens]`` int64, on the CPU; the first are what the tokenizer puts before a text (BOS), if
-            anything.
+        ids: ``[tokens]`` int64, on the CPU; they begin with the ids that the tokenizer puts before a text
+            (BOS), if it puts any.
     """
 
     document: str
@@ -32,14 +32,14 @@ class Window:
 
 
 def read_corpus(manifest: Path) -> list[Document]:
-    """Read the corpus that `ablations.lm.prepare_text` made, in its stable order.
+    """Read a corpus written by `ablations.lm.prepare_text`, in its stable order.
 
     Raises:
         UserError: a file is missing or corrupt.
     """
     folder, _ = open_artefact(manifest)
     document = TypeAdapter(Document)
-    # Not splitlines: a text may hold other line separators than \n, which JSON leaves as they are.
+    # Not splitlines: JSON leaves line separators other than \n as they are, so a record may contain them.
     lines = (folder / DOCUMENTS).read_bytes().rstrip(b"\n").split(b"\n")
     return [document.validate_json(line) for line in lines]
 
@@ -55,17 +55,17 @@ def windows(
     """The first `count` documents of `split` with at least `tokens` tokens, cut to that length.
 
     Args:
-        documents: A corpus in its stable order; only as much of it is tokenised as is needed.
+        documents: A corpus in its stable order; documents after the last window are not tokenised.
         tokenizer: Tokenizer of the model that will read the windows, as `load_tokenizer` returns it.
         split: Split to take documents from.
         count: How many windows.
         tokens: Length of every window, BOS counted; None takes each document whole.
-        templated: A chat template wrote the documents, with BOS where it belongs.
+        templated: Whether a chat template wrote the documents, and so BOS where it belongs.
 
     Raises:
         UserError: the split has too few documents of that length.
     """
-    found: list[Window] = []
+    result: list[Window] = []
     for document in documents:
         if document.split != split:
             continue
@@ -78,11 +78,11 @@ def windows(
         ).input_ids
         if len(ids) < (tokens or 1):
             continue
-        found.append(Window(document.id, document.kind, torch.tensor(ids, dtype=torch.int64)))
-        if len(found) == count:
-            return found
+        result.append(Window(document.id, document.kind, torch.tensor(ids, dtype=torch.int64)))
+        if len(result) == count:
+            return result
     length = "" if tokens is None else f" of at least {tokens} tokens"
     raise UserError(
-        f"split '{split}': {count} documents{length} asked for, {len(found)} found;"
+        f"split '{split}': {count} documents{length} asked for, {len(result)} found;"
         " lower 'documents' or the token budget, or use a larger text"
     )

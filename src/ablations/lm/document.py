@@ -1,7 +1,7 @@
 """Documents of a prepared text and the file they are kept in."""
 
-from ablations.study.contracts.base import Contract
-from ablations.study.contracts.lm import Split
+from ablations.core.contract import Contract
+from ablations.specs.lm import Split
 
 DOCUMENTS = "documents.jsonl"
 

@@ -1,7 +1,7 @@
 """Decoder layers of the Llama family with few operators, for forwards of few rows.
 
-A layer of `transformers` takes some sixty operators. Where one row meets a small model their dispatch
-takes as long as its arithmetic, and every decoding arm pays it in every forward.
+A layer of `transformers` takes some sixty operators. On one row of a small model their dispatch takes as long
+as the arithmetic, in every forward of every decoding arm.
 """
 
 from typing import Any
@@ -14,17 +14,17 @@ from ablations.lm.cache import StaticCache
 from ablations.lm.layered import LayeredLM, Rotary
 from ablations.lm.packing import PackedLinear, pack_linears, pack_module
 
-ARCHITECTURES = frozenset({"llama", "mistral", "qwen2"})
+FUSABLE_ARCHITECTURES = frozenset({"llama", "mistral", "qwen2"})
 
 
 def fastest(lm: LayeredLM) -> tuple[LayeredLM, str]:
-    """The fastest form of a model that this project has for its architecture, device and data type.
+    """The fastest form of a model for its architecture, device and data type.
 
-    Linear layers are packed in place, those of the `transformers` model too.
+    Linear layers are packed in place, also in the `transformers` model.
 
     Returns:
-        The model to run, and the name of its form: of the linear layers' layout, after ``fused`` where the
-        layers are those of this module.
+        The model to run, and the name of its form: the layout of the linear layers (``onednn`` or ``stock``),
+        after ``fused`` where the layers are those of this module.
     """
     if not _fusable(lm.config):
         return lm, pack_linears(lm)
@@ -35,8 +35,8 @@ def fastest(lm: LayeredLM) -> tuple[LayeredLM, str]:
 class FusedLM(LayeredLM):
     """A `LayeredLM` of the Llama family whose layers are `FusedLayer`; same function, same interface.
 
-    The `transformers` model it was made from stays usable and shares its weights, but for those of the
-    query, key and value products.
+    The underlying `transformers` model stays usable. It shares all weights with this one, except those of the
+    query, key and value projections.
 
     Attributes:
         layout: Layout of the linear layers, ``onednn`` or ``stock``.
@@ -55,11 +55,12 @@ class FusedLM(LayeredLM):
 
 
 class FusedLayer(nn.Module):
-    """A decoder layer of the Llama family: merged products, rotation in three operators, no repeated keys.
+    """A decoder layer of the Llama family: merged projections, rotation in three operators, no repeated keys.
 
     Args:
-        layer: The `transformers` layer; its linear layers but those of queries, keys and values are shared.
-        qkv: The linear layer that gives queries, keys and values together.
+        layer: The `transformers` layer; its linear layers are shared, except the query, key and value
+            projections.
+        qkv: Linear layer that computes queries, keys and values together.
     """
 
     def __init__(self, layer: Any, qkv: nn.Module) -> None:
@@ -83,7 +84,7 @@ class FusedLayer(nn.Module):
         past_key_values: StaticCache | None,
         **_: object,
     ) -> Tensor:
-        """Run the layer; called as a layer of `transformers` is.
+        """Run the layer, with the interface of a `transformers` layer.
 
         Args:
             hidden: ``[1, rows, hidden]``.
@@ -104,13 +105,13 @@ class FusedLayer(nn.Module):
     def _attended(
         self, hidden: Tensor, rotary: Rotary, mask: Tensor | None, cache: StaticCache | None
     ) -> Tensor:
-        rows, turned = hidden.shape[0], self._heads + self._kv_heads
+        rows, rotated_heads = hidden.shape[0], self._heads + self._kv_heads
         cosines, sines = rotary
         heads = self._qkv(_normed(self._before_attention, hidden)).view(rows, -1, self._width)
-        rotated = heads[:, :turned]
+        rotated = heads[:, :rotated_heads]
         rotated = torch.addcmul(rotated * cosines, rotated.roll(self._width // 2, dims=-1), sines)
         keys = rotated[None, :, self._heads :].transpose(1, 2)
-        values = heads[None, :, turned:].transpose(1, 2)
+        values = heads[None, :, rotated_heads:].transpose(1, 2)
         if cache is not None:
             keys, values = cache.update(keys, values, self._index)
         queries = rotated[:, : self._heads].view(rows, self._kv_heads, -1, self._width).permute(1, 2, 0, 3)
@@ -122,14 +123,14 @@ class FusedLayer(nn.Module):
 
 
 def signed_rotary(cosines: Tensor, sines: Tensor) -> Rotary:
-    """What `FusedLayer` takes, ``[rows, 1, head_dim]`` each, from the ``[1, rows, head_dim]`` of a layer."""
-    # rotate_half(x) * sin is roll(x) * (the first half of sin negated).
+    """Cosines and signed sines ``[rows, 1, head_dim]`` for `FusedLayer`, from ``[1, rows, head_dim]``."""
+    # rotate_half(x) * sin equals roll(x) * sin with the first half of sin negated.
     first, second = sines.chunk(2, dim=-1)
     return cosines[0, :, None], torch.cat([-first, second], dim=-1)[0, :, None]
 
 
 class StockProduct(nn.Module):
-    """A linear layer and what follows it."""
+    """A linear layer with an elementwise operation after it, as two operators."""
 
     def __init__(self, linear: nn.Module) -> None:
         super().__init__()
@@ -149,7 +150,10 @@ class StockProduct(nn.Module):
 
 
 class PackedProduct(PackedLinear):
-    """A packed linear layer and what follows it in one operator; shares the weight of `packed`."""
+    """A packed linear layer with an elementwise operation after it, as one operator.
+
+    Shares the weight of `packed`.
+    """
 
     def __init__(self, packed: PackedLinear) -> None:
         nn.Module.__init__(self)
@@ -169,43 +173,44 @@ class PackedProduct(PackedLinear):
 
 
 def _causal(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Causal attention of grouped queries ``[kv_heads, group, rows, head_dim]``, keys not copied."""
-    # Each key head is a batch entry whose queries are heads.
+    """Causal attention of grouped queries ``[kv_heads, group, rows, head_dim]``, without copying keys."""
+    # Each key head is a batch entry, and the queries of its group are the heads.
     shape = (*queries.shape[:2], keys.shape[2], keys.shape[3])
-    keys, values = (part.transpose(0, 1).expand(shape) for part in (keys, values))
+    keys, values = (tensor.transpose(0, 1).expand(shape) for tensor in (keys, values))
     return F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
 
 
 def _grouped(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention of a few grouped queries, shapes as in `_causal`: a group's rows are rows of one head."""
-    # A quarter less time than `_causal` takes for a few rows; the mask is small.
+    """Attention of a few grouped queries, shapes as in `_causal`; a group's rows are rows of one head."""
+    # Takes a quarter less time than `_causal` for a few rows; the repeated mask is small.
     mask = mask if mask is None else mask.repeat(1, 1, queries.shape[1], 1)
     attended = F.scaled_dot_product_attention(queries.flatten(1, 2)[None], keys, values, attn_mask=mask)
     return attended[0].view(queries.shape)
 
 
 def product(linear: nn.Module) -> StockProduct | PackedProduct:
-    """The linear layer with what can follow it."""
+    """The linear layer with the elementwise operations that can follow it."""
     return PackedProduct(linear) if isinstance(linear, PackedLinear) else StockProduct(linear)
 
 
 def merged_qkv(attention: Any) -> nn.Linear:
-    """One linear layer for queries, keys and values; the three become views of its weight."""
-    parts = (attention.q_proj, attention.k_proj, attention.v_proj)
-    weight = torch.cat([part.weight for part in parts])
+    """One linear layer for queries, keys and values; the weights of the three become views of its weight."""
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    weight = torch.cat([projection.weight for projection in projections])
     merged = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     merged.weight = nn.Parameter(weight, requires_grad=False)
-    if parts[0].bias is not None:
-        merged.bias = nn.Parameter(torch.cat([part.bias for part in parts]), requires_grad=False)
-    sizes = [part.out_features for part in parts]
-    for part, rows in zip(parts, merged.weight.split(sizes), strict=True):
-        part.weight = nn.Parameter(rows, requires_grad=False)
+    if projections[0].bias is not None:
+        bias = torch.cat([projection.bias for projection in projections])
+        merged.bias = nn.Parameter(bias, requires_grad=False)
+    sizes = [projection.out_features for projection in projections]
+    for projection, rows in zip(projections, merged.weight.split(sizes), strict=True):
+        projection.weight = nn.Parameter(rows, requires_grad=False)
     return merged
 
 
 def _fusable(config: Any) -> bool:
-    """Whether the layers are what `FusedLayer` computes; other activations keep those of `transformers`."""
-    return config.model_type in ARCHITECTURES and config.hidden_act == "silu"
+    """Whether `FusedLayer` computes the layers of this configuration."""
+    return config.model_type in FUSABLE_ARCHITECTURES and config.hidden_act == "silu"
 
 
 def _normed(norm: Any, rows: Tensor) -> Tensor:

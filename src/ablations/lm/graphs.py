@@ -1,4 +1,4 @@
-"""Forwards of few rows on a static cache as CUDA graphs: one launch in the place of hundreds."""
+"""Forwards of few rows on a static cache as CUDA graphs: one launch instead of hundreds."""
 
 from collections.abc import Iterator
 
@@ -13,21 +13,21 @@ WARMUPS = 2
 
 
 class GraphedCache(StaticCache):
-    """A static cache that brings the layers' forwards of few rows with it.
+    """A static cache with the model's forwards of few rows captured on it.
 
-    Every forward writes its rows by index and attends over all of the cache under a mask, so shapes and
-    addresses never change: on CUDA each size is captured here, before anything is timed, and replayed (on
-    other devices the same operators run one by one). Sizes are powers of two; missing rows are filled up with
-    rows that nobody sees.
+    Every forward writes its rows by index and attends over the whole cache under a mask, so shapes and
+    addresses never change. On CUDA each size is captured here, before anything is timed, and replayed; on
+    other devices the same operators run one by one. Sizes are the powers of two below `rows`, and `rows`; a
+    forward of another size is padded with rows that no row attends to.
 
     Args:
-        lm: The model; nothing else of it runs on this cache but longer prefills.
+        lm: The model; besides the captured forwards, only longer prefills run on this cache.
         capacity: Rows of text and tree together.
-        rows: Most rows of a forward; longer ones are not graphed.
+        rows: Most rows of a captured forward.
     """
 
     def __init__(self, lm: LayeredLM, capacity: int, rows: int) -> None:
-        # A forward that is filled up may write behind the text.
+        # Padding rows may be written behind the last row of text.
         keys = lm.new_cache(1).keys[0]
         super().__init__(
             lm.num_layers, keys.shape[1], keys.shape[3], capacity + rows, keys.dtype, keys.device
@@ -39,22 +39,22 @@ class GraphedCache(StaticCache):
                 step.capture()
 
     def takes(self, rows: int) -> bool:
-        """Whether a forward of `rows` rows is a graphed one: short, and not the first."""
+        """Whether a forward of `rows` rows is captured: it is short, and the cache is not empty."""
         return bool(self.lengths[0]) and rows <= self._largest
 
     def forward(self, ids: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-        """All layers, without the head.
+        """Run all layers, without the head.
 
         Args:
             ids: ``[1, rows]`` int64.
             positions: ``[1, rows]`` int64.
-            mask: ``[1, 1, rows, keys]``, additive float; None, for a single row alone, attends to everything.
+            mask: ``[1, 1, rows, keys]``, additive float. None attends to all rows; allowed for one row only.
 
         Returns:
             Last-layer states ``[1, rows, hidden]``, before the final norm; the next forward overwrites them.
 
         Raises:
-            ValueError: several rows without a mask, or a boolean one, which would be silently wrong.
+            ValueError: several rows without a mask, or a boolean mask; the result would be silently wrong.
         """
         start, rows = self.lengths[0], ids.shape[1]
         if rows > 1 if mask is None else mask.dtype == torch.bool:
@@ -66,7 +66,7 @@ class GraphedCache(StaticCache):
 
 
 class _Slots:
-    """The rows of a cache that a forward writes, by index; the interface of a cache to a layer."""
+    """A cache as a layer sees it in a captured forward: rows are written by index, all rows are returned."""
 
     def __init__(self, cache: StaticCache, slots: Tensor) -> None:
         self._cache = cache
@@ -82,7 +82,7 @@ class _Slots:
 
 
 class _Step:
-    """The forward of one size: its inputs at fixed addresses, and its graph."""
+    """The forward of one number of rows: its inputs at fixed addresses, and its CUDA graph."""
 
     def __init__(self, lm: LayeredLM, cache: StaticCache, size: int) -> None:
         device = lm.device
@@ -97,14 +97,14 @@ class _Step:
         self._states: Tensor
 
     def run(self, ids: Tensor, positions: Tensor, mask: Tensor | None, start: int) -> Tensor:
-        """Fill the inputs and run all layers; ``[1, size, hidden]``."""
+        """Copy the inputs and run all layers; returns states ``[1, size, hidden]``."""
         rows = ids.shape[1]
         self._ids[:, :rows] = ids
         self._positions[:, :rows] = positions
         torch.add(self._first, start, out=self._slots)
         self._mask.fill_(float("-inf"))
         self._mask[..., :rows, : start + rows] = 0.0 if mask is None else mask
-        # Rows that fill up attend to something: a softmax of nothing would put NaN into the cache.
+        # Padding rows attend to the first row: a softmax over nothing would put NaN into the cache.
         self._mask[..., rows:, 0] = 0.0
         if self._graph is None:
             return self._layers()
@@ -115,10 +115,10 @@ class _Step:
         return self._lm.states(self._ids, self._positions, self._mask, self._cache)
 
     def capture(self) -> None:
-        """Record the layers as a CUDA graph; rows that it writes into the cache are not in use yet."""
+        """Record the layers as a CUDA graph; the cache rows that this writes are not in use yet."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        # Libraries set themselves up in their first calls, which a capture must not record.
+        # Libraries initialise themselves in their first calls, which a capture must not record.
         with torch.cuda.stream(stream):
             for _ in range(WARMUPS):
                 self._layers()
@@ -136,7 +136,7 @@ def last_states(
     mask: Tensor | None = None,
     cache: StaticCache | None = None,
 ) -> Tensor:
-    """`LayeredLM.states`, by a graph where the cache has one for so many rows.
+    """`LayeredLM.states`, by a captured forward where the cache has one for this number of rows.
 
     Args:
         lm: The model.
@@ -146,7 +146,7 @@ def last_states(
         cache: Takes the rows' keys and values.
 
     Returns:
-        ``[1, rows, hidden]``, before the final norm; on a `GraphedCache` the next forward overwrites them.
+        ``[1, rows, hidden]``, before the final norm; on a `GraphedCache` the next forward overwrites it.
     """
     if isinstance(cache, GraphedCache) and cache.takes(ids.shape[1]):
         return cache.forward(ids, positions, mask)

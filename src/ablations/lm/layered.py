@@ -1,7 +1,7 @@
-"""A causal LM taken apart into embedding, decoder layers and head, through public classes only.
+"""A causal LM as embedding, decoder layers and head, taken apart through public classes only.
 
-Both methods need what a model's own `forward` hides: SDTP changes the rows between layers, DynaTree
-brings its own mask, positions and cache. The layers themselves stay those of `transformers`.
+Both methods work below a model's own `forward`: SDTP changes the rows between layers, and DynaTree passes its
+own mask, positions and cache. The layers themselves stay those of `transformers`.
 """
 
 from typing import Any
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
-from ablations.lm.architecture import parts_of
+from ablations.core.errors import UserError
+from ablations.lm.architecture import architecture_of
 from ablations.lm.cache import StaticCache
-from ablations.study.errors import UserError
 
 Rotary = tuple[Tensor, Tensor]
 
@@ -20,30 +20,29 @@ Rotary = tuple[Tensor, Tensor]
 class LayeredLM:
     """A `transformers` causal LM, run layer by layer at batch size 1.
 
-    Of the checkpoint's settings for `generate`, the ends of a sequence alone stay: penalties, suppressed
-    tokens, stop strings, prompt lookup or a switched-off cache would make it something else than greedy
+    Of the checkpoint's settings for `generate`, only the end-of-sequence tokens stay. Penalties, suppressed
+    tokens, stop strings, prompt lookup or a disabled cache would make `generate` something other than greedy
     decoding of this model.
 
     Raises:
-        UserError: an architecture this project cannot take apart, or one with sliding-window layers or a RoPE
-            that changes with the length.
+        UserError: the architecture is not supported (`architecture_of`).
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        # What a configuration holds depends on the architecture.
+        # The keys of a configuration depend on the architecture.
         config: Any = model.config
-        parts = parts_of(config)
-        backbone = getattr(model, parts.backbone)
+        architecture = architecture_of(config)
+        backbone = getattr(model, architecture.backbone)
         self.model = model
         self.config = config
-        self.embedding: nn.Embedding = getattr(backbone, parts.embedding)
+        self.embedding: nn.Embedding = getattr(backbone, architecture.embedding)
         self.layers: nn.ModuleList = backbone.layers
-        self.norm: nn.Module = getattr(backbone, parts.norm)
+        self.norm: nn.Module = getattr(backbone, architecture.norm)
         self.rotary_embedding: nn.Module = backbone.rotary_emb
         self.lm_head: nn.Module = model.get_output_embeddings()
-        self._cache_keyword = parts.cache_keyword
-        ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-        model.generation_config = GenerationConfig(eos_token_id=ends)
+        self._cache_keyword = architecture.cache_keyword
+        eos_ids = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+        model.generation_config = GenerationConfig(eos_token_id=eos_ids)
 
     @property
     def num_layers(self) -> int:
@@ -80,14 +79,14 @@ class LayeredLM:
         return getattr(self.config, "num_key_value_heads", None) or self.config.num_attention_heads
 
     def require_positions(self, tokens: int, key: str) -> None:
-        """Check that the model was made for sequences of this length.
+        """Check that the model has positions for a sequence.
 
         Args:
             tokens: Length of the sequence.
-            key: Configuration key that decides it, for the error.
+            key: Configuration key that sets the length, for the error.
 
         Raises:
-            UserError: it was made for shorter ones.
+            UserError: the sequence has more tokens than the model has positions.
         """
         positions = self.config.max_position_embeddings
         if tokens > positions:
@@ -119,15 +118,15 @@ class LayeredLM:
             index: Layer, counted from 0.
             hidden: ``[1, rows, hidden]``.
             rotary: Cosines and sines of the rows.
-            mask: ``[1, 1, rows, keys]``, boolean (True attends) or additive float; None is plain causal
-                attention, allowed only where that is right: an empty cache, or a single row.
+            mask: ``[1, 1, rows, keys]``, boolean (True attends) or additive float. None is plain causal
+                attention, which is right only for an empty cache or a single row.
             cache: Takes the rows' keys and values.
 
         Returns:
             ``[1, rows, hidden]``.
 
         Raises:
-            ValueError: no mask although several rows meet a filled cache, which would be silently wrong.
+            ValueError: several rows on a filled cache without a mask; the result would be silently wrong.
         """
         if mask is None and cache is not None and hidden.shape[1] > 1 and cache.lengths[index]:
             raise ValueError("several rows on a filled cache need an explicit attention mask")
@@ -138,7 +137,7 @@ class LayeredLM:
         return output[0] if isinstance(output, tuple) else output
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Final norm and LM head: ``[1, rows, hidden]`` to logits ``[1, rows, vocabulary]``."""
+        """Apply final norm and LM head to ``[1, rows, hidden]``; returns logits ``[1, rows, vocabulary]``."""
         return self.lm_head(self.norm(hidden))
 
     def states(
@@ -148,7 +147,7 @@ class LayeredLM:
         mask: Tensor | None = None,
         cache: StaticCache | None = None,
     ) -> Tensor:
-        """Embedding and all layers, without the head.
+        """Run embedding and all layers, without the head.
 
         Args:
             ids: ``[1, rows]`` int64.
@@ -173,14 +172,14 @@ class LayeredLM:
         cache: StaticCache | None = None,
         last_only: bool = False,
     ) -> Tensor:
-        """Embedding, all layers, head.
+        """Run embedding, all layers and head.
 
         Args:
             ids: ``[1, rows]`` int64.
             positions: ``[1, rows]`` int64.
             mask: As `layer` takes it, the same for all layers.
             cache: Takes the rows' keys and values.
-            last_only: Compute logits for the last row alone.
+            last_only: Compute logits for the last row only.
 
         Returns:
             Logits, ``[1, rows or 1, vocabulary]``.

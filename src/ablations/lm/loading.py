@@ -1,4 +1,4 @@
-"""Checkpoints as `transformers` loads them: what it would make up or leave out is an error, of one line."""
+"""Loading of checkpoints with `transformers`; tensors that it would invent or ignore are an error."""
 
 import logging
 import zipfile
@@ -12,13 +12,12 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from ablations.study.cli import out_of_memory
-from ablations.study.errors import UserError
+from ablations.core.errors import UserError, out_of_memory
 
 LFS = b"version https://git-lfs.github.com/spec/"
 ADVICE = "copy the checkpoint again, or correct the file that this names"
-_NAMED = 3
-"""Tensors that an error names of each kind."""
+_NAMES_LISTED = 3
+"""Most tensor names that an error lists for each problem."""
 
 
 def load_weights(
@@ -26,51 +25,52 @@ def load_weights(
 ) -> PreTrainedModel:
     """Load a causal LM whose tensors are exactly those of the checkpoint.
 
-    `transformers` gives random numbers to a tensor that the checkpoint lacks, and leaves out one that the
-    model has no place for. Its own rules say what is none: a tied head, buffers of older versions.
+    `transformers` initialises a tensor at random if the checkpoint lacks it, and ignores a tensor if the
+    model has no place for it. Its own rules exempt a tied head and buffers of older versions.
 
     Args:
         path: Folder or hub name.
-        advice: What to do where the files cannot be read.
-        name: What errors call it, if not by `path`.
-        keywords: Of `AutoModelForCausalLM.from_pretrained`.
+        advice: What to do if the files cannot be read, for the error.
+        name: Name of the checkpoint in errors; None is `path`.
+        keywords: Keywords of `AutoModelForCausalLM.from_pretrained`.
 
     Raises:
         UserError: tensors are missing, unexpected or of another shape, or the files cannot be read.
     """
     name = name or str(path)
-    with readable(f"'{name}'", advice), _own_report():
-        # With sizes ignored, another shape is reported like the others instead of raised.
+    with loading_errors(f"'{name}'", advice), _without_load_report():
+        # With sizes ignored, tensors of another shape are reported with the others instead of raised.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path, output_loading_info=True, ignore_mismatched_sizes=True, **keywords
         )
     model, report = loaded
-    shapes = {key: (tuple(found), tuple(expected)) for key, found, expected in report["mismatched_keys"]}
+    shapes = {key: (tuple(actual), tuple(expected)) for key, actual, expected in report["mismatched_keys"]}
+    reshaped = [f"{key} {actual} for {expected}" for key, (actual, expected) in shapes.items()]
     problems = [
-        some("missing", report["missing_keys"] - shapes.keys()),
-        some("without a place in the model", report["unexpected_keys"]),
-        some("of another shape", [f"{key} {found} for {wanted}" for key, (found, wanted) in shapes.items()]),
+        tensor_problem("missing", report["missing_keys"] - shapes.keys()),
+        tensor_problem("without a place in the model", report["unexpected_keys"]),
+        tensor_problem("of another shape", reshaped),
     ]
     if any(problems):
-        raise unfit(name, problems)
+        raise tensor_mismatch(name, problems)
     return model
 
 
-def some(what: str, names: Iterable[str]) -> str:
-    """How many tensors there are of a kind, with the names of some; empty for none."""
-    found = sorted(names)
-    if not found:
+def tensor_problem(problem: str, names: Iterable[str]) -> str:
+    """Number of tensors with a problem and the names of the first, for an error; empty without tensors."""
+    names = sorted(names)
+    if not names:
         return ""
-    more = ", …" if len(found) > _NAMED else ""
-    return f"{len(found)} {what} ({', '.join(found[:_NAMED])}{more})"
+    more = ", …" if len(names) > _NAMES_LISTED else ""
+    return f"{len(names)} {problem} ({', '.join(names[:_NAMES_LISTED])}{more})"
 
 
-def unfit(name: str, problems: Iterable[str]) -> UserError:
-    """The error of a checkpoint whose tensors are not its model's.
+def tensor_mismatch(name: str, problems: Iterable[str]) -> UserError:
+    """Error for a checkpoint whose tensors are not those of its model.
 
     Args:
-        name: The checkpoint.
-        problems: What `some` says of each kind.
+        name: Name of the checkpoint.
+        problems: Results of `tensor_problem`.
     """
     return UserError(
         f"{name}: its tensors are not those of the model that its configuration describes:"
@@ -80,14 +80,14 @@ def unfit(name: str, problems: Iterable[str]) -> UserError:
 
 
 def require_no_adapter(name: str | Path, **keywords: Any) -> None:
-    """Check that no adapter lies in a checkpoint: it would be left out, or its base model be looked up.
+    """Check that a checkpoint has no adapter, which would not be applied.
 
     Args:
         name: Folder or hub name.
         keywords: `revision` and `local_files_only`.
 
     Raises:
-        UserError: there is an adapter.
+        UserError: the checkpoint has an ``adapter_config.json``.
     """
     if find_adapter_config_file(str(name), **keywords) is not None:
         raise UserError(
@@ -97,13 +97,13 @@ def require_no_adapter(name: str | Path, **keywords: Any) -> None:
 
 
 def require_files(folder: Path) -> None:
-    """Check that the files of a checkpoint are there and whole, as far as a quick look tells.
+    """Check the files of a checkpoint, as far as is possible without reading all of them.
 
     Args:
         folder: The checkpoint.
 
     Raises:
-        UserError: a file stands for another one that Git LFS has not fetched, or weights are corrupt.
+        UserError: a file is a pointer whose content Git LFS has not fetched, or weights are corrupt.
     """
     for path in sorted(folder.iterdir()):
         if path.is_file() and _begins_with(path, LFS):
@@ -131,12 +131,14 @@ def _begins_with(path: Path, start: bytes) -> bool:
 
 
 @contextmanager
-def readable(name: str, advice: str = ADVICE) -> Iterator[None]:
-    """Turn whatever a library raises at the files of a checkpoint into one line.
+def loading_errors(name: str, advice: str = ADVICE) -> Iterator[None]:
+    """Turn an exception that a library raises on a checkpoint's files into a `UserError`.
+
+    Out-of-memory errors pass through: they say nothing about the files.
 
     Args:
-        name: What is read, for the error.
-        advice: What to do about it.
+        name: What is being read, for the error.
+        advice: What to do about it, for the error.
     """
     try:
         yield
@@ -151,15 +153,18 @@ def readable(name: str, advice: str = ADVICE) -> Iterator[None]:
 
 
 @contextmanager
-def _own_report() -> Iterator[None]:
-    """Keep the library from printing as a table what becomes an error here; its other warnings are heard."""
+def _without_load_report() -> Iterator[None]:
+    """Keep `transformers` from printing its load report, which `load_weights` turns into an error.
 
-    def other(record: logging.LogRecord) -> bool:
+    Its other warnings are printed.
+    """
+
+    def no_load_report(record: logging.LogRecord) -> bool:
         return "LOAD REPORT" not in record.getMessage()
 
     logger = logging.getLogger("transformers.modeling_utils")
-    logger.addFilter(other)
+    logger.addFilter(no_load_report)
     try:
         yield
     finally:
-        logger.removeFilter(other)
+        logger.removeFilter(no_load_report)

@@ -1,4 +1,4 @@
-"""Linear layers whose weights lie in memory as oneDNN multiplies them."""
+"""Linear layers whose weights are stored in the layout that oneDNN multiplies."""
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +9,8 @@ from ablations.lm.layered import LayeredLM
 class PackedLinear(nn.Module):
     """A linear layer with a prepacked weight, for CPU inference in float32 or bfloat16.
 
-    A stock `nn.Linear` lets the matrix library rearrange its weight again in every call, which is most of
-    the time where few rows meet a large matrix. The product is the same up to the order of summation.
+    With a stock `nn.Linear` the matrix library rearranges the weight in every call, which takes most of the
+    time when few rows are multiplied. The product is the same up to the order of summation.
 
     Args:
         linear: The layer to replace; its weight is copied into the packed layout.
@@ -21,7 +21,7 @@ class PackedLinear(nn.Module):
         self.in_features = linear.in_features
         self.out_features = linear.out_features
         self.bias = linear.bias
-        # The operators that torch's own inductor compiles frozen CPU models to.
+        # torch's inductor compiles frozen CPU models to the same operators.
         self._packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def pack_linears(lm: LayeredLM) -> str:
 
 
 def pack_module(module: nn.Module) -> str:
-    """Replace the linear layers inside a module on the CPU by packed ones, in place, where oneDNN can do it.
+    """Replace the linear layers inside a module on the CPU by packed ones, in place, if oneDNN supports them.
 
     Returns:
         Name of the layout that the linear layers now have: ``onednn`` or ``stock``.
@@ -60,6 +60,6 @@ def _packable(dtype: torch.dtype) -> bool:
     if not torch.backends.mkldnn.is_available():
         return False
     if dtype == torch.bfloat16:
-        # Without the processor's own bfloat16 instructions the packed product is not to be had.
+        # The packed bfloat16 product needs a processor with bfloat16 instructions.
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return dtype == torch.float32

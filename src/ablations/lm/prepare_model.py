@@ -2,23 +2,23 @@
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from ablations.core.artefact import new_artefact
+from ablations.core.errors import UserError
+from ablations.core.job import Run, main
 from ablations.lm.models.pretrained import load_pretrained_model
 from ablations.lm.models.random import make_random_model
 from ablations.lm.models.wheel import load_wheel_model
-from ablations.lm.tokenizer import require_rows, start_as_text
-from ablations.study.artefact import new_artefact
-from ablations.study.contracts.lm import ModelSource, PrepareModelSpec, PretrainedModel, WheelModel
-from ablations.study.errors import UserError
-from ablations.study.job import Run, main
-from ablations.study.userfiles import require_source_unchanged
+from ablations.lm.tokenizer import prefix_text, require_embedding_rows
+from ablations.specs.lm import ModelSource, PrepareModelSpec, PretrainedModel, WheelModel
+from ablations.specs.userfiles import require_source_unchanged
 
 
 def prepare_model(run: Run[PrepareModelSpec]) -> None:
-    """Load the checkpoint once, check it and save it with its tokenizer.
+    """Load the checkpoint, check it and save it with its tokenizer.
 
     Raises:
-        UserError: it cannot be had, was edited since the job was planned, or is not what the configuration
-            says.
+        UserError: the checkpoint cannot be loaded, was edited since the job was planned, has another number
+            of layers than the configuration says, or has tokens without a row in its embedding.
     """
     source = run.spec.model
     model, tokenizer = _load(source)
@@ -28,13 +28,13 @@ def prepare_model(run: Run[PrepareModelSpec]) -> None:
         raise UserError(
             f"'layers' is {source.layers} but the checkpoint has {layers} layers; correct the model's key"
         )
-    tokenizer = require_rows(tokenizer, model.config.vocab_size, run.out.parent)
+    tokenizer = require_embedding_rows(tokenizer, model.config.vocab_size, run.out.parent)
     facts = {
         "layers": layers,
         "hidden_size": model.config.hidden_size,
         "parameters": model.num_parameters(),
         "vocabulary": model.config.vocab_size,
-        "prompt_start": start_as_text(tokenizer),
+        "prompt_start": prefix_text(tokenizer),
     }
     with new_artefact(run, facts) as folder:
         model.save_pretrained(folder)

@@ -6,6 +6,10 @@ from collections.abc import Iterable
 
 from tqdm import tqdm
 
+from ablations.core.artefact import new_artefact
+from ablations.core.errors import UserError
+from ablations.core.files import sha256_text
+from ablations.core.job import Run, main
 from ablations.lm.document import DOCUMENTS
 from ablations.lm.texts.dataset import dataset_documents
 from ablations.lm.texts.local import files_not_read, local_documents
@@ -13,32 +17,28 @@ from ablations.lm.texts.python import python_documents
 from ablations.lm.texts.raw import RawDocument
 from ablations.lm.texts.split import in_stable_order, without_repeats
 from ablations.lm.texts.wheel import wheel_documents
-from ablations.study.artefact import new_artefact
-from ablations.study.contracts.lm import LocalText, PrepareTextSpec, PythonText, TextSource, WheelText
-from ablations.study.errors import UserError
-from ablations.study.files import sha256_text
-from ablations.study.job import Run, main
-from ablations.study.userfiles import require_source_unchanged
+from ablations.specs.lm import LocalText, PrepareTextSpec, PythonText, TextSource, WheelText
+from ablations.specs.userfiles import require_source_unchanged
 
 
 def prepare_text(run: Run[PrepareTextSpec]) -> None:
     """Read the source, drop repeated paragraphs, split by document, write ``documents.jsonl``.
 
-    A source that goes into one split as a whole keeps its documents as they are: its records are
-    prompts that share lines by design, and no other split can leak into them.
+    A source that belongs to a single split keeps its repeated paragraphs: its records are prompts that share
+    lines by design, and no other split can leak into them.
 
     Raises:
-        UserError: the source cannot be read, was edited since the job was planned, holds no text, or
-            names two documents alike.
+        UserError: the source cannot be read, was edited since the job was planned, holds no text, or has two
+            documents with one name.
     """
     source = run.spec.text
     split = None if isinstance(source, PythonText) else source.split
     name, raw = _open(source)
-    not_read = files_not_read(source) if isinstance(source, LocalText) else {}
-    if not_read:
-        counts = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in not_read.items())
+    ignored = files_not_read(source) if isinstance(source, LocalText) else {}
+    if ignored:
+        counts = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in ignored.items())
         print(f"{name}: files of other kinds are not read: {counts}", file=sys.stderr)
-    read = _unique(tqdm(raw, desc="read documents", unit="", mininterval=2), name)
+    read = _require_unique(tqdm(raw, desc="read documents", unit="", mininterval=2), name)
     deduplicated = read if split else without_repeats(read)
     documents = in_stable_order(
         (document for document in deduplicated if document.text.strip()), run.spec.seed, split
@@ -54,10 +54,10 @@ def prepare_text(run: Run[PrepareTextSpec]) -> None:
         "documents": dict(Counter(document.split for document in documents)),
         "characters": dict(characters),
         "characters_read": sum(len(document.text) for document in read),
-        # Blank ones, and repeats of others.
+        # Documents without text, before or after the repeated paragraphs were dropped.
         "blank_documents": len(read) - len(documents),
-        # Of a folder, by their suffix.
-        "files_not_read": not_read,
+        # Counts by suffix; only a folder has such files.
+        "files_not_read": ignored,
         "sha256": sha256_text(lines),
     }
     with new_artefact(run, facts) as folder:
@@ -76,10 +76,10 @@ def _open(source: TextSource) -> tuple[str, Iterable[RawDocument]]:
             return f"data set '{source.name}'", dataset_documents(source)
 
 
-def _unique(documents: Iterable[RawDocument], name: str) -> list[RawDocument]:
-    found: dict[str, RawDocument] = {}
+def _require_unique(documents: Iterable[RawDocument], name: str) -> list[RawDocument]:
+    by_id: dict[str, RawDocument] = {}
     for document in documents:
-        if document.id in found:
+        if document.id in by_id:
             raise UserError(f"{name}: two documents are called '{document.id}'; give each its own name")
         try:
             (document.id + document.text).encode()
@@ -87,8 +87,8 @@ def _unique(documents: Iterable[RawDocument], name: str) -> list[RawDocument]:
             raise UserError(
                 f"{name}: document {document.id!a} is not valid Unicode ({error.reason})"
             ) from None
-        found[document.id] = document
-    return list(found.values())
+        by_id[document.id] = document
+    return list(by_id.values())
 
 
 if __name__ == "__main__":

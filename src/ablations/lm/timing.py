@@ -1,4 +1,4 @@
-"""Interleaved timing on a device that nobody else of ours is timing on."""
+"""Interleaved timing, on a device that no other job of this project is timing on."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -18,13 +18,13 @@ Pair = tuple[Timed[Result], Timed[Result]]
 
 @contextmanager
 def device_lock(device: torch.device) -> Iterator[None]:
-    """Hold the file lock of `device` on this host, so that no two processes of ours measure at once."""
+    """Hold the file lock of `device` on this host, so that no two jobs of this project measure at once."""
     with FileLock(lock_folder() / f"{device_key(device)}.lock"):
         yield
 
 
 def stopwatch(device: torch.device, work: Callable[[], Result]) -> tuple[Result, float]:
-    """Run `work`; return its result and its seconds, the device synchronised before and after."""
+    """Run `work` between two synchronisations of the device; return its result and its seconds."""
     synchronise(device)
     start = time.perf_counter()
     result = work()
@@ -33,7 +33,7 @@ def stopwatch(device: torch.device, work: Callable[[], Result]) -> tuple[Result,
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until `device` has done all that was asked of it."""
+    """Wait until `device` has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -45,12 +45,12 @@ def timed_pairs(
     repeats: int,
     arm_first: bool,
 ) -> Iterator[Pair[Result]]:
-    """Time `arm` and `reference` interleaved: A B B A A B ..., or B A A B ... unless `arm_first`.
+    """Time `arm` (A) and `reference` (B) interleaved: A B B A A B ... with `arm_first`, else B A A B B A ...
 
-    Callers alternate `arm_first` from document to document, so that a single pair each favours neither.
+    Callers alternate `arm_first` from document to document, so that one pair per document favours neither.
 
     Yields:
-        Each pair as (arm, reference), a result and its seconds each.
+        Pairs (arm, reference); each is a result and its seconds.
     """
     for index in range(repeats):
         if (index % 2 == 0) == arm_first:

@@ -1,7 +1,7 @@
-"""Text to token ids as a study means it, whatever settings a checkpoint's tokenizer brings along.
+"""Tokenizers with the settings of a study, whatever settings the checkpoint stores.
 
-A text is cut at its end, never padded, and begins with what the tokenizer itself puts before a text: a BOS
-token (Llama, Mistral) or nothing (SmolLM2, Qwen, GPT-NeoX). Nothing is put after it.
+A text is truncated at its end and never padded. It begins with the ids that the tokenizer itself puts before
+a text, a BOS token (Llama, Mistral) or nothing (SmolLM2, Qwen, GPT-NeoX), and nothing is put after it.
 """
 
 import json
@@ -13,15 +13,15 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ablations.lm.loading import ADVICE, readable
-from ablations.study.errors import UserError
+from ablations.core.errors import UserError
+from ablations.lm.loading import ADVICE, loading_errors
 
-_MARK = "Why?"
-# For templates that write the date: a prompt is the same on every day.
-_DAY = {"%Y": "2024", "%m": "07", "%d": "26", "%b": "Jul", "%B": "July", "%A": "Friday"}
-_CLOCK = (
+_TEST_MESSAGE = "Why?"
+# Date for chat templates that write one, so that a prompt is the same on every day.
+_FIXED_DATE = {"%Y": "2024", "%m": "07", "%d": "26", "%b": "Jul", "%B": "July", "%A": "Friday"}
+_FIXED_DATE_MACRO = (
     "{% macro strftime_now(form) %}{{ form"
-    + "".join(f" | replace('{code}', '{value}')" for code, value in _DAY.items())
+    + "".join(f" | replace('{code}', '{value}')" for code, value in _FIXED_DATE.items())
     + " }}{% endmacro +%}"
 )
 
@@ -29,60 +29,61 @@ _CLOCK = (
 def read_tokenizer(
     path: str | Path, advice: str = ADVICE, name: str | None = None, **keywords: Any
 ) -> PreTrainedTokenizerFast:
-    """Read a tokenizer exactly as its ``tokenizer.json`` describes it, with the settings of `settled`.
+    """Read a tokenizer from its ``tokenizer.json`` and apply the study's settings.
 
     Args:
         path: Folder or hub name.
-        advice: What to do where it cannot be read.
-        name: What errors call it, if not by `path`.
-        keywords: Of `from_pretrained`.
+        advice: What to do if the tokenizer cannot be read, for the error.
+        name: Name of the checkpoint in errors; None is `path`.
+        keywords: Keywords of `from_pretrained`.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the tokenizer cannot be read.
     """
-    # Not AutoTokenizer: it may rebuild the pre-tokenizer from the model type instead of reading it.
-    with readable(f"'{name or path}': its tokenizer", advice):
-        return settled(PreTrainedTokenizerFast.from_pretrained(path, **keywords))
+    # Not AutoTokenizer: it may build the pre-tokenizer from the model type instead of reading it.
+    with loading_errors(f"'{name or path}': its tokenizer", advice):
+        return apply_study_settings(PreTrainedTokenizerFast.from_pretrained(path, **keywords))
 
 
-def settled(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """Give a tokenizer the settings that a study means, in place; returns it."""
+def apply_study_settings(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """Apply the study's settings to a tokenizer, in place; returns it."""
     tokenizer.truncation_side = tokenizer.padding_side = "right"
-    # Chat templates write special tokens as text.
+    # Chat templates write special tokens as text, which must become those tokens.
     tokenizer.split_special_tokens = False
     tokenizer.clean_up_tokenization_spaces = False
-    special = tokenizer("x", return_special_tokens_mask=True)
-    mask = special.special_tokens_mask
+    encoded = tokenizer("x", return_special_tokens_mask=True)
+    mask = encoded.special_tokens_mask
     count = mask.index(0)
     if any(mask[count:]):
-        front = special.tokens()[:count]
+        prefix = encoded.tokens()[:count]
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-            single=[*front, "$A"], special_tokens=list(zip(front, special.input_ids, strict=False))
+            single=[*prefix, "$A"], special_tokens=list(zip(prefix, encoded.input_ids, strict=False))
         )
     return tokenizer
 
 
-def start_of_text(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids that a settled tokenizer puts before a text; empty for none."""
+def prefix_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids that the tokenizer puts before a text (BOS); empty if it puts none."""
     return tokenizer("").input_ids
 
 
-def start_as_text(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What a settled tokenizer puts before a text, for a reader."""
-    return "".join(tokenizer.convert_ids_to_tokens(start_of_text(tokenizer)))
+def prefix_text(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The tokens of `prefix_ids`, as text for a reader."""
+    return "".join(tokenizer.convert_ids_to_tokens(prefix_ids(tokenizer)))
 
 
-def within_text(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """The tokenizer of a text that goes on after another: one that puts no space before it.
+def without_leading_space(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The tokenizer for a text that continues another: it puts no space before the text.
 
-    Tokenizers that came from SentencePiece do; at the beginning of a prompt it belongs there.
+    Tokenizers converted from SentencePiece put one there, which is right only at the beginning of a prompt.
     """
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     parts = {name: state[name] for name in ("normalizer", "pre_tokenizer")}
-    without = {name: _without_space(part) for name, part in parts.items()}
-    if without == parts:
+    changed = {name: _without_space(part) for name, part in parts.items()}
+    if changed == parts:
         return tokenizer
-    return settled(PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state | without))))
+    backend = Tokenizer.from_str(json.dumps(state | changed))
+    return apply_study_settings(PreTrainedTokenizerFast(tokenizer_object=backend))
 
 
 def _without_space(part: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -91,7 +92,8 @@ def _without_space(part: Mapping[str, Any] | None) -> dict[str, Any] | None:
             return None
         case {"type": "Sequence"}:
             (key,) = part.keys() - {"type"}
-            return {**part, key: [inner for each in part[key] if (inner := _without_space(each))]}
+            steps = [_without_space(step) for step in part[key]]
+            return {**part, key: [step for step in steps if step]}
         case {"type": "Metaspace"}:
             return {**part, "prepend_scheme": "never"}
         case {"type": "ByteLevel"}:
@@ -100,19 +102,19 @@ def _without_space(part: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def user_turn(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """A user's turn in the chat template, up to where the answer begins, with the BOS token of the template.
+    """A user's turn in the chat template, up to the beginning of the answer, with the template's BOS token.
 
     Args:
-        tokenizer: It has a chat template.
-        text: What the user says.
+        tokenizer: A tokenizer with a chat template.
+        text: The user's message.
 
     Raises:
-        UserError: the template does not compile, fails, or leaves out what the user says.
+        UserError: the template does not compile, fails, or leaves out the user's message.
     """
     problem = "leaves out what the user says"
-    for content in (str, _blocks):
+    for content in (str, _content_blocks):
         try:
-            if _MARK in _rendered(tokenizer, content(_MARK)):
+            if _TEST_MESSAGE in _rendered(tokenizer, content(_TEST_MESSAGE)):
                 return _rendered(tokenizer, content(text))
         except Exception as error:
             # A template is a program, and may raise anything.
@@ -122,7 +124,7 @@ def user_turn(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
     )
 
 
-def _blocks(text: str) -> list[dict[str, str]]:
+def _content_blocks(text: str) -> list[dict[str, str]]:
     return [{"type": "text", "text": text}]
 
 
@@ -130,14 +132,16 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, content: str | list[dict[str, 
     turn = [{"role": "user", "content": content}]
     template = tokenizer.get_chat_template()
     if "strftime_now" in template:
-        template = _CLOCK + template
+        template = _FIXED_DATE_MACRO + template
     return tokenizer.apply_chat_template(
         turn, chat_template=template, tokenize=False, add_generation_prompt=True
     )
 
 
-def require_rows(tokenizer: PreTrainedTokenizerFast, rows: int, name: str | Path) -> PreTrainedTokenizerFast:
-    """Check that every token but one for padding has a row of the embedding; more rows are fine.
+def require_embedding_rows(
+    tokenizer: PreTrainedTokenizerFast, rows: int, name: str | Path
+) -> PreTrainedTokenizerFast:
+    """Check that every token that a text can have has a row of the embedding; more rows are fine.
 
     Args:
         tokenizer: The tokenizer.
@@ -145,10 +149,10 @@ def require_rows(tokenizer: PreTrainedTokenizerFast, rows: int, name: str | Path
         name: The checkpoint, for the error.
 
     Returns:
-        The tokenizer, without a padding token that has no row.
+        The tokenizer, without padding and unknown tokens that have no row.
 
     Raises:
-        UserError: tokens were added, and the embedding was not resized.
+        UserError: tokens were added without resizing the embedding.
     """
     unused = {tokenizer.pad_token, tokenizer.unk_token}
     beyond = sorted(token for token, number in tokenizer.get_vocab().items() if number >= rows)
@@ -158,11 +162,11 @@ def require_rows(tokenizer: PreTrainedTokenizerFast, rows: int, name: str | Path
             f" embedding of {rows}; resize it (model.resize_token_embeddings(len(tokenizer))) and save the"
             " model again, or remove them"
         )
-    return without_added(tokenizer, rows)
+    return without_rowless_tokens(tokenizer, rows)
 
 
-def without_added(tokenizer: PreTrainedTokenizerFast, rows: int) -> PreTrainedTokenizerFast:
-    """The tokenizer without added tokens that have no row of an embedding: such text is text."""
+def without_rowless_tokens(tokenizer: PreTrainedTokenizerFast, rows: int) -> PreTrainedTokenizerFast:
+    """The tokenizer without added tokens that have no row of an embedding; their names become plain text."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     kept = [token for token in state["added_tokens"] if token["id"] < rows]
     if len(kept) == len(state["added_tokens"]):
@@ -171,7 +175,7 @@ def without_added(tokenizer: PreTrainedTokenizerFast, rows: int) -> PreTrainedTo
     roles = {
         role: str(token) for role, token in tokenizer.special_tokens_map.items() if str(token) in contents
     }
-    whole = Tokenizer.from_str(json.dumps(state | {"added_tokens": kept}))
-    return settled(
-        PreTrainedTokenizerFast(tokenizer_object=whole, chat_template=tokenizer.chat_template, **roles)
+    backend = Tokenizer.from_str(json.dumps(state | {"added_tokens": kept}))
+    return apply_study_settings(
+        PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=tokenizer.chat_template, **roles)
     )

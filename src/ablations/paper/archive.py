@@ -16,19 +16,18 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ablations.core.artefact import Manifest
+from ablations.core.errors import UserError, one_line_errors, require_out
+from ablations.core.files import atomic_path, canonical_json, sha256_file, sha256_text, write_text
+from ablations.core.record import read_contract
+from ablations.evidence.inputs import PaperInput
 from ablations.paper.collect import summarise
 from ablations.paper.figures import write_figures
 from ablations.paper.numbers import write_numbers
 from ablations.paper.section import render_section
 from ablations.paper.tables import write_tables
-from ablations.study.artefact import Manifest
-from ablations.study.checkout import root
-from ablations.study.cli import one_line_errors, require_out
-from ablations.study.contracts.paper import PaperPlan
-from ablations.study.errors import UserError
-from ablations.study.files import atomic_path, canonical_json, sha256_file, sha256_text, write_text
+from ablations.specs.userfiles import root
 from ablations.study.planning.stages import COLLECT_STAMP, GRID, SPEC, SUMMARY, SWEEP
-from ablations.study.record_io import read_contract
 
 CONTENTS = "archive.json"
 
@@ -49,7 +48,7 @@ def pack(plan_path: Path, out: Path) -> int:
     Raises:
         UserError: there is no plan, or a record does not fit its digest.
     """
-    plan = read_contract(plan_path, PaperPlan)
+    plan = read_contract(plan_path, PaperInput)
     files = {COLLECT_STAMP: plan_path} | {str(path): path for path in _needed(plan)}
     for name, path in files.items():
         check_digest(name, path.read_bytes())
@@ -67,7 +66,7 @@ def pack(plan_path: Path, out: Path) -> int:
     return len(files)
 
 
-def _needed(plan: PaperPlan) -> Iterator[Path]:
+def _needed(plan: PaperInput) -> Iterator[Path]:
     """Files of the study that the paper is made of, as far as they are there."""
     results = [path for item in plan.experiments for path in item.records]
     for path in map(Path, dict.fromkeys([*results, *plan.sweeps, *plan.grids.values()])):
@@ -160,7 +159,7 @@ def build(archive: Path, paper: Path, folder: Path) -> None:
         (folder / "paper").mkdir(exist_ok=True)
         shutil.copyfile(paper / name, folder / "paper" / name)
     with contextlib.chdir(folder):
-        summary = summarise(read_contract(Path(COLLECT_STAMP), PaperPlan))
+        summary = summarise(read_contract(Path(COLLECT_STAMP), PaperInput))
         templates, out = paper / "templates", Path("paper")
         write_text(Path(SUMMARY), summary.model_dump_json(indent=1) + "\n")
         write_tables(summary, templates, out / "tables")

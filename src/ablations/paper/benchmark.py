@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ablations.core.errors import one_line_errors, require_out
+from ablations.core.files import write_text
+from ablations.core.record import Record, read_contract, read_record
+from ablations.evidence.inputs import BenchmarkInput
+from ablations.evidence.statistics import tokens_per_forward
 from ablations.paper.benchmark_rates import Rates
 from ablations.paper.benchmark_table import markdown
 from ablations.paper.results.benchmark import ArmResult, DecodingBenchmark, Family, TimeSplit
-from ablations.study.cli import one_line_errors, require_out
-from ablations.study.contracts.benchmark import (
+from ablations.specs.dynatree.benchmark import (
     ArmRun,
-    BenchmarkPlan,
     BenchmarkSample,
     BenchmarkSpec,
     Greedy,
@@ -21,11 +24,7 @@ from ablations.study.contracts.benchmark import (
     TransformersAssisted,
     TransformersLookup,
 )
-from ablations.study.contracts.dynatree import DecodeTotals
-from ablations.study.contracts.record import Record
-from ablations.study.files import write_text
-from ablations.study.record_io import read_contract, read_record
-from ablations.study.statistics import tokens_per_forward
+from ablations.specs.dynatree.exactness import DecodeTotals
 
 BenchmarkRecord = Record[BenchmarkSpec, BenchmarkSample, DecodeTotals]
 
@@ -33,7 +32,7 @@ NEURAL = ("neural", "distilled", "hybrid")
 """Kinds of drafters that a network drafts in, alone or with n-grams."""
 
 
-def summarise(plan: BenchmarkPlan, record: BenchmarkRecord) -> DecodingBenchmark:
+def summarise(plan: BenchmarkInput, record: BenchmarkRecord) -> DecodingBenchmark:
     """Everything that ``results/benchmark/decoding.json`` says."""
     record = _called(record, plan.arms)
     spec = record.spec
@@ -187,7 +186,7 @@ def main() -> None:
     with one_line_errors(arguments.out):
         require_out(arguments.out)
         require_out(arguments.table, "--table")
-        plan = read_contract(arguments.plan, BenchmarkPlan)
+        plan = read_contract(arguments.plan, BenchmarkInput)
         found = summarise(plan, read_record(Path(plan.record), BenchmarkRecord))
         write_text(arguments.out, found.model_dump_json(indent=1) + "\n")
         write_text(arguments.table, markdown(found))

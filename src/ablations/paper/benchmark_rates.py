@@ -6,10 +6,9 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from ablations.evidence.statistics import Resampling, estimate
 from ablations.paper.results.benchmark import Speedup
-from ablations.study.contracts.benchmark import ArmRun, BenchmarkSample
-from ablations.study.contracts.statistics import Resampling
-from ablations.study.statistics import estimate
+from ablations.specs.dynatree.benchmark import ArmRun, BenchmarkSample
 
 
 class Rates:

@@ -5,6 +5,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ablations.core.errors import one_line_errors, require_out
+from ablations.core.files import canonical_json, write_text
+from ablations.core.record import Environment, read_contract
+from ablations.evidence.inputs import PaperInput
+from ablations.evidence.records import ExperimentRecords
 from ablations.paper.collecting.comparisons import compare_all
 from ablations.paper.collecting.decoding import decoding_protocol
 from ablations.paper.collecting.devices import require_one_device
@@ -17,15 +22,9 @@ from ablations.paper.collecting.sdtp import sdtp_protocol
 from ablations.paper.collecting.sweeps import sweep_environments, sweep_results
 from ablations.paper.ordering import ordered
 from ablations.paper.summary import Machine, Summary
-from ablations.study.arms import Arm
-from ablations.study.cli import one_line_errors, require_out
-from ablations.study.contracts.paper import PaperPlan
-from ablations.study.contracts.record import Environment
-from ablations.study.files import canonical_json, write_text
-from ablations.study.record_io import read_contract
 
 
-def summarise(plan: PaperPlan) -> Summary:
+def summarise(plan: PaperInput) -> Summary:
     """Compute the summary of a study from its records.
 
     Raises:
@@ -58,7 +57,7 @@ def summarise(plan: PaperPlan) -> Summary:
     return ordered(summary)
 
 
-def _machines(arms: Mapping[str, Arm], sweeps: Iterable[Environment]) -> tuple[Machine, ...]:
+def _machines(arms: Mapping[str, ExperimentRecords], sweeps: Iterable[Environment]) -> tuple[Machine, ...]:
     shared = (
         "host",
         "device",
@@ -102,7 +101,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with one_line_errors(arguments.out), without_cycles():
         require_out(arguments.out)
-        summary = summarise(read_contract(arguments.plan, PaperPlan))
+        summary = summarise(read_contract(arguments.plan, PaperInput))
         write_text(arguments.out, summary.model_dump_json(indent=1) + "\n")
 
 

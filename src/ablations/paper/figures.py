@@ -5,6 +5,8 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
+from ablations.core.errors import one_line_errors, require_out
+from ablations.core.record import read_contract
 from ablations.paper import style
 from ablations.paper.drawing.bound import bound_figure
 from ablations.paper.drawing.depth import depth_figure
@@ -18,8 +20,6 @@ from ablations.paper.drawing.sweep import sweep_figure
 from ablations.paper.drawing.traffic import traffic_figure
 from ablations.paper.drawing.waterfall import backward_figure, forward_figure
 from ablations.paper.summary import Summary
-from ablations.study.cli import one_line_errors, require_out
-from ablations.study.record_io import read_contract
 
 FIGURES = {
     "keep_ratio": keep_ratio_figure,

@@ -6,10 +6,10 @@ from pathlib import Path
 from textwrap import wrap
 from typing import get_args
 
+from ablations.core.errors import one_line_errors
+from ablations.core.record import read_contract
+from ablations.evidence.verdicts import Verdict
 from ablations.paper.summary import Summary
-from ablations.study.cli import one_line_errors
-from ablations.study.record_io import read_contract
-from ablations.study.verdicts import Verdict
 
 WIDTH = 88
 

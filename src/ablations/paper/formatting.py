@@ -6,7 +6,7 @@ Every function returns LaTeX. Speed comes in as a log ratio and goes out as a fa
 import math
 from collections.abc import Callable
 
-from ablations.study.contracts.statistics import Estimate
+from ablations.evidence.statistics import Estimate
 
 NATS_DECIMALS = 3
 FACTOR_DECIMALS = 2

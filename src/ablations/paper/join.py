@@ -4,15 +4,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from ablations.core.errors import UserError, one_line_errors, require_out
+from ablations.core.files import write_text
+from ablations.core.record import read_contract
+from ablations.evidence.expectations import Method
 from ablations.paper.numbers import all_quantities
 from ablations.paper.quantities.quantity import Quantity
 from ablations.paper.rendering import render
 from ablations.paper.summary import Summary
-from ablations.study.cli import one_line_errors, require_out
-from ablations.study.contracts.paper import Method
-from ablations.study.errors import UserError
-from ablations.study.files import write_text
-from ablations.study.record_io import read_contract
 
 JoinedRow = tuple[str, str, list[list[Quantity | None]]]
 """An experiment's id and title, and its numbers in each study."""

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ablations.core.errors import one_line_errors, require_out
+from ablations.core.files import write_text
+from ablations.core.record import read_contract
 from ablations.paper.quantities.decoding import decoding_quantities, grid_quantities
 from ablations.paper.quantities.effects import detectable_quantities, effect_quantities
 from ablations.paper.quantities.quantity import Quantity
 from ablations.paper.quantities.sdtp import ranking_quantities, sdtp_quantities, sweep_quantities
 from ablations.paper.rendering import render
 from ablations.paper.summary import Summary
-from ablations.study.cli import one_line_errors, require_out
-from ablations.study.files import write_text
-from ablations.study.record_io import read_contract
 
 
 def all_quantities(summary: Summary) -> Iterator[Quantity]:

@@ -11,25 +11,26 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ablations.core.errors import one_line_errors, require_out
+from ablations.core.files import write_text
+from ablations.core.record import read_contract
+from ablations.evidence.expectations import Expectation, Experiment
+from ablations.evidence.inputs import PaperInput
+from ablations.evidence.records import ExperimentRecords, added_nll, read_arm
+from ablations.evidence.statistics import log_speedup, tokens_per_forward
+from ablations.evidence.verdicts import Clause
 from ablations.paper.numbers import all_quantities
 from ablations.paper.quantities.quantity import Quantity
 from ablations.paper.summary import Row, Summary
 from ablations.paper.wording import plain
-from ablations.study.arms import Arm, added_nll, read_arm
-from ablations.study.cli import one_line_errors, require_out
-from ablations.study.contracts.dynatree import DecodeSample
-from ablations.study.contracts.paper import Expectation, Experiment, PaperPlan
-from ablations.study.contracts.sdtp import SdtpSample
-from ablations.study.files import write_text
-from ablations.study.record_io import read_contract
-from ablations.study.statistics import log_speedup, tokens_per_forward
-from ablations.study.verdicts import Part
+from ablations.specs.dynatree.decode import DecodeSample
+from ablations.specs.sdtp.evaluate import SdtpSample
 
 LONGEST_LOG = 20_000
 """Last characters of a log that the page shows."""
 
 
-def page_data(summary: Summary, plan: PaperPlan, logs: Path) -> dict[str, Any]:
+def page_data(summary: Summary, plan: PaperInput, logs: Path) -> dict[str, Any]:
     """What the page shows, as JSON: a row per experiment with its numbers, prompts and log.
 
     Raises:
@@ -89,7 +90,7 @@ def _expected(expect: Expectation) -> str:
     return "; ".join(parts)
 
 
-def _judged(part: Part) -> str:
+def _judged(part: Clause) -> str:
     """A prediction in the words of `_expected`, and what came of it."""
     predicted = _words(part.level) if part.aspect in ("quality", "speed") else part.against
     return f"{_words(part.aspect)} {predicted}: {_words(part.verdict)} ({_words(part.reason)})"
@@ -103,7 +104,7 @@ def _value(given: Any) -> str:
     return json.dumps(given)
 
 
-def _prompts(arm: Arm) -> dict[str, Any]:
+def _prompts(arm: ExperimentRecords) -> dict[str, Any]:
     """Values of each prompt, all seeds: columns and rows."""
     if arm.status != "ok":
         return {"columns": [], "rows": []}
@@ -186,7 +187,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with one_line_errors(arguments.out):
         require_out(arguments.out)
-        summary, plan = read_contract(arguments.summary, Summary), read_contract(arguments.plan, PaperPlan)
+        summary, plan = read_contract(arguments.summary, Summary), read_contract(arguments.plan, PaperInput)
         data = page_data(summary, plan, arguments.logs)
         write_text(arguments.out, render_page(data, arguments.templates))
 

@@ -7,9 +7,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from ablations.study.cli import one_line_errors, require_out
-from ablations.study.errors import UserError
-from ablations.study.files import atomic_path
+from ablations.core.errors import UserError, one_line_errors, require_out
+from ablations.core.files import atomic_path
 
 
 def compile_pdf(document: Path, out: Path, section: Path | None = None) -> None:

@@ -6,13 +6,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from ablations.core.contract import Contract
+from ablations.core.errors import UserError, one_line
 from ablations.paper.numbers import all_quantities
 from ablations.paper.quantities.quantity import Quantity
 from ablations.paper.summary import Summary
-from ablations.study.cli import one_line
 from ablations.study.config.reading import read_yaml
-from ablations.study.contracts.base import Contract
-from ablations.study.errors import UserError
 
 FILE = "published.yaml"
 

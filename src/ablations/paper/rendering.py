@@ -5,9 +5,9 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from ablations.core.errors import UserError
 from ablations.paper.summary import Summary
 from ablations.paper.vocabulary import CONSTANTS, FILTERS
-from ablations.study.errors import UserError
 from ablations.study.templates import environment
 
 

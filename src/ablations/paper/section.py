@@ -11,6 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from ablations.core.errors import one_line_errors, require_out
+from ablations.core.files import write_text
+from ablations.core.record import read_contract
+from ablations.evidence.expectations import Method
+from ablations.evidence.statistics import T_BELOW
 from ablations.paper.drawn import drawn_from
 from ablations.paper.lines import MOST_LINES, keep_ratio_rows, layer_rows
 from ablations.paper.ordering import PARTS_OF
@@ -30,11 +35,6 @@ from ablations.paper.tables import (
 )
 from ablations.paper.threats import threats
 from ablations.paper.wording import tex
-from ablations.study.cli import one_line_errors, require_out
-from ablations.study.contracts.paper import Method
-from ablations.study.files import write_text
-from ablations.study.record_io import read_contract
-from ablations.study.statistics import T_BELOW
 
 FLOATS: dict[str, tuple[Method, str]] = {
     "matrix": ("sdtp", "baseline"),

@@ -6,7 +6,7 @@ import matplotlib
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from ablations.study.files import atomic_path
+from ablations.core.files import atomic_path
 
 WIDTH = 3.3
 """Width of a column, inches."""

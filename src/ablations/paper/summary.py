@@ -3,16 +3,17 @@
 from collections import Counter
 from typing import Any
 
+from ablations.core.contract import Contract, Identifier
+from ablations.core.record import Outcome
+from ablations.evidence.expectations import Expectation, Method
+from ablations.evidence.inputs import PaperSettings
+from ablations.evidence.statistics import Comparison, Endpoint
+from ablations.evidence.verdicts import Clause, OutcomeStatus, Verdict
 from ablations.paper.results.decoding import DecodingProtocol, DecodingResult
 from ablations.paper.results.files import RecordFile
 from ablations.paper.results.grid import GridResult
 from ablations.paper.results.models import ModelFacts, SaliencyMap
 from ablations.paper.results.sdtp import ScorerRanking, SdtpProtocol, SdtpResult, SweepResult
-from ablations.study.contracts.base import Contract
-from ablations.study.contracts.paper import Expectation, Identifier, Method, PaperSettings
-from ablations.study.contracts.record import Outcome
-from ablations.study.contracts.statistics import Comparison, Measure
-from ablations.study.verdicts import OutcomeStatus, Part, Verdict
 
 
 class Difference(Contract):
@@ -63,7 +64,7 @@ class Row(Contract):
     """Result of a pruning configuration that ran."""
     decoding: DecodingResult | None
     """Result of a decoding configuration that ran."""
-    parts: tuple[Part, ...]
+    parts: tuple[Clause, ...]
     """Verdict on each prediction."""
     verdict: Verdict
     """Verdict on all of them together."""
@@ -172,7 +173,7 @@ class Summary(Contract):
         """The experiment called `name`; None where the study does not have it, or for null."""
         return next((row for row in self.rows if row.id == name), None)
 
-    def comparison(self, arm: str, versus: str | None, measure: Measure) -> Comparison | None:
+    def comparison(self, arm: str, versus: str | None, measure: Endpoint) -> Comparison | None:
         """The effect of `arm` against `versus`; None where one of them has no result."""
         return next(
             (
@@ -183,6 +184,6 @@ class Summary(Contract):
             None,
         )
 
-    def judged_by(self, row: Row, part: Part) -> Comparison | None:
+    def judged_by(self, row: Row, part: Clause) -> Comparison | None:
         """The comparison that a verdict on an effect is read off; None where the other arm has no result."""
         return self.comparison(row.id, part.against, "quality" if part.aspect == "quality" else "speed")

@@ -5,13 +5,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ablations.core.errors import one_line_errors, require_out
+from ablations.core.files import write_text
+from ablations.core.record import read_contract
 from ablations.paper.published import beside, read_published
 from ablations.paper.rendering import render
 from ablations.paper.summary import Row, Summary
 from ablations.paper.wording import tex
-from ablations.study.cli import one_line_errors, require_out
-from ablations.study.files import write_text
-from ablations.study.record_io import read_contract
 
 MAIN_ROWS = 16
 """Most rows of the main SDTP table, which has to fit a page; more of them go to the appendix."""

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from ablations.evidence.statistics import Comparison
 from ablations.paper.summary import Summary
-from ablations.study.contracts.statistics import Comparison
 
 
 def threats(summary: Summary) -> dict[str, Any]:

@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+from ablations.evidence.expectations import Expectation
+from ablations.evidence.statistics import POWER, T_BELOW, Comparison
 from ablations.paper import formatting, wording
-from ablations.study.contracts.paper import Expectation
-from ablations.study.contracts.statistics import Comparison
-from ablations.study.statistics import POWER, T_BELOW
 
 _LEVELS = {
     "same": r"$\approx$",

@@ -1,4 +1,4 @@
-"""Job `calibrate`: what makes another selection rule keep, on average, as many tokens as top-k."""
+"""Job `calibrate`: values with which a selection rule keeps, on average, as many tokens as top-k."""
 
 from collections.abc import Callable, Sequence
 from statistics import fmean
@@ -7,56 +7,50 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ablations.core.artefact import new_artefact
+from ablations.core.files import write_text
+from ablations.core.job import Run, main
 from ablations.lm.checkpoint import load_model, load_tokenizer
 from ablations.lm.corpus import read_corpus, windows
 from ablations.lm.device import configure
 from ablations.lm.packing import pack_linears
-from ablations.sdtp.pruned.living import begin
+from ablations.sdtp.pruned.living import embed_prompt
 from ablations.sdtp.pruned.pruning import CALIBRATION_FILE, Pruning
-from ablations.sdtp.pruned.selection import (
-    require_layers,
-    select,
-    threshold_count,
-    top_p_count,
-    unprotected,
-)
-from ablations.sdtp.scores.pruner import open_pruner
-from ablations.study.artefact import new_artefact
-from ablations.study.contracts.sdtp import Calibration, CalibrationSpec, Protected
-from ablations.study.errors import UserError
-from ablations.study.files import write_text
-from ablations.study.job import Run, main
+from ablations.sdtp.pruned.selection import select, threshold_count, top_p_count, unprotected
+from ablations.sdtp.scores.trained import open_pruner
+from ablations.specs.sdtp.calibrate import Calibration, CalibrationSpec
+from ablations.specs.sdtp.counts import Protected, require_layers
 
-# Halvings of the interval from zero to one, after which a probability mass is known to 1e-9.
+# Halvings of the interval from zero to one; 30 give a probability mass to 1e-9.
 BISECTIONS = 30
 
 
 def find_mass(scores: Sequence[Tensor], count: int, protected: Protected) -> float:
-    """Probability mass for which top-p keeps `count` rows of each prompt on average, as nearly as it can.
+    """Probability mass for which top-p keeps, on average, the number of rows nearest to `count`.
 
     Args:
         scores: Per prompt ``[rows]`` float.
-        count: Rows to keep, protected ones included.
+        count: Rows to keep of each prompt, protected ones included.
         protected: Rows that are kept whatever their score.
     """
 
-    def kept(mass: float) -> float:
+    def mean_kept(mass: float) -> float:
         return fmean(top_p_count(row, mass, protected) for row in scores)
 
     low, high = 0.0, 1.0
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        low, high = (middle, high) if kept(middle) < count else (low, middle)
-    return min((low, high), key=lambda mass: abs(kept(mass) - count))
+        low, high = (middle, high) if mean_kept(middle) < count else (low, middle)
+    return min((low, high), key=lambda mass: abs(mean_kept(mass) - count))
 
 
 def find_bound(scores: Sequence[Tensor], count: int, protected: Protected) -> float:
-    """Lowest score to keep for `count` rows of each prompt on average (arguments as `find_mass`)."""
+    """Lowest score that is kept when `count` rows of a prompt are, on average (arguments as `find_mass`)."""
     free = torch.cat([unprotected(row, protected) for row in scores])
-    wanted = count * len(scores) - (sum(row.shape[0] for row in scores) - free.shape[0])
-    if wanted <= 0:
+    free_kept = count * len(scores) - (sum(row.shape[0] for row in scores) - free.shape[0])
+    if free_kept <= 0:
         return torch.nextafter(free.amax(), free.new_tensor(torch.inf)).item()
-    return free.sort(descending=True).values[min(wanted, free.shape[0]) - 1].item()
+    return free.sort(descending=True).values[min(free_kept, free.shape[0]) - 1].item()
 
 
 RULES: dict[str, tuple[Callable[..., float], Callable[..., int]]] = {
@@ -67,15 +61,14 @@ RULES: dict[str, tuple[Callable[..., float], Callable[..., int]]] = {
 
 @torch.inference_mode()
 def calibrate(run: Run[CalibrationSpec]) -> None:
-    """Calibrate a rule stage by stage on validation prompts: each stage sees what the ones before it left.
+    """Calibrate a rule on validation prompts, stage by stage on the survivors of the earlier stages.
 
     Raises:
-        UserError: an input is missing, corrupt or made for something else, the model lacks a layer, prompts
-            are longer than it allows, or so short that nothing could be pruned.
+        UserError: an input is missing, corrupt or made for another spec, the model lacks a layer, or prompts
+            are longer than the model's positions.
     """
     spec = run.spec
     device = configure(spec.compute)
-    _require_prompt(spec)
     tokenizer = load_tokenizer(run.job.path("model"))
     prompts = windows(read_corpus(run.job.path("text")), tokenizer, "validation", spec.documents, spec.tokens)
     lm = load_model(run.job.path("model"), spec.compute, device)
@@ -86,7 +79,7 @@ def calibrate(run: Run[CalibrationSpec]) -> None:
     find, count_of = RULES[spec.selection]
     pruning = Pruning(spec.layers, spec.keep_ratios, spec.preserve)
     counts, protected = pruning.counts(spec.tokens), spec.preserve.of(spec.tokens)
-    livings = [begin(lm, pruning, prompt.ids.to(device)) for prompt in prompts]
+    livings = [embed_prompt(lm, pruning, prompt.ids.to(device)) for prompt in prompts]
     values, means = [], []
     start = 0
     with tqdm(total=len(livings) * len(spec.layers), desc="calibrate", mininterval=2) as bar:
@@ -103,18 +96,9 @@ def calibrate(run: Run[CalibrationSpec]) -> None:
             means.append(fmean(kept))
             for living, row, count in zip(livings, scores, kept, strict=True):
                 living.keep(select(row, count, protected))
-    found = Calibration(values=tuple(values), counts=counts, mean_kept=tuple(means))
+    calibration = Calibration(values=tuple(values), counts=counts, mean_kept=tuple(means))
     with new_artefact(run, {"prompts": len(prompts), "mean_kept": means}) as folder:
-        write_text(folder / CALIBRATION_FILE, found.model_dump_json(indent=1) + "\n")
-
-
-def _require_prompt(spec: CalibrationSpec) -> None:
-    protected = spec.preserve.of(spec.tokens).tokens
-    if spec.tokens <= protected:
-        raise UserError(
-            f"evaluation.prompt_tokens: {spec.tokens} is not more than preserve.head + preserve.tail"
-            f" ({protected}), so nothing could be pruned; raise it or lower preserve"
-        )
+        write_text(folder / CALIBRATION_FILE, calibration.model_dump_json(indent=1) + "\n")
 
 
 if __name__ == "__main__":

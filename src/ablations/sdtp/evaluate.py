@@ -1,17 +1,21 @@
 """Job `evaluate_sdtp`: quality and prefill speed of one pruning configuration on the held-out windows.
 
-Several jobs can share the prompts of one experiment (``--shard 2-of-4``); a last one joins their records.
+The prompts of one experiment can be split into shards (``--shard 2-of-4``), one job each; a last job joins
+their records.
 """
 
 from collections.abc import Sequence
 
 from tqdm import tqdm
 
+from ablations.core.errors import UserError
+from ablations.core.job import Run, main
+from ablations.core.record import Outcome
 from ablations.lm.checkpoint import load_model
 from ablations.lm.corpus import Window
 from ablations.lm.device import configure, peak_memory_bytes
 from ablations.lm.packing import pack_linears
-from ablations.sdtp.evaluation.arm import load_arm, require_prompt
+from ablations.sdtp.evaluation.arm import load_arm
 from ablations.sdtp.evaluation.crash import ArmCrashError
 from ablations.sdtp.evaluation.heldout import (
     heldout_passkeys,
@@ -23,14 +27,11 @@ from ablations.sdtp.evaluation.report import totals_of, write_report
 from ablations.sdtp.evaluation.retrieval import Passkey
 from ablations.sdtp.evaluation.shards import WHOLE, Shard, add_arguments, join
 from ablations.sdtp.evaluation.windows import Evaluation
-from ablations.study.contracts.record import Outcome
-from ablations.study.contracts.sdtp import EvaluateSpec, RetrievalProbe, SdtpSample
-from ablations.study.errors import UserError
-from ablations.study.job import Run, main
+from ablations.specs.sdtp.evaluate import EvaluateSpec, RetrievalProbe, SdtpSample
 
 
-def share(run: Run[EvaluateSpec]) -> None:
-    """Evaluate the share of the prompts that the arguments name, or join all shares."""
+def evaluate_or_join(run: Run[EvaluateSpec]) -> None:
+    """Evaluate the shard that the arguments name, or join the records of all shards."""
     if run.arguments.join:
         join(run, run.arguments.join)
     else:
@@ -42,17 +43,15 @@ def evaluate(run: Run[EvaluateSpec], shard: Shard = WHOLE) -> None:
 
     Args:
         run: The job.
-        shard: Share of the prompts to evaluate.
+        shard: Shard of the prompts to evaluate.
 
     Raises:
-        UserError: an input is missing, corrupt or made for something else, the prompt is too short to prune,
-            the model lacks a layer or positions, the NLL is not finite, or the spec combines what does not go
-            together.
+        UserError: an input is missing, corrupt or made for another spec, the spec is one of several ranks,
+            the model lacks a layer or positions, or the NLL is not finite.
     """
     spec = run.spec
     if spec.pipeline is not None:
         raise UserError("pipeline: several ranks are for ablations.sdtp.evaluate_pipeline; run that job")
-    require_prompt(spec)
     device = configure(spec.compute)
     windows = heldout_windows(run, spec.windows)
     keys = heldout_passkeys(run, spec.retrieval)
@@ -77,7 +76,7 @@ def evaluate(run: Run[EvaluateSpec], shard: Shard = WHOLE) -> None:
     try:
         samples, probes = _measure(evaluation, shard.take(windows), shard.take(keys))
     except ArmCrashError as crash:
-        # A machine that cannot run the unpruned prompt either is no finding about the arm.
+        # Raises if the machine cannot run the unpruned prompt either: then the crash is not the arm's.
         evaluation.dense_prefill(windows[0].ids[: spec.windows.prompt_tokens].to(device))
         outcome, samples, kept, totals = crash.outcome, [], [], None
     else:
@@ -105,4 +104,4 @@ def _measure(
 
 
 if __name__ == "__main__":
-    main("ablations.sdtp.evaluate", EvaluateSpec, share, __doc__, add_arguments)
+    main("ablations.sdtp.evaluate", EvaluateSpec, evaluate_or_join, __doc__, add_arguments)

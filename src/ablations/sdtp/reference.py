@@ -1,4 +1,4 @@
-"""Job `reference_sdtp`: the unpruned model on all that pruning configurations are evaluated on."""
+"""Job `reference_sdtp`: the unpruned model on the prompts that pruning configurations are evaluated on."""
 
 import math
 from collections.abc import Sequence
@@ -9,6 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from ablations.core.artefact import new_artefact
+from ablations.core.files import write_text
+from ablations.core.job import Run, main
 from ablations.lm.cache import StaticCache
 from ablations.lm.checkpoint import load_model
 from ablations.lm.corpus import Window
@@ -26,18 +29,15 @@ from ablations.sdtp.evaluation.heldout import (
 from ablations.sdtp.evaluation.retrieval import Passkey, probe
 from ablations.sdtp.pruned.continuation import continuation_states
 from ablations.sdtp.pruned.prefill import prefill
-from ablations.study.artefact import new_artefact
-from ablations.study.contracts.sdtp import Reference, ReferenceProbe, ReferenceRow, ReferenceSpec
-from ablations.study.files import write_text
-from ablations.study.job import Run, main
+from ablations.specs.sdtp.reference import Reference, ReferenceProbe, ReferenceRow, ReferenceSpec
 
 
 def reference(run: Run[ReferenceSpec]) -> None:
-    """Write the unpruned NLL and states of every held-out window, and the passkeys that are found unpruned.
+    """Write the unpruned NLL and states of every held-out window, and the unpruned results on the passkeys.
 
     Raises:
         UserError: an input is missing or corrupt, too few documents are long enough, prompts are longer
-            than the model allows, or an NLL is not finite.
+            than the model's positions, or an NLL is not finite.
     """
     spec = run.spec
     device = configure(spec.compute)
@@ -45,7 +45,7 @@ def reference(run: Run[ReferenceSpec]) -> None:
     keys = heldout_passkeys(run, spec.retrieval)
     lm = load_model(run.job.path("model"), spec.compute, device)
     require_positions(lm, spec.windows)
-    # The layout that arms are evaluated with, so that nothing but pruning tells them apart.
+    # With the layout of the arms, so that only pruning distinguishes them from the reference.
     layout = pack_linears(lm)
     longest = max((key.prompt.shape[0] + key.answer.shape[0] for key in keys), default=0)
     lm.require_positions(longest, "retrieval.tokens")
@@ -61,15 +61,15 @@ def reference(run: Run[ReferenceSpec]) -> None:
         "weight_layout": layout,
     }
     with new_artefact(run, facts) as folder:
-        found = Reference(rows=tuple(rows), retrieval=tuple(probes))
-        write_text(folder / REFERENCE_FILE, found.model_dump_json(indent=1) + "\n")
+        content = Reference(rows=tuple(rows), retrieval=tuple(probes))
+        write_text(folder / REFERENCE_FILE, content.model_dump_json(indent=1) + "\n")
         save_file({"states": torch.stack(states)}, folder / STATES_FILE)
 
 
 def _windows(
     lm: LayeredLM, cache: StaticCache, windows: Sequence[Window], prompt_tokens: int, bar: tqdm
 ) -> tuple[list[ReferenceRow], list[Tensor]]:
-    rows, found = [], []
+    rows, window_states = [], []
     for window in windows:
         ids = window.ids.to(lm.device)
         cache.truncate(0)
@@ -78,20 +78,20 @@ def _windows(
         nll = F.cross_entropy(lm.head(states[None])[0].float(), ids[prompt_tokens:]).item()
         require_finite(math.isfinite(nll), f"the NLL of document '{window.document}'", lm.dtype)
         rows.append(ReferenceRow(document=window.document, nll=nll))
-        found.append(states.cpu())
+        window_states.append(states.cpu())
         bar.update()
-    return rows, found
+    return rows, window_states
 
 
 def _probes(lm: LayeredLM, cache: StaticCache, keys: Sequence[Passkey], bar: tqdm) -> list[ReferenceProbe]:
-    found = []
+    probes = []
     for key in keys:
         cache.truncate(0)
         prefilled = prefill(lm, key.prompt.to(lm.device), cache)
         hit, nll = probe(lm, prefilled, cache, key.answer.to(lm.device))
-        found.append(ReferenceProbe(depth=key.depth, hit=hit, nll=nll))
+        probes.append(ReferenceProbe(depth=key.depth, hit=hit, nll=nll))
         bar.update()
-    return found
+    return probes
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Job `sweep`: prefill and end-to-end time at one prompt length, for several keep ratios."""
+"""Job `sweep`: prefill and end-to-end times at one prompt length, for several keep ratios."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ablations.core.errors import UserError
+from ablations.core.files import write_text
+from ablations.core.job import Run, main
+from ablations.core.record import digests_of, environment_of
 from ablations.lm.checkpoint import load_model, load_tokenizer
 from ablations.lm.corpus import read_corpus
 from ablations.lm.device import configure, device_name
@@ -17,34 +21,32 @@ from ablations.lm.finite import NOT_FINITE, require_finite
 from ablations.lm.layered import LayeredLM
 from ablations.lm.packing import pack_linears
 from ablations.lm.timing import device_lock, stopwatch, synchronise, timed_pairs
-from ablations.lm.tokenizer import start_of_text
+from ablations.lm.tokenizer import prefix_ids
 from ablations.sdtp.pruned.cost import prefill_flops
 from ablations.sdtp.pruned.decoding import greedy_decode
 from ablations.sdtp.pruned.living import Scorer
 from ablations.sdtp.pruned.prefill import Prefilled, no_scores, prefill
 from ablations.sdtp.pruned.pruning import DENSE, Pruning
-from ablations.sdtp.pruned.selection import require_layers
-from ablations.sdtp.scores.pruner import open_pruner
-from ablations.study.contracts.sdtp import Sweep, SweepPoint, SweepSpec, TimedPair
-from ablations.study.errors import UserError
-from ablations.study.files import write_text
-from ablations.study.job import Run, main
-from ablations.study.record_io import digests_of, environment_of
+from ablations.sdtp.scores.trained import open_pruner
+from ablations.specs.sdtp.counts import require_layers
+from ablations.specs.sdtp.sweep import Sweep, SweepPoint, SweepSpec
+from ablations.specs.sdtp.timing import TimedPair
 
-Timed = Prefilled | Tensor
-"""What is timed: a prefill, the logits of the library's, or the tokens that follow."""
+Output = Prefilled | Tensor
+"""Result of timed work: a prefill, the logits of the library's prefill, or decoded tokens."""
 
 
 class Measurement:
     """The model, its pruner and one prompt, timed with and without pruning.
 
-    Time depends on lengths alone, so one prompt stands for all.
+    Times depend on lengths only, so one prompt is enough.
 
     Args:
         run: The job.
 
     Raises:
-        UserError: the model lacks a layer or positions, its pruner is for others, or no text is long enough.
+        UserError: the model lacks a layer or positions, the pruner is for other layers, or the text is too
+            short.
     """
 
     def __init__(self, run: Run[SweepSpec]) -> None:
@@ -62,25 +64,25 @@ class Measurement:
         self.cache = self.lm.new_cache(spec.tokens + spec.new_tokens)
 
     def prefill(self, pruning: Pruning, scorer: Scorer) -> Prefilled:
-        """Prefill of the prompt into the emptied cache."""
+        """Prefill the prompt into the emptied cache."""
         self.cache.truncate(0)
         return prefill(self.lm, self.prompt, self.cache, pruning, scorer)
 
     def dense(self) -> Prefilled:
-        """The reference: the same code without stages."""
+        """Prefill without stages, the reference."""
         return self.prefill(DENSE, no_scores)
 
     def generate(self, prefilling: Callable[[], Prefilled]) -> Tensor:
-        """Prefill and `new_tokens` greedy tokens from the cache that it left; `[new_tokens]` int64."""
+        """Prefill, and decode `new_tokens` greedy tokens from its cache; returns ``[new_tokens]`` int64."""
         return greedy_decode(self.lm, prefilling(), self.cache, self.spec.new_tokens)
 
     def library(self, bar: tqdm) -> tuple[TimedPair, ...]:
-        """Unpruned prefill beside that of `transformers`, which gets stock weights of its own."""
+        """Time unpruned prefills against those of `transformers`, which has its own stock weights."""
         stock = (self.lm if self.layout == "stock" else self._load()).model
         return self._pairs(self.dense, partial(_library_prefill, stock, self.prompt), bar)
 
     def point(self, keep_ratio: float, bar: tqdm) -> SweepPoint:
-        """Times and costs at one keep ratio."""
+        """Measure times and costs at one keep ratio."""
         ratios = (keep_ratio,) * len(self.spec.layers)
         pruning = Pruning(self.spec.layers, ratios, self.spec.preserve)
         pruned = partial(self.prefill, pruning, self._score)
@@ -105,28 +107,28 @@ class Measurement:
         return self.pruner(stage, states)
 
     def _costs(self, prefilled: Prefilled) -> tuple[int, int]:
-        """Bytes of the cache that a prefill just left, and its floating-point operations."""
+        """Bytes of the cache after a prefill, and the prefill's floating-point operations."""
         flops = prefill_flops(self.lm, self.cache.lengths, prefilled.scored, self.width)
         return self.cache.bytes_in_use(), flops
 
     def _pairs(
-        self, arm: Callable[[], Timed], reference: Callable[[], Timed], bar: tqdm
+        self, arm: Callable[[], Output], reference: Callable[[], Output], bar: tqdm
     ) -> tuple[TimedPair, ...]:
         spec = self.spec
-        found = []
-        for (pruned, seconds), (other, reference_seconds) in timed_pairs(
+        pairs = []
+        for (output, seconds), (reference_output, reference_seconds) in timed_pairs(
             self.device, arm, reference, spec.warmup + spec.repeats, arm_first=spec.warmup % 2 == 0
         ):
-            for result in (pruned, other):
-                require_finite(_finite(result), "the logits of the prompt", self.lm.dtype)
-            found.append(TimedPair(arm=seconds, reference=reference_seconds))
+            for result in (output, reference_output):
+                require_finite(_is_finite(result), "the logits of the prompt", self.lm.dtype)
+            pairs.append(TimedPair(arm=seconds, reference=reference_seconds))
             bar.update()
-        return tuple(found[spec.warmup :])
+        return tuple(pairs[spec.warmup :])
 
     def _stage_share(self, pruning: Pruning) -> float:
-        """Share of one pruned prefill between the start of a stage's scoring and the start of its layer.
+        """Share of a pruned prefill's time between the start of a stage's scoring and the start of its layer.
 
-        The device is synchronised around every stage, so this prefill is not among the timed ones.
+        Measured on a prefill of its own, since the device is synchronised around every stage.
         """
         started: list[float] = []
         ended: list[float] = []
@@ -145,9 +147,9 @@ class Measurement:
         return sum(end - start for start, end in zip(started, ended, strict=True)) / total
 
 
-def _finite(result: Timed) -> bool:
-    """Whether what was timed is finite: the logits of a prefill, or tokens of greedy decoding."""
-    values = result.logits if isinstance(result, Prefilled) else result
+def _is_finite(output: Output) -> bool:
+    """Whether the logits of a prefill are finite, or the logits behind decoded tokens were."""
+    values = output.logits if isinstance(output, Prefilled) else output
     return bool((values.isfinite() if values.is_floating_point() else values != NOT_FINITE).all())
 
 
@@ -178,10 +180,10 @@ def _require_positions(lm: LayeredLM, spec: SweepSpec) -> None:
 
 
 def _heldout_prompt(run: Run[SweepSpec]) -> Tensor:
-    """`[tokens]` int64: BOS, if any, and held-out documents one after another, cut to the length."""
+    """``[tokens]`` int64: BOS, if any, and the held-out documents in order, cut to the length."""
     tokens = run.spec.tokens
     tokenizer = load_tokenizer(run.job.path("model"))
-    ids = start_of_text(tokenizer)
+    ids = prefix_ids(tokenizer)
     for document in read_corpus(run.job.path("text")):
         if document.split != "heldout":
             continue
@@ -201,8 +203,8 @@ def sweep(run: Run[SweepSpec]) -> None:
     """Measure one prompt length and write its times.
 
     Raises:
-        UserError: an input is missing, corrupt or made for something else, the prompt is longer than the
-            model or the text allows, or the model lacks a layer.
+        UserError: an input is missing, corrupt or made for another spec, the model lacks a layer, or the
+            prompt is longer than the model's positions or the text.
     """
     spec = run.spec
     measurement = Measurement(run)

@@ -5,23 +5,24 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from ablations.study.errors import UserError
+from ablations.core.errors import UserError
 from ablations.study.planning.jobs import DIGEST_LENGTH
 from ablations.study.planning.plan import Plan
 from ablations.study.planning.stages import RESULTS
 
-# What the workflow names by a job's digest, whatever follows it; hidden while it is written.
-_NAMED = re.compile(rf"\.?([0-9a-f]{{{DIGEST_LENGTH}}})(\..*)?")
+# Names of files that begin with a job's digest; a file that is being written is hidden.
+_DIGEST_NAME = re.compile(rf"\.?([0-9a-f]{{{DIGEST_LENGTH}}})(\..*)?")
 _FOLDERS = (RESULTS, Path("logs"), Path("benchmarks"))
 
 
 def unneeded(plans: Iterable[Plan]) -> list[Path]:
-    """What is named by a digest (specs, results, logs, notes on code) that the given studies do not need.
+    """Files and folders named by a digest (specs, results, logs, notes on code) that no given study needs.
 
-    What a killed job left half-written is needed by nobody, but the checkpoint of a training that is.
+    Among them are the temporary files of killed jobs, but not the checkpoint of an unfinished training that
+    a study needs.
 
     Raises:
-        UserError: Snakemake works here, and what is half-written may be its jobs'.
+        UserError: Snakemake runs here, and temporary files may belong to its jobs.
     """
     if any(Path(".snakemake/locks").glob("*")):
         raise UserError(
@@ -33,13 +34,13 @@ def unneeded(plans: Iterable[Plan]) -> list[Path]:
         needed.add(plan.config_path.stem)
         for job in plan.jobs.values():
             needed |= {job.digest, job.file.code_digest}
-    found = []
+    paths = []
     for path in sorted(path for folder in _FOLDERS for path in folder.glob("*/*")):
-        match = _NAMED.fullmatch(path.name)
-        half_written = path.name.startswith(".") and path.suffix != ".checkpoint"
-        if match and (half_written or match[1] not in needed):
-            found.append(path)
-    return found
+        match = _DIGEST_NAME.fullmatch(path.name)
+        temporary = path.name.startswith(".") and path.suffix != ".checkpoint"
+        if match and (temporary or match[1] not in needed):
+            paths.append(path)
+    return paths
 
 
 def size(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""JSON schemas of the configuration and of records, exported from the contracts for editors and readers."""
+"""JSON schemas of the configuration and of results, exported for editors and for readers of records."""
 
 import ast
 import inspect
@@ -10,12 +10,14 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
+from ablations.core.files import write_text_if_changed
+from ablations.core.record import Record
+from ablations.specs.dynatree.decode import DecodeSample, DecodeSpec
+from ablations.specs.dynatree.exactness import DecodeTotals
+from ablations.specs.dynatree.grid import Grid
+from ablations.specs.sdtp.evaluate import EvaluateSpec, SdtpSample, SdtpTotals
+from ablations.specs.sdtp.sweep import Sweep
 from ablations.study.config.study import StudyConfig
-from ablations.study.contracts.dynatree import DecodeSample, DecodeSpec, DecodeTotals
-from ablations.study.contracts.grid import Grid
-from ablations.study.contracts.record import Record
-from ablations.study.contracts.sdtp import EvaluateSpec, SdtpSample, SdtpTotals, Sweep
-from ablations.study.files import write_text_if_changed
 
 SCHEMAS: dict[str, type[BaseModel]] = {
     "config.schema.json": StudyConfig,
@@ -29,18 +31,18 @@ SCHEMAS: dict[str, type[BaseModel]] = {
 class _Described(GenerateJsonSchema):
     """Schemas with the docstrings of attributes as descriptions.
 
-    pydantic's own `use_attribute_docstrings` reads the source of every contract whenever it is imported, a
-    tenth of the time that parsing the Snakefile takes.
+    pydantic's own `use_attribute_docstrings` reads the source of every contract at import, with which parsing
+    the Snakefile takes 1.2 times as long.
     """
 
     def model_schema(self, schema: Any) -> dict[str, Any]:
-        found = super().model_schema(schema)
+        json_schema = super().model_schema(schema)
         for contract in reversed(schema["cls"].__mro__):
             for name, text in _attribute_docstrings(contract).items():
                 key = getattr(contract.model_fields.get(name), "alias", None) or name
-                if key in found.get("properties", {}):
-                    found["properties"][key]["description"] = text
-        return found
+                if key in json_schema.get("properties", {}):
+                    json_schema["properties"][key]["description"] = text
+        return json_schema
 
 
 def schema_text(name: str) -> str:
@@ -55,21 +57,21 @@ def export(folder: Path) -> list[Path]:
 
 
 def _attribute_docstrings(contract: type) -> dict[str, str]:
-    """Docstrings of the attributes that a contract's own class body declares."""
+    """Docstrings of the attributes declared in the body of a contract's class, by name."""
     if not issubclass(contract, BaseModel):
         return {}
     try:
         (body,) = ast.parse(dedent(inspect.getsource(contract))).body
     except OSError:
-        # A generic contract with its parameters filled in: the generic one has the source.
+        # A generic contract with parameters has no source; its generic class is among the bases.
         return {}
     assert isinstance(body, ast.ClassDef)
-    found = {}
-    for declared, following in zip(body.body, body.body[1:], strict=False):
-        match declared, following:
+    docstrings = {}
+    for statement, following in zip(body.body, body.body[1:], strict=False):
+        match statement, following:
             case (
                 ast.AnnAssign(target=ast.Name(id=name)),
                 ast.Expr(value=ast.Constant(value=str(text))),
             ):
-                found[name] = inspect.cleandoc(text)
-    return found
+                docstrings[name] = inspect.cleandoc(text)
+    return docstrings

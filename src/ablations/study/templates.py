@@ -1,4 +1,4 @@
-"""The syntax of the paper's templates, and which other templates one of them renders with."""
+"""Syntax of the paper's templates, and the templates that each one includes."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,9 +8,9 @@ from jinja2.meta import find_referenced_templates
 
 
 def environment(folder: Path) -> Environment:
-    r"""Templates in `folder`, with delimiters that LaTeX leaves alone.
+    r"""Jinja environment of the templates in `folder`, with delimiters that do not clash with LaTeX.
 
-    ``\VAR{...}`` prints, lines that start with ``%%`` are statements; whatever is undefined is an error.
+    ``\VAR{...}`` prints a value, a line that starts with ``%%`` is a statement. Undefined names are errors.
     """
     return Environment(
         loader=FileSystemLoader(folder),
@@ -31,29 +31,29 @@ def environment(folder: Path) -> Environment:
 
 
 def rendered_with(folder: Path, roots: Iterable[str]) -> set[str] | None:
-    """Names of the templates that `roots` are rendered with, themselves included.
+    """Names of the templates that `roots` are rendered with, the roots included.
 
     Args:
         folder: Folder of the templates.
-        roots: Names of templates, relative to it.
+        roots: Names of templates, relative to the folder.
 
     Returns:
-        The names; None where only rendering tells, because a name is computed or a template does not parse.
+        The names; None where they cannot be told, because a name is computed or a template does not parse.
     """
     parser = environment(folder)
-    found: set[str] = set()
-    waiting = list(roots)
-    while waiting:
-        name = waiting.pop()
-        if name in found or not (folder / name).is_file():
+    visited: set[str] = set()
+    pending = list(roots)
+    while pending:
+        name = pending.pop()
+        if name in visited or not (folder / name).is_file():
             continue
-        found.add(name)
+        visited.add(name)
         try:
-            needed = list(find_referenced_templates(parser.parse((folder / name).read_text("utf-8"))))
+            references = list(find_referenced_templates(parser.parse((folder / name).read_text("utf-8"))))
         except TemplateSyntaxError:
             return None
-        named = [name for name in needed if name is not None]
-        if len(named) < len(needed):
+        literal = [reference for reference in references if reference is not None]
+        if len(literal) < len(references):
             return None
-        waiting += named
-    return found
+        pending += literal
+    return visited

@@ -2,13 +2,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from ablations.core.errors import UserError
 from ablations.lm.checkpoint import load_tokenizer
-from ablations.lm.tokenizer import settled
+from ablations.lm.tokenizer import apply_study_settings
 from ablations.sdtp.evaluation.retrieval import QUESTION, passkeys, probe
 from ablations.sdtp.pruned.prefill import prefill
 from ablations.sdtp.pruned.pruning import Pruning
-from ablations.study.contracts.sdtp import Preserve, Retrieval
-from ablations.study.errors import UserError
+from ablations.specs.sdtp.counts import Preserve
+from ablations.specs.sdtp.reference import Retrieval
 from tests.lm.llama_like import BOS, llama_like
 from tests.sdtp.naive import naive_greedy, naive_logits
 from tests.sdtp.random_models import VOCABULARY
@@ -43,9 +44,9 @@ def test_prompts_by_their_text(tokenizer):
 
 
 def test_prompts_are_the_same_on_every_call(tokenizer):
-    for one, other in zip(passkeys(tokenizer, TEXTS, SPEC), passkeys(tokenizer, TEXTS, SPEC), strict=True):
-        assert torch.equal(one.prompt, other.prompt)
-        assert torch.equal(one.answer, other.answer)
+    for first, second in zip(passkeys(tokenizer, TEXTS, SPEC), passkeys(tokenizer, TEXTS, SPEC), strict=True):
+        assert torch.equal(first.prompt, second.prompt)
+        assert torch.equal(first.answer, second.answer)
 
 
 def test_a_text_without_lines_takes_the_sentence_at_its_depth(tokenizer):
@@ -56,7 +57,7 @@ def test_a_text_without_lines_takes_the_sentence_at_its_depth(tokenizer):
 
 def test_a_prompt_begins_with_bos_and_its_parts_with_no_space():
     """By the convention of a tokenizer like Llama's, whose every text begins with both."""
-    tokenizer = settled(llama_like())
+    tokenizer = apply_study_settings(llama_like())
     (key,) = passkeys(tokenizer, TEXTS[:1], SPEC.model_copy(update={"depths": (0.5,), "keys": 1}))
     assert key.prompt.shape == (SPEC.tokens,)
     prompt = tokenizer.convert_ids_to_tokens(key.prompt.tolist())

@@ -1,4 +1,4 @@
-"""Processes of a pipeline: started here or joined, and ended together."""
+"""Ranks of a pipeline: started here or by an external launcher, and ended together."""
 
 import contextlib
 import os
@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ablations.sdtp.pipeline.environment import described
+from ablations.core.errors import UserError
+from ablations.core.job import JobFile, Run
+from ablations.sdtp.pipeline.environment import group_environment
 from ablations.sdtp.pipeline.group import Member, barrier, gather
 from ablations.sdtp.pipeline.launcher import launch
-from ablations.study.contracts.sdtp import EvaluateSpec
-from ablations.study.errors import UserError
-from ablations.study.job import JobFile, Run
+from ablations.specs.sdtp.evaluate import EvaluateSpec
 
 SPEC = {
     "importance": "recent",
@@ -56,10 +56,10 @@ def join(out: str) -> None:
 
 
 def meet(run: Run[EvaluateSpec], member: Member) -> None:
-    found = gather((member.rank, os.getpid()))
+    members = gather((member.rank, os.getpid()))
     if member.rank == 0:
-        run.out.write_text(f"{member.ranks} {[rank for rank, _ in found]} {run.label}")
-    assert len({process for _, process in found}) == 2
+        run.out.write_text(f"{member.ranks} {[rank for rank, _ in members]} {run.label}")
+    assert len({process for _, process in members}) == 2
 
 
 def raise_in_one(run: Run[EvaluateSpec], member: Member) -> None:
@@ -142,23 +142,23 @@ def test_a_killed_parent_leaves_no_rank_behind(run):
 
 
 def test_a_lone_process_is_in_no_group(monkeypatch):
-    assert described(2) is None
+    assert group_environment(2) is None
     # An allocation of two tasks whose batch script runs one process: srun did not start it.
     monkeypatch.setenv("SLURM_NTASKS", "2")
     monkeypatch.setenv("SLURM_PROCID", "0")
-    assert described(2) is None
-    # A step of a single task, as Snakemake's executor makes it.
+    assert group_environment(2) is None
+    # A step of a single task, as Snakemake's executor starts it.
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
-    assert described(2) is None
+    assert group_environment(2) is None
 
 
 @pytest.mark.parametrize("name", ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
 def test_an_empty_variable_describes_no_group_and_another_word_is_named(monkeypatch, name):
     monkeypatch.setenv(name, "")
-    assert described(2) is None
+    assert group_environment(2) is None
     monkeypatch.setenv(name, "two")
     with pytest.raises(UserError, match=f"^{name}: 'two' is no number of a process group; unset it"):
-        described(2)
+        group_environment(2)
 
 
 @pytest.mark.parametrize("value", ["", "first"])
@@ -166,19 +166,19 @@ def test_a_rank_that_is_no_number_is_named(monkeypatch, value):
     for name, usual in (TORCHRUN | {"RANK": value}).items():
         monkeypatch.setenv(name, usual)
     with pytest.raises(UserError, match="RANK"):
-        described(2)
+        group_environment(2)
 
 
 def test_torchrun_is_joined(monkeypatch):
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
-    group = described(2)
+    group = group_environment(2)
     assert (group.rank, group.local_rank, group.rendezvous) == (1, 0, "env://")
     with pytest.raises(UserError, match=r"^pipeline.ranks: 4, but .* 2 processes \(WORLD_SIZE\)"):
-        described(4)
+        group_environment(4)
     monkeypatch.delenv("MASTER_PORT")
     with pytest.raises(UserError, match="MASTER_PORT is not"):
-        described(2)
+        group_environment(2)
 
 
 def test_slurm_step_is_joined(monkeypatch, tmp_path):
@@ -187,15 +187,15 @@ def test_slurm_step_is_joined(monkeypatch, tmp_path):
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     monkeypatch.setenv("SLURM_STEP_NODELIST", "node[03-04]")
     monkeypatch.setenv("SLURM_STEP_NUM_NODES", "1")
-    assert described(2).rendezvous == "tcp://127.0.0.1:24567"
+    assert group_environment(2).rendezvous == "tcp://127.0.0.1:24567"
     monkeypatch.setenv("SLURM_STEP_NUM_NODES", "2")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="set MASTER_ADDR"):
-        described(2)
+        group_environment(2)
     scontrol = tmp_path / "scontrol"
     scontrol.write_text("#!/bin/sh\necho node03\necho node04\n")
     scontrol.chmod(0o755)
-    group = described(2)
+    group = group_environment(2)
     assert (group.rank, group.local_rank, group.rendezvous) == (1, 0, "tcp://node03:24567")
 
 

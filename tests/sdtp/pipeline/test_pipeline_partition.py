@@ -2,8 +2,8 @@
 
 import pytest
 
-from ablations.sdtp.pipeline.partition import Part, partition
-from ablations.study.errors import UserError
+from ablations.core.errors import UserError
+from ablations.sdtp.pipeline.partition import LayerRange, partition
 
 
 @pytest.mark.parametrize("prune", ["before", "after"])
@@ -16,10 +16,13 @@ def test_every_layer_and_stage_runs_once(prune):
 
 def test_a_stage_on_a_boundary_is_the_senders_or_the_receivers():
     assert partition(6, [1, 3, 5], 2, "before") == (
-        Part(range(3), range(2)),
-        Part(range(3, 6), range(2, 3)),
+        LayerRange(range(3), range(2)),
+        LayerRange(range(3, 6), range(2, 3)),
     )
-    assert partition(6, [1, 3, 5], 2, "after") == (Part(range(3), range(1)), Part(range(3, 6), range(1, 3)))
+    assert partition(6, [1, 3, 5], 2, "after") == (
+        LayerRange(range(3), range(1)),
+        LayerRange(range(3, 6), range(1, 3)),
+    )
 
 
 def test_the_default_ten_stages_have_one_on_the_boundary_of_two_ranks():

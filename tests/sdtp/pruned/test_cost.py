@@ -10,7 +10,7 @@ from ablations.sdtp.pruned.prefill import prefill
 from ablations.sdtp.pruned.pruning import Pruning
 from ablations.sdtp.scores.gradient import window_saliency
 from ablations.sdtp.scores.pruner import Pruner
-from ablations.study.contracts.sdtp import Preserve
+from ablations.specs.sdtp.counts import Preserve
 
 WIDTH = 16
 CASCADE = (60, 60, 30, 30, 15, 15)
@@ -23,7 +23,7 @@ class Untracked(nullcontext):
 
 
 def counted(work):
-    """What torch counts: linear layers exactly; of attention every pair, also those that no row may see."""
+    """FLOPs that torch counts: linear layers exactly, and in attention all pairs, masked ones included."""
     counter = FlopCounterMode(display=False)
     counter.mod_tracker = Untracked()
     # Fused attention on the CPU is not counted at all.
@@ -33,7 +33,7 @@ def counted(work):
 
 
 def unseen(rows, products=2):
-    """Products of a multiply-add (two operations) over rows (rows - 1) / 2 unseen pairs, hidden 32."""
+    """FLOPs of `products` products over the rows (rows - 1) / 2 masked pairs, with hidden size 32."""
     return 2 * products * 32 * rows * (rows - 1) // 2
 
 
@@ -50,20 +50,22 @@ def test_flops_against_torch_counter(lm, ids, kind, rows, scored):
     pruner = Pruner(lm.config.hidden_size, WIDTH, 2).requires_grad_(False)
     cache = lm.new_cache(60)
     pruning = Pruning((2, 4), (0.5, 0.5), Preserve(head=2, tail=3), **kind)
-    found = []
+    results = []
     total = counted(
-        lambda: found.append(prefill(lm, ids, cache, pruning, lambda stage, states, _: pruner(stage, states)))
+        lambda: results.append(
+            prefill(lm, ids, cache, pruning, lambda stage, states, _: pruner(stage, states))
+        )
     )
     assert tuple(cache.lengths) == rows
-    assert found[0].scored == scored
+    assert results[0].scored == scored
     assert prefill_flops(lm, rows, scored, WIDTH) == total - sum(map(unseen, rows))
 
 
 def test_saliency_flops_against_torch_counter(lm, ids):
     total = counted(lambda: window_saliency(lm, ids, (2, 4), 8, "norm"))
     # Six layers forward, the last four backward with four products each.
-    everything = total - 6 * unseen(60) - 4 * unseen(60, products=4)
-    assert saliency_flops(lm, 60, 2, 8) == everything
+    expected = total - 6 * unseen(60) - 4 * unseen(60, products=4)
+    assert saliency_flops(lm, 60, 2, 8) == expected
 
 
 def test_planned_rows_are_those_that_run():
@@ -92,7 +94,7 @@ def test_dense_flops_by_hand(llama):
 
 
 def test_pairs_are_counted_once(llama):
-    one, two = (prefill_flops(llama, [rows] * 6) for rows in (1, 2))
+    one_row, two_rows = (prefill_flops(llama, [rows] * 6) for rows in (1, 2))
     head = 2 * 32 * 97
     # Two rows see three pairs, not four.
-    assert two - head == 2 * (one - head) + 6 * 4 * 32
+    assert two_rows - head == 2 * (one_row - head) + 6 * 4 * 32

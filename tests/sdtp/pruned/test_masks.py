@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ablations.sdtp.pruned.masks import attention_mask, masked_forward, sample_keep
-from ablations.study.contracts.sdtp import Protected
+from ablations.specs.sdtp.counts import Protected
 
 TOKENS = 20
 PROTECTED = Protected(2, 3)
@@ -55,7 +55,7 @@ def test_noise_explores(scores):
 
 
 def test_noise_is_added_before_the_temperature_divides():
-    """As in the Gumbel-softmax of Jang et al. (2017): a draw is the same at every temperature."""
+    """As in the Gumbel-softmax of Jang et al. (2017), the hard sample is the same at every temperature."""
     scores = torch.tensor([1.5, 0.0]).expand(20_000, 2)
     visible = torch.ones_like(scores)
     drawn = [

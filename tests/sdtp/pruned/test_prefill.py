@@ -13,7 +13,7 @@ from ablations.sdtp.pruned.pruning import DENSE, Pruning
 from ablations.sdtp.pruned.selection import select
 from ablations.sdtp.scores import importance
 from ablations.sdtp.scores.pruner import Pruner
-from ablations.study.contracts.sdtp import Preserve, stage_counts
+from ablations.specs.sdtp.counts import Preserve, stage_counts
 from tests.sdtp.naive import naive_greedy, naive_logits
 
 LAYERS = (1, 3, 4)
@@ -141,7 +141,7 @@ def naive_arguments(lm, pruner, kind, head, tail):
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: " ".join(map(str, kind.values())) or "plain")
 @pytest.mark.parametrize(("head", "tail"), [(2, 5), (0, 0)])
 def test_every_layer_continues_after_its_own_prompt(lm, ids, pruner, kind, head, tail):
-    """Each token of a continuation, read at once and one by one, against float64 layer by layer."""
+    """A continuation in one forward and token by token, against the naive float64 forward."""
     prompt, continuation = ids[:48], ids[48:]
     pruning = Pruning(LAYERS, RATIOS, Preserve(head=head, tail=tail), **kind)
     (scores, *where), keywords = naive_arguments(lm, pruner, kind, head, tail)
@@ -187,8 +187,8 @@ def test_packed_positions_are_one_per_layer(llama, ids):
 
 @pytest.mark.parametrize("tokens", [20, 37, 60])
 @pytest.mark.parametrize("kind", [{}, {"propagation": "local"}, {"propagation": "stale_keys"}])
-def test_a_share_is_what_it_is_of_this_prompt(llama, ids, tokens, kind):
-    """The last tokens have the lowest scores and are kept all the same, on one arm for all lengths."""
+def test_a_protected_share_is_resolved_per_prompt(llama, ids, tokens, kind):
+    """The last tokens have the lowest scores and are kept, with one configuration for all lengths."""
     pruning = Pruning(LAYERS, (0.5, 0.5, 0.01), Preserve(head=0.1, tail=0.3), **kind)
     result = prefill(
         llama, ids[:tokens], llama.new_cache(tokens), pruning, lambda stage, states, indices: -indices.float()
@@ -209,15 +209,15 @@ def test_random_scores_repeat_with_their_seed(llama, ids):
 
 
 def test_hard_masks_equal_hard_pruning(lm, ids, pruner):
-    """The simulated model of training is the pruned model of inference."""
+    """The masked model of training equals the pruned model of inference."""
     preserve = Preserve(head=2, tail=5)
     window = ids[:48]
     counts = stage_counts(48, RATIOS, 7)
 
     def keep(stage, states, visible):
         alive = visible[0].nonzero()[:, 0]
-        chosen = alive[select(pruner(stage, states[0, alive]), counts[stage], preserve.of(48))]
-        return torch.zeros(1, 48).index_fill(1, chosen, 1.0)
+        survivors = alive[select(pruner(stage, states[0, alive]), counts[stage], preserve.of(48))]
+        return torch.zeros(1, 48).index_fill(1, survivors, 1.0)
 
     masked = masked_forward(lm, window[None], LAYERS, keep)
     result, lengths, _ = run(lm, ids, Pruning(LAYERS, RATIOS, preserve), scorer_of(pruner))
@@ -299,7 +299,7 @@ def test_soft_mask_matches_naive_float64(lm, ids, pruner, temperature):
 
 def test_soft_mask_with_zeros_and_ones_is_hard_pruning(lm, ids, pruner):
     preserve = Preserve(head=2, tail=5)
-    # So cold that every keep probability is zero or one.
+    # At this temperature every keep probability is zero or one.
     soft = Pruning(LAYERS, RATIOS, preserve, mask="soft", temperature=1e-9)
     result, _, nll = run(lm, ids, soft, scorer_of(pruner))
     hard, _, hard_nll = run(lm, ids, Pruning(LAYERS, RATIOS, preserve), scorer_of(pruner))
@@ -371,7 +371,7 @@ def test_two_stages_by_hand(llama, ids, monkeypatch, positions, propagation, kep
     ],
 )
 def test_top_k_never_waits_for_the_device(lm, pruner, kind):
-    """Tensors without data: whoever asks for a value of one raises."""
+    """On the meta device reading a value raises."""
     lm.model.to("meta")
     ids = torch.empty(48, dtype=torch.int64, device="meta")
     pruning = Pruning(LAYERS, RATIOS, Preserve(head=2, tail=5), **kind)

@@ -1,13 +1,14 @@
 import pytest
 import torch
 
+from ablations.core.errors import UserError
 from ablations.sdtp.pruned.cost import saliency_flops
 from ablations.sdtp.scores import importance
 from ablations.sdtp.scores.gradient import window_saliency
 from ablations.sdtp.scores.table import SaliencyTable
 from ablations.sdtp.scores.targets import regression_targets
-from ablations.study.contracts.sdtp import PromptSaliency, SaliencySpec
-from ablations.study.errors import UserError
+from ablations.specs.sdtp.evaluate import PromptSaliency
+from ablations.specs.sdtp.saliency import SaliencySpec
 
 STATES = torch.tensor([[3.0, 4.0], [0.0, 1.0], [6.0, 8.0]])
 INDICES = torch.tensor([2, 5, 9])
@@ -23,9 +24,9 @@ def test_recent_is_the_place_in_the_prompt():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_hidden_norm_is_computed_in_float32(dtype):
-    found = importance.hidden_norm().scorer(torch.arange(10), 0)(0, STATES.to(dtype), INDICES)
-    assert found.dtype == torch.float32
-    assert found.tolist() == [5, 1, 10]
+    norms = importance.hidden_norm().scorer(torch.arange(10), 0)(0, STATES.to(dtype), INDICES)
+    assert norms.dtype == torch.float32
+    assert norms.tolist() == [5, 1, 10]
 
 
 def test_random_depends_on_seed_prompt_and_stage_alone():
@@ -65,8 +66,8 @@ def test_prior_has_a_curve_per_stage_and_follows_the_indices():
     prior = importance.prior(table(saliency, [False] * 4, 2), torch.device("cpu"))
     expected = regression_targets(saliency[..., :7], torch.ones(4, 2, 7, dtype=torch.bool), "norm").mean(0)
     # Of a prompt as long as the windows' own, nothing is interpolated.
-    found = prior.scorer(torch.arange(7), 0)(1, STATES, torch.tensor([0, 4, 6]))
-    torch.testing.assert_close(found, expected[1, [0, 4, 6]])
+    curve = prior.scorer(torch.arange(7), 0)(1, STATES, torch.tensor([0, 4, 6]))
+    torch.testing.assert_close(curve, expected[1, [0, 4, 6]])
 
 
 def test_saliency_is_that_of_the_prompt(llama, ids):

@@ -1,4 +1,4 @@
-"""A training that is killed at any moment and started again ends with the weights of one that was not."""
+"""A training that is killed at any time and resumed ends with the same weights as one that was not."""
 
 import subprocess
 import sys
@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from ablations.core.artefact import open_artefact
+from ablations.core.files import sha256_file
 from ablations.sdtp.scores.pruner import PRUNER_FILE
 from ablations.sdtp.train import train
 from ablations.sdtp.training import checkpoint as checkpoint_module
 from ablations.sdtp.training.checkpoint import Checkpoint
-from ablations.sdtp.training.trainer import Trainer
-from ablations.study.artefact import open_artefact
-from ablations.study.files import sha256_file
+from ablations.sdtp.training.trainer import PrunerTrainer
 from tests.sdtp.test_train import frozen, make_spec
 
 __all__ = ["frozen"]
@@ -22,8 +22,8 @@ __all__ = ["frozen"]
 KILLABLE = """
 from ablations.sdtp.training import checkpoint
 from ablations.sdtp.train import train_pruner
-from ablations.study.contracts.sdtp import PrunerSpec
-from ablations.study.job import main
+from ablations.specs.sdtp.train import PrunerSpec
+from ablations.core.job import main
 
 checkpoint.INTERVAL = 0.0
 main("ablations.sdtp.train", PrunerSpec, train_pruner, "")
@@ -44,7 +44,7 @@ def weights(trainer):
 
 def kill_after(monkeypatch, steps):
     """Make the training die in the step after `steps`, when its last checkpoint was written."""
-    step = Trainer.step
+    step = PrunerTrainer.step
 
     def dying(trainer):
         if len(trainer.history) == steps:
@@ -52,7 +52,7 @@ def kill_after(monkeypatch, steps):
         return step(trainer)
 
     monkeypatch.setattr(checkpoint_module, "INTERVAL", 0.0)
-    monkeypatch.setattr(Trainer, "step", dying)
+    monkeypatch.setattr(PrunerTrainer, "step", dying)
 
 
 def test_sigkill_and_resume_give_the_same_file(workspace, capfd):
@@ -85,7 +85,7 @@ def test_sigkill_and_resume_give_the_same_file(workspace, capfd):
 
 @pytest.fixture(scope="module")
 def whole(frozen, tmp_path_factory):
-    trainer = Trainer(frozen[0], SPEC, frozen[1])
+    trainer = PrunerTrainer(frozen[0], SPEC, frozen[1])
     train(trainer, Checkpoint(tmp_path_factory.mktemp("whole") / "checkpoint"))
     return trainer
 
@@ -97,8 +97,8 @@ def test_resume_after_any_step(frozen, whole, tmp_path, monkeypatch, steps):
     with monkeypatch.context() as patch:
         kill_after(patch, steps)
         with pytest.raises(KilledError):
-            train(Trainer(lm, SPEC, table), Checkpoint(path))
-    resumed = Trainer(lm, SPEC, table)
+            train(PrunerTrainer(lm, SPEC, table), Checkpoint(path))
+    resumed = PrunerTrainer(lm, SPEC, table)
     train(resumed, Checkpoint(path))
     assert torch.equal(weights(resumed), weights(whole))
     assert resumed.history == whole.history
@@ -110,9 +110,9 @@ def test_a_resumed_training_counts_the_seconds_of_both_parts(frozen, tmp_path, m
     with monkeypatch.context() as patch:
         kill_after(patch, 47)
         with pytest.raises(KilledError):
-            train(Trainer(lm, SPEC, table), Checkpoint(path))
+            train(PrunerTrainer(lm, SPEC, table), Checkpoint(path))
     saved = Checkpoint(path).load()
-    assert train(Trainer(lm, SPEC, table), Checkpoint(path)) > saved["seconds"] > 0
+    assert train(PrunerTrainer(lm, SPEC, table), Checkpoint(path)) > saved["seconds"] > 0
 
 
 @pytest.mark.parametrize("damage", [b"", b"no", None])
@@ -122,23 +122,23 @@ def test_a_damaged_checkpoint_is_told_of_and_left_aside(frozen, tmp_path, monkey
     with monkeypatch.context() as patch:
         kill_after(patch, 3)
         with pytest.raises(KilledError):
-            train(Trainer(lm, make_spec(epochs=1), table), Checkpoint(path))
+            train(PrunerTrainer(lm, make_spec(epochs=1), table), Checkpoint(path))
     content = bytearray(path.read_bytes())
     content[-1000] ^= 1
     path.write_bytes(bytes(content) if damage is None else damage)
-    resumed = Trainer(lm, make_spec(epochs=1), table)
+    resumed = PrunerTrainer(lm, make_spec(epochs=1), table)
     train(resumed, Checkpoint(path))
     message = capsys.readouterr().err
     assert f"{path}: damaged checkpoint; training starts anew" in message
     assert "resumes" not in message
-    whole = Trainer(lm, make_spec(epochs=1), table)
+    whole = PrunerTrainer(lm, make_spec(epochs=1), table)
     train(whole, Checkpoint(tmp_path / "whole"))
     assert torch.equal(weights(resumed), weights(whole))
 
 
 def test_a_checkpoint_of_another_kind_of_device_is_told_of_and_left_aside(frozen, tmp_path, capsys):
     lm, table = frozen
-    donor, trainer = (Trainer(lm, make_spec(epochs=1), table) for _ in range(2))
+    donor, trainer = (PrunerTrainer(lm, make_spec(epochs=1), table) for _ in range(2))
     donor.step()
     before = weights(trainer)
     assert not trainer.load_state_dict(donor.state_dict() | {"device": "cuda"})

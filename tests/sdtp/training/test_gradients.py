@@ -1,4 +1,4 @@
-"""Every scorer learns from the LM loss, by the schedules and on the windows that studies train with."""
+"""Every scorer has a gradient of the LM loss, with the schedules and windows of the studies."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from snakemake.utils import update_config
 from ablations.lm.layered import LayeredLM
 from ablations.lm.models.random import make_random_model
 from ablations.sdtp.scores.table import SaliencyTable
-from ablations.sdtp.training.trainer import Trainer
-from ablations.study.contracts.lm import RandomModel
+from ablations.sdtp.training.trainer import PrunerTrainer
+from ablations.specs.lm import RandomModel
 from ablations.study.planning.plan import Plan
 
 ROOT = Path(__file__).parents[3]
@@ -41,7 +41,7 @@ def test_the_lm_loss_has_a_gradient_at_every_stage(overlay, tmp_path, monkeypatc
     saliency = torch.rand(1, len(windows.layers), windows.tokens)
     table = SaliencyTable(ids, saliency, torch.tensor([False]), ("document",), windows)
     spec = pruner.spec.model_copy(update={"compute": windows.compute.model_copy(update={"dtype": "float32"})})
-    trainer = Trainer(LayeredLM(model.eval().requires_grad_(False)), spec, table)
+    trainer = PrunerTrainer(LayeredLM(model.eval().requires_grad_(False)), spec, table)
     loss = trainer.losses(torch.tensor([0]))["lm"]
     for stage, scorer in enumerate(trainer.pruner.scorers):
         gradients = torch.autograd.grad(loss, [*scorer.parameters()], retain_graph=True)

@@ -3,14 +3,9 @@ import math
 import pytest
 import torch
 
+from ablations.core.errors import UserError
 from ablations.sdtp.scores.targets import regression_targets, standardise
-from ablations.sdtp.training.losses import (
-    lm_loss,
-    ranking_loss,
-    regression_loss,
-    require_finite,
-)
-from ablations.study.errors import UserError
+from ablations.sdtp.training.losses import lm_loss, ranking_loss, regression_loss, require_finite_losses
 
 STAGES, TOKENS = 3, 11
 
@@ -31,14 +26,14 @@ def alive(living, stage):
 
 def test_standardise_against_loops(case):
     _, targets, living = case
-    found = standardise(targets, living)
+    standardised = standardise(targets, living)
     for stage in range(STAGES):
         values = [targets[stage, i].item() for i in alive(living, stage)]
         mean = sum(values) / len(values)
         deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / len(values))
         for i in range(TOKENS):
             expected = (targets[stage, i].item() - mean) / deviation if living[stage, i] else 0.0
-            assert found[stage, i].item() == pytest.approx(expected, abs=1e-5)
+            assert standardised[stage, i].item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_standardise_of_equal_values_is_zero():
@@ -87,7 +82,7 @@ def test_lm_loss_is_next_token_nll():
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_divergence_is_an_error(value):
     with pytest.raises(UserError, match=r"step 7.*'mse'.*learning_rate"):
-        require_finite({"lm": 1.0, "mse": value}, 7)
+        require_finite_losses({"lm": 1.0, "mse": value}, 7)
 
 
 @pytest.mark.parametrize("measure", ["abs", "norm"])

@@ -8,7 +8,8 @@ import torch
 from ablations.sdtp.scores.pruner import Pruner
 from ablations.sdtp.scores.table import SaliencyTable
 from ablations.sdtp.training.ranking import ndcg, overlap, rank, rank_heldout, spearman
-from ablations.study.contracts.sdtp import PrunerSpec, SaliencySpec
+from ablations.specs.sdtp.saliency import SaliencySpec
+from ablations.specs.sdtp.train import PrunerSpec
 from tests.sdtp.random_models import VOCABULARY
 
 SALIENCY = np.array([0.1, 5.0, 0.3, 70.0])
@@ -25,17 +26,17 @@ def test_spearman_of_known_orders():
 def test_ndcg_by_hand():
     assert ndcg(SALIENCY, SALIENCY) == 1
     # Scores put the tokens in the order 3, 2, 0, 1; quantiles are 1/4, 3/4, 2/4, 1.
-    found = ndcg(np.array([2.0, 1.0, 3.0, 4.0]), SALIENCY)
+    value = ndcg(np.array([2.0, 1.0, 3.0, 4.0]), SALIENCY)
     discounts = [1 / math.log2(place + 2) for place in range(4)]
     gained = sum(gain * discount for gain, discount in zip([1, 0.5, 0.25, 0.75], discounts, strict=True))
     ideal = sum(gain * discount for gain, discount in zip([1, 0.75, 0.5, 0.25], discounts, strict=True))
-    assert found == pytest.approx(gained / ideal)
+    assert value == pytest.approx(gained / ideal)
 
 
 def test_ndcg_is_largest_for_the_order_of_saliency_and_least_for_its_reverse():
-    found = [ndcg(np.array(order, dtype=float), SALIENCY) for order in itertools.permutations(range(4))]
-    assert max(found) == ndcg(SALIENCY, SALIENCY) == 1
-    assert min(found) == ndcg(-SALIENCY, SALIENCY) > 0
+    values = [ndcg(np.array(order, dtype=float), SALIENCY) for order in itertools.permutations(range(4))]
+    assert max(values) == ndcg(SALIENCY, SALIENCY) == 1
+    assert min(values) == ndcg(-SALIENCY, SALIENCY) > 0
 
 
 def test_overlap_by_hand():
@@ -50,10 +51,10 @@ def test_overlap_by_hand():
 def test_random_scores_rank_nothing():
     generator = np.random.default_rng(0)
     saliency = generator.lognormal(sigma=3, size=(1, 4000))
-    found = rank("d", generator.random((1, 4000)), saliency, [1000])
-    assert found.spearman[0] == pytest.approx(0, abs=0.05)
-    assert found.overlap[0] == pytest.approx(0.25, abs=0.05)
-    assert found.ndcg[0] < 0.95
+    ranking = rank("d", generator.random((1, 4000)), saliency, [1000])
+    assert ranking.spearman[0] == pytest.approx(0, abs=0.05)
+    assert ranking.overlap[0] == pytest.approx(0.25, abs=0.05)
+    assert ranking.ndcg[0] < 0.95
 
 
 class Exact(Pruner):
@@ -105,7 +106,7 @@ def test_heldout_windows_are_ranked_on_unpruned_states_without_protected_tokens(
         hidden = llama.model(ids[window : window + 1, :prompt], output_hidden_states=True).hidden_states
         states.append([hidden[layer][0] for layer in layers])
         exact = saliency[window, :, :prompt].clone()
-        # Wrong about the protected ones, which must not matter.
+        # Wrong scores of protected tokens, which must not matter.
         exact[:, :2] = -9
         exact[:, -3:] = -9
         values.append(exact)

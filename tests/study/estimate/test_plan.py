@@ -1,4 +1,4 @@
-"""Expected time and memory: arithmetic against known values, a fit against times it must find again."""
+"""Expected time and memory: arithmetic against known values, a fit against the rates that made its data."""
 
 import json
 from pathlib import Path
@@ -7,15 +7,14 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
-from ablations.study.contracts.dynatree import DecodeSpec
-from ablations.study.contracts.sdtp import Preserve, SweepSpec
-from ablations.study.errors import UserError
+from ablations.core.errors import UserError
+from ablations.specs.dynatree.decode import DecodeSpec
+from ablations.specs.sdtp.counts import Preserve
+from ablations.specs.sdtp.sweep import SweepSpec
 from ablations.study.estimate import forecast as module
 from ablations.study.estimate.demand import Demand, demand
-from ablations.study.estimate.finished import Finished
-from ablations.study.estimate.forecast import forecast, rates_of
-from ablations.study.estimate.rates import AssumedRates, Devices, FittedRates
-from ablations.study.estimate.report import report, require_room
+from ablations.study.estimate.forecast import forecast, rates_of, report, require_room
+from ablations.study.estimate.rates import AssumedRates, Devices, FittedRates, TimedJob
 from ablations.study.estimate.shapes import known_models, shape_of_config, shape_of_folder
 from ablations.study.estimate.work import Work, dense, kv_bytes, living_rows, step, weight_bytes
 from ablations.study.planning.plan import Plan
@@ -28,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("working_folder")
 
 @pytest.fixture(autouse=True)
 def lists(monkeypatch):
-    """The lists of the repository, seen from a working folder of the test's own."""
+    """The lists of devices and models of the repository, whatever the working folder."""
     monkeypatch.setattr(module, "DEVICES", ROOT / "workflow/plan/devices.yaml")
     monkeypatch.setattr(module, "MODELS", ROOT / "workflow/plan/models.yaml")
 
@@ -79,11 +78,11 @@ def test_every_job_of_every_study_has_a_forecast():
     rates = rates_of("h100")
     for name in ("tiny", "full", *(path.stem for path in ROOT.glob("workflow/studies/paper-scale*.yaml"))):
         plan = planned(name)
-        found = forecast(plan, rates)
-        assert set(found) == set(plan.paper_jobs)
-        assert all(item.seconds > 0 and item.memory >= 0 for item in found.values())
-        require_room(found.values(), plan, rates)
-        text = "\n".join(report(plan, found, rates))
+        forecasts = forecast(plan, rates)
+        assert set(forecasts) == set(plan.paper_jobs)
+        assert all(each.seconds > 0 and each.memory >= 0 for each in forecasts.values())
+        require_room(forecasts.values(), plan, rates)
+        text = "\n".join(report(plan, forecasts, rates))
         assert "assumed: prefills reach" in text
         assert all(row.experiment.id in text for row in plan.rows)
 
@@ -91,10 +90,10 @@ def test_every_job_of_every_study_has_a_forecast():
 def test_what_cannot_fit_is_refused():
     plan = planned("paper-scale-sdtp-mistral", sdtp={"sweep": {"lengths": [4096, 1048576]}})
     rates = rates_of("h100")
-    found = forecast(plan, rates)
+    forecasts = forecast(plan, rates)
     with pytest.raises(UserError, match=r"sweep needs about \d{3} GiB and NVIDIA H100.* has 71 GiB"):
-        require_room(found.values(), plan, rates)
-    assert "DOES NOT FIT" in "\n".join(report(plan, found, rates))
+        require_room(forecasts.values(), plan, rates)
+    assert "DOES NOT FIT" in "\n".join(report(plan, forecasts, rates))
 
 
 def test_a_model_of_unknown_size():
@@ -118,15 +117,13 @@ def test_a_fit_finds_the_rates_that_made_the_times():
     def job(number, rule, slower):
         work = Work(flops=1e9 * (1 + number % 7), bytes=1e8 * (1 + number % 5), layers=100 * (1 + number % 3))
         seconds = (3 + work.flops * 2e-9 + work.bytes * 1e-8 + work.layers * 1e-3) * slower
-        return Finished(rule, str(number), "float32", Demand(work, 1e9), seconds, 2e9)
+        return TimedJob(rule, str(number), "float32", Demand(work, 1e9), seconds, 2e9)
 
     plain = [job(number, "decode", 1.0) for number in range(30)]
     slow = [job(number, "sweep", 3.0) for number in range(30, 33)]
     rates = FittedRates(plain + slow)
-    for item in plain:
-        assert rates.seconds("decode", "float32", item.demand) == pytest.approx(item.seconds, rel=0.1)
-    for item in slow:
-        assert rates.seconds("sweep", "float32", item.demand) == pytest.approx(item.seconds, rel=0.1)
+    for timed in plain + slow:
+        assert rates.seconds(timed.rule, "float32", timed.demand) == pytest.approx(timed.seconds, rel=0.1)
     assert rates.memory(plain[0].demand) == pytest.approx(2e9)
 
 
@@ -170,7 +167,7 @@ def test_a_folder_without_a_configuration(tmp_path):
 
 
 def test_before_a_model_ran_here_a_job_holds_what_was_counted():
-    jobs = [Finished("prepare_text", str(number), None, Demand(Work(), 0.0), 5.0, 1e8) for number in range(5)]
+    jobs = [TimedJob("prepare_text", str(number), None, Demand(Work(), 0.0), 5.0, 1e8) for number in range(5)]
     rates = FittedRates(jobs)
     assert rates.memory(Demand(Work(), 3e9)) == pytest.approx(3e9)
     assert rates.seconds("prepare_text", None, jobs[0].demand) == pytest.approx(5.0)

@@ -1,4 +1,4 @@
-"""What jobs ask a scheduler for."""
+"""Memory and time that jobs request from a scheduler."""
 
 from pathlib import Path
 
@@ -30,9 +30,9 @@ def jobs(tmp_path, monkeypatch):
             update_config(raw, yaml.safe_load((ROOT / path).read_text()))
         if name:
             raw["models"]["tiny_llama"] = {"source": "pretrained", "name": name, "layers": 32}
-        found = {job.stage.rule: job for job in Plan(raw, ROOT).jobs.values()}
-        # The tiny study has a draft model too.
-        return {**found, "prepare_model": found["decode"].inputs["model"]}
+        jobs_by_rule = {job.stage.rule: job for job in Plan(raw, ROOT).jobs.values()}
+        # Not the job of the draft model, which the tiny study prepares too.
+        return {**jobs_by_rule, "prepare_model": jobs_by_rule["decode"].inputs["model"]}
 
     return planned
 
@@ -43,15 +43,15 @@ def requests(**settings) -> Requests:
 
 def test_memory_follows_the_model_and_the_ranks(jobs):
     small, large = jobs(), jobs(LARGE)
-    asked = requests()
+    unlimited = requests()
     # Seven billion parameters in float32 are 27 GiB.
-    assert 2048 < asked.memory_mib(small["decode"], 1) < 2100
-    assert 2 * 27 * 1024 < asked.memory_mib(large["decode"], 1) < 3 * 27 * 1024
-    for found in (small, large):
-        one, two = (asked.memory_mib(found["evaluate_pipeline"], ranks) for ranks in (1, 2))
-        assert two == 2 * one
-        assert asked.memory_mib(found["prepare_text"], 1) == 2048
-    assert 3 * 27 * 1024 < asked.memory_mib(large["prepare_model"], 1) < 4 * 27 * 1024
+    assert 2048 < unlimited.memory_mib(small["decode"], 1) < 2100
+    assert 2 * 27 * 1024 < unlimited.memory_mib(large["decode"], 1) < 3 * 27 * 1024
+    for of_model in (small, large):
+        one_rank, two_ranks = (unlimited.memory_mib(of_model["evaluate_pipeline"], ranks) for ranks in (1, 2))
+        assert two_ranks == 2 * one_rank
+        assert unlimited.memory_mib(of_model["prepare_text"], 1) == 2048
+    assert 3 * 27 * 1024 < unlimited.memory_mib(large["prepare_model"], 1) < 4 * 27 * 1024
     assert requests(mem_mb=5000).memory_mib(large["decode"], 2) == 10000
 
 

@@ -110,6 +110,15 @@ ARMS = [
 ]
 """The value of each ablation; where others start from it, theirs too."""
 
+
+def _pack_what_drops(study: Study) -> None:
+    """Renumber survivors, but for the arms in which dropped tokens stay: there nothing can be renumbered."""
+    study.set("sdtp.baseline.positions", "packed")
+    for name in ("C1", "C3"):
+        study.set(f"sdtp.ablations.{name}.change.positions", "original")
+        study.set(f"sdtp.ablations.{name}.compound", True)
+
+
 _WITHOUT_OWN_RATIO = set(EVALUATIONS) - evaluate("A7", "A9")
 _OWN_DEPTH = {"F1", "F2", "F2b", "D1", "E1", "E2", "E3", "O1", "N1"}
 _OWN_TAU = {"F1", "F2", "F2b", "F2c", "F3", "O1", "N1", "N2"}
@@ -120,7 +129,9 @@ BASELINES = [
     setting("sdtp.baseline.schedule.layers", [2, 4, 5], {SALIENCY, *SWEEPS} | EVALUATIONS - evaluate("B1")),
     # Scorers are trained with the baseline's protection; A6 has its own, and its scorer is new all the same.
     setting("sdtp.baseline.preserve.head", 3, set(SCORER_OF.values()) | EVALUATIONS),
-    setting("sdtp.baseline.positions", "packed", EVALUATIONS - evaluate("B2")),
+    Mutation(
+        "sdtp.baseline.positions: packed", _pack_what_drops, stale(EVALUATIONS - evaluate("B2", "C1", "C3"))
+    ),
     setting("sdtp.baseline.saliency.loss", "window", {SALIENCY, *evaluate("A1")}),
     Mutation(
         "sdtp.baseline.losses.mse: 0.5",

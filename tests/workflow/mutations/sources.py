@@ -119,7 +119,7 @@ LOGIC = [
         _default_that_counts,
         stale(DECODINGS | {BENCHMARK}),
     ),
-    _rewritten("study/statistics.py", "T_BELOW = ", "T_BELOW = 1 + "),
+    _rewritten("evidence/statistics.py", "T_BELOW = ", "T_BELOW = 1 + "),
     _rewritten("sdtp/training/losses.py", " - ", " + "),
     _rewritten("lm/timing.py", "def ", "def later(): return 1\n\n\ndef "),
 ]

@@ -1,4 +1,4 @@
-"""The draft that is distilled from a target: one decoder layer that reads the target's last state."""
+"""A draft distilled from a target: one decoder layer on the target's last-layer states."""
 
 import json
 from pathlib import Path
@@ -12,30 +12,22 @@ from torch.nn import functional as F
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
 
+from ablations.core.errors import UserError
 from ablations.lm.cache import StaticCache
 from ablations.lm.layered import LayeredLM
-from ablations.study.errors import UserError
 
 DRAFT_FILE = "draft.safetensors"
 EPSILON = 1e-5
 
 
-def normalised(norm: nn.Module, states: Tensor) -> Tensor:
-    """What the target's final norm does to `states` ``[..., hidden]``, without learned scale and bias."""
-    if isinstance(norm, nn.LayerNorm):
-        return F.layer_norm(states, states.shape[-1:], eps=norm.eps)
-    return F.rms_norm(states, states.shape[-1:], eps=norm.variance_epsilon)
-
-
 class DistilledDraft(nn.Module):
-    """Predicts the target's next state from the state before and the token in between.
+    """Predicts the target's state after a token from the state before it and the token.
 
-    The state after a token is the target's last-layer state, normalised: what its head reads but for the
-    scale of the final norm, which is folded into the draft's head. A linear map joins state and token
-    embedding, and one decoder layer attends to the joined rows before (EAGLE, arXiv 2401.15077, with the
-    target's embeddings and head frozen). Below the root of a tree the draft's own prediction takes the
-    place of the target's state. The head knows the most frequent tokens alone (FR-Spec,
-    arXiv 2502.14856).
+    A state is the target's last-layer state, normalised by the final norm without its scale; the scale is
+    folded into the draft's head. A linear map joins state and token embedding, and one decoder layer attends
+    to the joined rows so far (EAGLE, arXiv 2401.15077, with the target's embeddings and head frozen). Below
+    the root of a tree the draft's own prediction replaces the target's state. The head has rows for the most
+    frequent tokens only (FR-Spec, arXiv 2502.14856).
 
     Args:
         config: Sizes of the decoder layer; `vocab_size` is that of the head.
@@ -52,9 +44,9 @@ class DistilledDraft(nn.Module):
 
     @classmethod
     def for_target(cls, target: LayeredLM, tokens: Tensor) -> Self:
-        """A draft with the target's sizes and, frozen, its head's rows for `tokens` ``[vocabulary]`` int64.
+        """A new draft with the target's sizes, and with the head's rows for `tokens` ``[vocabulary]`` int64.
 
-        The decoder layer adds nothing yet: what it puts into the residual stream is zero.
+        The head is frozen. The decoder layer starts as the identity: it adds zero to the residual stream.
         """
         config = target.config
         draft = cls(
@@ -88,14 +80,14 @@ class DistilledDraft(nn.Module):
         """Predict the states after tokens.
 
         Args:
-            states: ``[batch, rows, hidden]``, the states before the tokens: the target's or predicted ones.
+            states: ``[batch, rows, hidden]``, the states before the tokens, the target's or predicted ones.
             embedded: ``[batch, rows, hidden]``, the tokens' embeddings in the target.
             positions: ``[1, rows]`` int64.
             mask: ``[1, 1, rows, keys]``, as `LayeredLM.layer` takes it.
-            cache: Takes the rows' keys and values; or whatever has its `update`.
+            cache: Takes the rows' keys and values; only its `update` is used.
 
         Returns:
-            Predicted states, ``[batch, rows, hidden]``, normalised as the target's are.
+            Predicted states, ``[batch, rows, hidden]``, normalised.
         """
         joined = self.join(joined_inputs(states, embedded))
         rotary = self.rotary(joined, positions)
@@ -116,10 +108,10 @@ class DistilledDraft(nn.Module):
 
     @classmethod
     def load(cls, path: Path, target: LayeredLM) -> Self:
-        """Read what `save` wrote, frozen, on the device and in the data type of the target.
+        """Read a draft written by `save`; it is frozen, on the target's device and in its data type.
 
         Raises:
-            UserError: the file is no draft, or one of a target of other sizes.
+            UserError: the file is not a draft, or a draft for a target of other sizes.
         """
         try:
             with safe_open(path, "pt") as file:
@@ -137,20 +129,21 @@ class DistilledDraft(nn.Module):
                 " distil one from this target"
             )
         draft = draft.to(target.device, target.dtype)
-        # Rounded frequencies would turn distant tokens by other angles than in training.
+        # In float32: rounded frequencies would rotate distant tokens by other angles than in training.
         draft.rotary = LlamaRotaryEmbedding(draft.config).to(target.device)
         return draft.eval().requires_grad_(False)
 
 
 def joined_inputs(states: Tensor, embedded: Tensor) -> Tensor:
-    """States beside normalised embeddings, both ``[..., hidden]``: ``[..., 2 * hidden]``."""
+    """States and normalised embeddings, ``[..., hidden]`` each, concatenated to ``[..., 2 * hidden]``."""
     return torch.cat([states, F.rms_norm(embedded, embedded.shape[-1:], eps=EPSILON)], dim=-1)
 
 
 def frequent_tokens(counts: Tensor, size: int) -> Tensor:
     """The `size` most frequent tokens of `counts` ``[vocabulary]``, ascending int64.
 
-    Of equally frequent ones the smaller id counts as more frequent: tokenizers merge what is frequent first.
+    Of equally frequent tokens the smaller id counts as more frequent, since tokenizers merge frequent pairs
+    first.
     """
     return counts.argsort(descending=True, stable=True)[:size].sort().values
 

@@ -1,4 +1,4 @@
-"""Training of a distilled draft: its join in closed form, then gradients through several drafted tokens."""
+"""Training of a distilled draft: its join in closed form, then by gradients over several drafted tokens."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,32 +10,32 @@ from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 from tqdm import tqdm
 
-from ablations.dynatree.distilling.lessons import Lessons
+from ablations.core.errors import UserError
 from ablations.dynatree.distilling.model import DistilledDraft, frequent_tokens, joined_inputs
-from ablations.dynatree.distilling.unroll import GrownRows, unrolled_mask
+from ablations.dynatree.distilling.sequences import TeacherSequences
+from ablations.dynatree.distilling.unroll import UnrolledCache, unrolled_mask
 from ablations.lm.layered import LayeredLM
-from ablations.study.contracts.dynatree import DistilSpec
-from ablations.study.errors import UserError
-from ablations.study.userfiles import user_path
+from ablations.specs.dynatree.distil import DistilSpec
+from ablations.specs.userfiles import user_path
 
 WARMUP_STEPS = 30
 CLIP = 1.0
-# Share of the loss that looks at the target's first choice alone: greedy verification asks for nothing else.
+# Weight of the loss on the target's most probable token, the only one that greedy verification accepts.
 FIRST_CHOICE = 0.5
 RIDGE = 10.0
 RIDGE_BATCH = 32
 
 
-class Trainer:
+class DraftTrainer:
     """Trains one draft.
 
     Args:
-        target: The model that wrote the lessons; lends embeddings and head.
-        spec: How to train.
-        counts: ``[vocabulary]``, how often each token occurs.
+        target: The model that generated the sequences; its embeddings and head are used.
+        spec: Settings of the training.
+        counts: ``[vocabulary]``, number of occurrences of each token.
 
     Raises:
-        UserError: the draft to start from is none, or not one of this target with this vocabulary.
+        UserError: the file to start from is not a draft, or a draft for another target or vocabulary.
     """
 
     def __init__(self, target: LayeredLM, spec: DistilSpec, counts: Tensor) -> None:
@@ -44,49 +44,49 @@ class Trainer:
             tokens = frequent_tokens(counts, spec.vocabulary).to(target.device)
             self.draft = DistilledDraft.for_target(target, tokens)
         else:
-            self.draft = _loaded(user_path(spec.start), target, spec.vocabulary)
+            self.draft = _load_draft(user_path(spec.start), target, spec.vocabulary)
             tokens = self.draft.tokens
         self._target = target
         self._spec = spec
-        # Place of each token of the target in the draft's head; -1 where it has none.
-        self._places = torch.full((len(counts),), -1, device=target.device)
-        self._places[tokens] = torch.arange(len(tokens), device=target.device)
+        # Row of each token of the target in the draft's head; -1 for tokens without a row.
+        self._head_rows = torch.full((len(counts),), -1, device=target.device)
+        self._head_rows[tokens] = torch.arange(len(tokens), device=target.device)
 
     @torch.no_grad()
-    def fit_join(self, lessons: Lessons) -> None:
+    def fit_join(self, sequences: TeacherSequences) -> None:
         """Set the join to the ridge regression of the target's next state on the rows' inputs.
 
-        It has a closed form, and takes the place of most of the training: from random weights a draft
-        agrees with the target less after two minutes than this one before the first step.
+        The closed form replaces most of the training: trained from random weights for two minutes, a draft
+        agrees with the target less often than this draft before its first step.
         """
         hidden = self.draft.config.hidden_size
         gram = torch.zeros(2 * hidden, 2 * hidden, device=self._target.device)
         moment = torch.zeros(2 * hidden, hidden, device=self._target.device)
-        for start in range(0, len(lessons), RIDGE_BATCH):
-            part = lessons[start : start + RIDGE_BATCH].to(self._target.device)
-            embedded = self._target.embed(part.ids[:, 1:-1])
-            rows = joined_inputs(part.states[:, :-1].float(), embedded).flatten(0, 1)
+        for start in range(0, len(sequences), RIDGE_BATCH):
+            batch = sequences[start : start + RIDGE_BATCH].to(self._target.device)
+            embedded = self._target.embed(batch.ids[:, 1:-1])
+            rows = joined_inputs(batch.states[:, :-1].float(), embedded).flatten(0, 1)
             gram += rows.T @ rows
-            moment += rows.T @ part.states[:, 1:].float().flatten(0, 1)
+            moment += rows.T @ batch.states[:, 1:].float().flatten(0, 1)
         gram.diagonal().add_(RIDGE)
         self.draft.join.weight.copy_(torch.linalg.solve(gram, moment).T)
 
-    def train(self, lessons: Lessons) -> float:
+    def train(self, sequences: TeacherSequences) -> float:
         """Run all epochs; return the mean loss of the last one.
 
         Raises:
             UserError: a loss is NaN or infinite.
         """
         spec = self._spec
-        order = torch.Generator().manual_seed(spec.seed)
-        steps = spec.epochs * -(-len(lessons) // spec.batch)
+        generator = torch.Generator().manual_seed(spec.seed)
+        steps = spec.epochs * -(-len(sequences) // spec.batch)
         optimisers, schedules = self._optimisers(steps)
         parameters = [weight for weight in self.draft.parameters() if weight.requires_grad]
-        with tqdm(total=spec.epochs * len(lessons), desc="distil", mininterval=2) as bar:
+        with tqdm(total=spec.epochs * len(sequences), desc="distil", mininterval=2) as bar:
             for _ in range(spec.epochs):
                 losses = []
-                for rows in torch.randperm(len(lessons), generator=order).split(spec.batch):
-                    loss = self._loss(lessons[rows].to(self._target.device))
+                for rows in torch.randperm(len(sequences), generator=generator).split(spec.batch):
+                    loss = self._loss(sequences[rows].to(self._target.device))
                     losses.append(loss.item())
                     if not torch.tensor(losses[-1]).isfinite():
                         raise UserError(
@@ -103,45 +103,46 @@ class Trainer:
         return sum(losses) / len(losses)
 
     @torch.no_grad()
-    def agreement(self, lessons: Lessons) -> list[float]:
-        """Share of the written tokens that the draft names first, by how many it drafted before.
+    def agreement(self, sequences: TeacherSequences) -> list[float]:
+        """Share of the generated tokens that the draft ranks first, by the number of tokens drafted before.
 
-        The tokens before are the target's: these are acceptances on the condition that all tokens
-        before were accepted, were every place as likely to begin a round.
+        The tokens before are the target's, so these are acceptance rates given that all tokens before were
+        accepted, if rounds began at every position equally often.
 
         Raises:
             UserError: a logit is NaN or infinite.
         """
-        right = torch.zeros(self._spec.unroll)
-        seen = 0
-        for start in range(0, len(lessons), self._spec.batch):
-            part = lessons[start : start + self._spec.batch].to(self._target.device)
-            chosen = part.written[:, 2:]
-            wanted = self._places[part.ids[:, 2:][chosen]]
-            seen += len(wanted)
-            for step, states in enumerate(self._unroll(part)):
-                logits = self._logits(states[chosen])
+        agreeing = torch.zeros(self._spec.unroll)
+        total = 0
+        for start in range(0, len(sequences), self._spec.batch):
+            batch = sequences[start : start + self._spec.batch].to(self._target.device)
+            generated = batch.generated[:, 2:]
+            expected = self._head_rows[batch.ids[:, 2:][generated]]
+            total += len(expected)
+            for step, states in enumerate(self._unroll(batch)):
+                logits = self._logits(states[generated])
                 if not logits.isfinite().all():
                     raise UserError(
                         "distil: logits of the draft are NaN or infinite; lower 'learning_rate' or use"
                         " compute.dtype float32"
                     )
-                right[step] += (logits.argmax(dim=1) == wanted).sum().item()
-        return (right / max(seen, 1)).tolist()
+                agreeing[step] += (logits.argmax(dim=1) == expected).sum().item()
+        return (agreeing / max(total, 1)).tolist()
 
-    def known_share(self, lessons: Lessons) -> float:
-        """Share of the written tokens that the draft's head knows: no draft agrees more often."""
-        return (self._places[lessons.ids[lessons.written].to(self._places.device)] >= 0).float().mean().item()
+    def known_share(self, sequences: TeacherSequences) -> float:
+        """Share of the generated tokens with a row in the draft's head, an upper bound of the agreement."""
+        ids = sequences.ids[sequences.generated].to(self._head_rows.device)
+        return (self._head_rows[ids] >= 0).float().mean().item()
 
     def _optimisers(self, steps: int) -> tuple[list[Optimizer], list[LRScheduler]]:
         spec = self._spec
         trained = [weight for weight in self.draft.parameters() if weight.requires_grad]
         matrices = [weight for weight in trained if weight.dim() == 2]
-        others = [weight for weight in trained if weight.dim() != 2]
+        vectors = [weight for weight in trained if weight.dim() != 2]
         optimisers = [
-            # Muon (Jordan et al., 2024): after the same steps, AdamW's drafts were accepted less.
+            # Muon (Jordan et al., 2024): with AdamW, drafts were accepted less often after the same steps.
             Muon(matrices, lr=spec.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-            AdamW(others, lr=spec.learning_rate, weight_decay=0.0),
+            AdamW(vectors, lr=spec.learning_rate, weight_decay=0.0),
         ]
         warmup = min(WARMUP_STEPS, max(1, steps // 4))
         schedules = [
@@ -157,40 +158,40 @@ class Trainer:
         ]
         return optimisers, schedules
 
-    def _loss(self, lessons: Lessons) -> Tensor:
-        """Cross-entropy to the target over the draft's tokens, at the tokens that are taught."""
-        chosen = lessons.taught[:, 2:] & (self._places[lessons.ids[:, 2:]] >= 0)
+    def _loss(self, sequences: TeacherSequences) -> Tensor:
+        """Cross-entropy to the target's distribution over the draft's tokens, at the learned tokens."""
+        mask = sequences.learned[:, 2:] & (self._head_rows[sequences.ids[:, 2:]] >= 0)
         with torch.no_grad():
-            wanted = self._logits(lessons.states[:, 1:][chosen]).softmax(dim=1)
-            first = wanted.argmax(dim=1)
+            target_probabilities = self._logits(sequences.states[:, 1:][mask]).softmax(dim=1)
+            first = target_probabilities.argmax(dim=1)
         total, weights = 0.0, 0.0
-        for step, states in enumerate(self._unroll(lessons)):
-            found = self._logits(states[chosen]).log_softmax(dim=1)
-            spread = -(wanted * found).sum()
-            hit = F.nll_loss(found, first, reduction="sum")
+        for step, states in enumerate(self._unroll(sequences)):
+            log_probabilities = self._logits(states[mask]).log_softmax(dim=1)
+            soft_loss = -(target_probabilities * log_probabilities).sum()
+            hard_loss = F.nll_loss(log_probabilities, first, reduction="sum")
             weight = self._spec.decay**step
-            total = total + weight * ((1 - FIRST_CHOICE) * spread + FIRST_CHOICE * hit)
+            total = total + weight * ((1 - FIRST_CHOICE) * soft_loss + FIRST_CHOICE * hard_loss)
             weights += weight
         return total / (weights * max(1, len(first)))
 
-    def _unroll(self, lessons: Lessons) -> Iterator[Tensor]:
+    def _unroll(self, sequences: TeacherSequences) -> Iterator[Tensor]:
         """Predicted states ``[batch, rows, hidden]`` of the first drafted token, the second, and so on.
 
-        Row i predicts token i + 2. For the first token it stands on the target's state after token i;
-        for later ones on the draft's prediction at the row before.
+        Row i predicts the state of token i + 2. Its input is the target's state after token i for the first
+        drafted token, and the draft's prediction at the row before for later ones.
         """
-        device = lessons.ids.device
-        embedded = self._target.embed(lessons.ids[:, 1:-1])
+        device = sequences.ids.device
+        embedded = self._target.embed(sequences.ids[:, 1:-1])
         rows = embedded.shape[1]
         positions = torch.arange(rows, device=device)[None]
-        grown = GrownRows()
-        states = lessons.states[:, :-1].float()
+        cache = UnrolledCache()
+        states = sequences.states[:, :-1].float()
         for step in range(self._spec.unroll):
             mask = unrolled_mask(rows, step, device)
             with self._autocast():
-                predicted = self.draft(states, embedded, positions, mask, grown)
+                predicted = self.draft(states, embedded, positions, mask, cache)
             yield predicted
-            # The first row has none before it, and is not asked for again: nothing taught begins there.
+            # The first row has no row before it; it gets zeros, since no learned token depends on it.
             states = F.pad(predicted[:, :-1], (0, 0, 1, 0)).float()
 
     def _logits(self, states: Tensor) -> Tensor:
@@ -202,7 +203,7 @@ class Trainer:
         return torch.autocast(self._target.device.type, dtype, enabled=dtype != torch.float32)
 
 
-def _loaded(path: Path, target: LayeredLM, vocabulary: int) -> DistilledDraft:
+def _load_draft(path: Path, target: LayeredLM, vocabulary: int) -> DistilledDraft:
     draft = DistilledDraft.load(path, target)
     if len(draft.tokens) != vocabulary:
         raise UserError(

@@ -1,4 +1,4 @@
-"""The one interface of all drafters: next-token distributions for one level of a token tree."""
+"""The interface of all drafters: next-token distributions for one level of a token tree."""
 
 import math
 from typing import Protocol
@@ -12,7 +12,7 @@ from ablations.lm.finite import require_finite
 
 
 class Drafter(Protocol):
-    """Guesses what the target will say; keeps its state across rounds."""
+    """Proposes next tokens of the target; keeps its state across rounds."""
 
     @property
     def forwards(self) -> int:
@@ -20,11 +20,11 @@ class Drafter(Protocol):
         ...
 
     def prefill(self, prompt: list[int], states: Tensor) -> None:
-        """Forget everything and read a prompt (without the token that the target emits after it).
+        """Reset the drafter and read a prompt, without the token that the target emits after it.
 
         Args:
             prompt: Token ids.
-            states: ``[prompt, hidden]``, the target's last-layer states of them, before its final norm.
+            states: ``[prompt, hidden]``, the target's last-layer states of the prompt, before its final norm.
         """
         ...
 
@@ -32,36 +32,37 @@ class Drafter(Protocol):
         """The most probable next tokens after each node of the newest level of `tree`.
 
         Args:
-            tree: The tree so far; the first call of a round sees the root alone.
-            level: Rows of the newest level, n of them.
+            tree: The tree so far; at the first call of a round it has only the root.
+            level: The n rows of the newest level.
             branching: Children per node, B.
 
         Returns:
             Distinct tokens ``[n, B]`` int64 and their probabilities ``[n, B]`` float64, the most
-            probable first, on the tree's device. Where there is no B-th proposal its probability is 0,
-            and its token means nothing.
+            probable first, on the tree's device. A node with fewer than B proposals is filled up with
+            arbitrary tokens of probability 0.
         """
         ...
 
     def commit(self, tree: TokenTree, path: Tensor, states: Tensor) -> None:
-        """End a round: only the nodes of `path` became text.
+        """End a round; only the nodes of `path` become text.
 
         Args:
             tree: The tree that was verified.
             path: ``[accepted + 1]`` int64, ascending rows from the root to the last accepted node.
-            states: ``[accepted + 1, hidden]``, the target's last-layer states of them, before its final norm.
+            states: ``[accepted + 1, hidden]``, the target's last-layer states of `path`, before the final
+                norm.
         """
         ...
 
 
 class TimedDrafter:
-    """A drafter whose work after the prefill counts to phase ``draft`` of a clock."""
+    """A drafter whose work after the prefill is timed as phase ``draft`` of a clock."""
 
     def __init__(self, drafter: Drafter, clock: PhaseClock) -> None:
         self._drafter = drafter
         self._clock = clock
-        # On the device: a NaN that was added once stays, and is read when nothing is timed any more.
-        self._stated: Tensor | float = 0.0
+        # Kept on the device and read after timing; once a NaN was added, the sum stays NaN.
+        self._probability_sum: Tensor | float = 0.0
 
     @property
     def forwards(self) -> int:
@@ -69,13 +70,13 @@ class TimedDrafter:
         return self._drafter.forwards
 
     def prefill(self, prompt: list[int], states: Tensor) -> None:
-        """Read a prompt; not timed here."""
+        """Read a prompt; not timed by the clock."""
         self._drafter.prefill(prompt, states)
 
     def propose(self, tree: TokenTree, level: slice, branching: int) -> tuple[Tensor, Tensor]:
         """The drafter's proposals; see `Drafter.propose`."""
         proposed = self._clock.time("draft", lambda: self._drafter.propose(tree, level, branching))
-        self._stated = self._stated + proposed[1].sum()
+        self._probability_sum = self._probability_sum + proposed[1].sum()
         return proposed
 
     def commit(self, tree: TokenTree, path: Tensor, states: Tensor) -> None:
@@ -83,12 +84,14 @@ class TimedDrafter:
         self._clock.time("draft", lambda: self._drafter.commit(tree, path, states))
 
     def require_finite(self, dtype: torch.dtype) -> None:
-        """Check all probabilities that were proposed so far; waits for the device.
+        """Check all probabilities proposed so far; waits for the device.
+
+        A proposal whose probability is NaN is never drafted, so nothing else would show it.
 
         Args:
             dtype: Data type that the drafter computes in, for the message.
 
         Raises:
-            UserError: one was NaN or infinite; such a proposal is never drafted, and nobody would notice.
+            UserError: a probability was NaN or infinite.
         """
-        require_finite(math.isfinite(self._stated), "the draft's probabilities", dtype)
+        require_finite(math.isfinite(self._probability_sum), "the draft's probabilities", dtype)

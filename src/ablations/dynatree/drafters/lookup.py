@@ -1,24 +1,24 @@
-"""Prompt lookup: what followed the longest suffix of the live text when it occurred before."""
+"""Prompt lookup: tokens that followed earlier occurrences of the longest suffix of the live text."""
 
 import torch
 from torch import Tensor
 
 from ablations.dynatree.drafters.tails import Tail, Tails
 from ablations.dynatree.tree import TokenTree
-from ablations.study.contracts.dynatree import PromptLookup
+from ablations.specs.dynatree.arm import PromptLookup
 
 
 class PromptLookupDrafter:
     """Drafts by copying from prompt and emitted tokens (Saxena, prompt lookup decoding, 2023).
 
-    A node's text is everything before the root, and its path. Its first proposal followed the latest
-    occurrence of the longest suffix that occurred before; the next ones followed earlier occurrences, then
-    shorter suffixes. The probabilities are stated by the settings; a place without a match has
-    probability 0 and is no proposal. A path counts as text once it is committed.
+    The text of a node is the live text, then the node's path. The first proposal is the token that followed
+    the latest occurrence of the longest suffix of this text that occurred before; the next proposals followed
+    earlier occurrences, then shorter suffixes. The settings give the probabilities of the proposals. A path
+    is searched for matches once it is committed.
 
     Args:
         settings: Lengths of a match, and the stated probability.
-        device: Where proposals go.
+        device: Device of the proposals.
     """
 
     def __init__(self, settings: PromptLookup, device: torch.device) -> None:
@@ -30,7 +30,7 @@ class PromptLookupDrafter:
         """Read a prompt; see `Drafter.prefill`."""
         self.forwards = 0
         self._tails = Tails(self._settings.longest)
-        # Followers of each suffix; a dictionary keeps them in the order of their latest occurrence.
+        # Followers of each suffix, in the order of their latest occurrence (dictionaries keep their order).
         self._followers: dict[Tail, dict[int, None]] = {}
         self._read(prompt)
 
@@ -39,16 +39,16 @@ class PromptLookupDrafter:
         self.forwards += 1
         if level.start == 0:
             self._read(tree.tokens[level].tolist())
-        found = [self._found(tail, branching) for tail in self._tails.of_level(tree, level)]
-        proposed = torch.tensor([row + [0] * (branching - len(row)) for row in found], device=self._device)
+        matches = [self._matches(tail, branching) for tail in self._tails.of_level(tree, level)]
+        proposed = torch.tensor([row + [0] * (branching - len(row)) for row in matches], device=self._device)
         p = self._settings.probability
-        stated = [
-            [p * (1 - p) ** place if place < len(row) else 0.0 for place in range(branching)] for row in found
+        probabilities = [
+            [p * (1 - p) ** rank if rank < len(row) else 0.0 for rank in range(branching)] for row in matches
         ]
-        return proposed, torch.tensor(stated, dtype=torch.float64, device=self._device)
+        return proposed, torch.tensor(probabilities, dtype=torch.float64, device=self._device)
 
     def commit(self, tree: TokenTree, path: Tensor, states: Tensor | None = None) -> None:
-        """Read the accepted tokens; see `Drafter.commit`. The root was read when it was proposed on."""
+        """Read the accepted tokens; see `Drafter.commit`. `propose` has already read the root."""
         self._read(tree.tokens[path[1:]].tolist())
 
     def _read(self, tokens: list[int]) -> None:
@@ -60,11 +60,11 @@ class PromptLookupDrafter:
                 followers[token] = None
             self._tails.append(token)
 
-    def _found(self, tail: Tail, branching: int) -> list[int]:
-        found: dict[int, None] = {}
+    def _matches(self, tail: Tail, branching: int) -> list[int]:
+        matches: dict[int, None] = {}
         for length in range(len(tail), self._settings.shortest - 1, -1):
             for token in reversed(self._followers.get(tail[-length:], {})):
-                found.setdefault(token)
-                if len(found) == branching:
-                    return list(found)
-        return list(found)
+                matches.setdefault(token)
+                if len(matches) == branching:
+                    return list(matches)
+        return list(matches)

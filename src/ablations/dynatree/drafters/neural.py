@@ -12,13 +12,13 @@ from ablations.lm.layered import LayeredLM
 class NeuralDrafter:
     """Drafts with a causal LM whose KV cache is kept across rounds and compacted by index.
 
-    The cache holds the committed text, then the tree's nodes in their own order. A leaf that was
-    accepted was never fed, so a round may begin with one committed token ahead of the root.
+    The cache holds the committed text, then the tree's nodes in the tree's order. The draft does not run on
+    leaves, so the first forward of a round includes an accepted leaf of the round before.
 
     Args:
         draft: The draft model.
-        vocabulary: Size of the target's output; draft logits beyond it (padding rows) are cut off, and the
-            draft reads ids beyond its own rows, padding rows of the target, as its last one.
+        vocabulary: Size of the target's output. Draft logits beyond it (padding rows) are cut off; ids beyond
+            the draft's own rows (padding rows of the target) are read as its last row.
         capacity: Most rows of text and tree together.
         nodes: Most nodes of a level.
     """
@@ -30,7 +30,7 @@ class NeuralDrafter:
         self._last_row = draft.embedding.num_embeddings - 1
         self._cache = cache_for(draft, capacity, nodes)
         self._committed = 0
-        self._waiting: Tensor
+        self._pending: Tensor
 
     def prefill(self, prompt: list[int], states: Tensor | None = None) -> None:
         """Read a prompt; see `Drafter.prefill`."""
@@ -39,7 +39,7 @@ class NeuralDrafter:
         self._cache.truncate(0)
         self._states(ids, torch.arange(ids.shape[1], device=ids.device)[None], None)
         self._committed = ids.shape[1]
-        self._waiting = ids.new_empty(0)
+        self._pending = ids.new_empty(0)
 
     def propose(self, tree: TokenTree, level: slice, branching: int) -> tuple[Tensor, Tensor]:
         """One forward over the newest level; see `Drafter.propose`."""
@@ -56,14 +56,14 @@ class NeuralDrafter:
 
     def commit(self, tree: TokenTree, path: Tensor, states: Tensor | None = None) -> None:
         """Keep the rows of the accepted path; see `Drafter.commit`."""
-        fed = self._cache.lengths[0] - self._committed
-        kept = path[path < fed]
+        cached_nodes = self._cache.lengths[0] - self._committed
+        kept = path[path < cached_nodes]
         self._cache.keep(self._committed, kept)
         self._committed += len(kept)
-        self._waiting = tree.tokens[path[len(kept) :]].clone()
+        self._pending = tree.tokens[path[len(kept) :]].clone()
 
     def _forward_root(self, tree: TokenTree) -> Tensor:
-        ids = torch.cat([self._waiting, tree.tokens[:1]])
+        ids = torch.cat([self._pending, tree.tokens[:1]])
         start, rows = self._committed, len(ids)
         positions = torch.arange(start, start + rows, device=ids.device)
         causal = torch.ones(rows, rows, dtype=torch.bool, device=ids.device).tril()

@@ -1,4 +1,4 @@
-"""An interpolated n-gram language model over training text and live context, as a drafter."""
+"""A drafter with an interpolated n-gram language model of training text and live context."""
 
 from collections import defaultdict
 from heapq import nlargest
@@ -22,14 +22,14 @@ class NgramDrafter:
 
         P(w | h) = (n(h, w) + T(h) P(w | h without its oldest token)) / (n(h) + T(h)),
 
-    down to the unigram and the uniform distribution. Followers of a context that the artefact does not
-    list count for the shorter context instead, so the probabilities still sum to one. A node's path is
-    part of its context h, and is counted once it is text.
+    down to the unigram and the uniform distribution. The counts of followers that the artefact does not list
+    go to the shorter context, so the probabilities sum to one. A node's path is part of its context h, and is
+    counted once it is committed.
 
     Args:
         counts: Counts of the training text.
-        context_weight: Weight of one occurrence in the live context against one in the training text.
-        device: Where proposals go.
+        context_weight: Weight of an occurrence in the live context relative to one in the training text.
+        device: Device of the proposals.
     """
 
     def __init__(self, counts: NgramCounts, context_weight: float, device: torch.device) -> None:
@@ -45,6 +45,7 @@ class NgramDrafter:
         self._live: defaultdict[int, dict[int, int]] = defaultdict(dict)
         self._live_unigrams: dict[int, int] = {}
         self._live_total = 0
+        # Followers in the training text that this prompt has looked up.
         self._trained: dict[int, Followers] = {}
         self._read(prompt)
 
@@ -64,21 +65,23 @@ class NgramDrafter:
         return proposed, probabilities
 
     def commit(self, tree: TokenTree, path: Tensor, states: Tensor | None = None) -> None:
-        """Count the accepted tokens; see `Drafter.commit`. The root was counted when it was proposed on."""
+        """Count the accepted tokens; see `Drafter.commit`. `propose` has already counted the root."""
         self._read(tree.tokens[path[1:]].tolist())
 
     def _read(self, tokens: list[int]) -> None:
         for token in tokens:
             self._live_unigrams[token] = self._live_unigrams.get(token, 0) + 1
             for context in suffix_hashes(self._tails.text):
-                seen = self._live[context]
-                seen[token] = seen.get(token, 0) + 1
+                followers = self._live[context]
+                followers[token] = followers.get(token, 0) + 1
             self._tails.append(token)
         self._live_total += len(tokens)
 
     def _best(self, context: Tail, branching: int) -> list[tuple[int, float]]:
-        """Most probable tokens after `context`, exactly: any token that no context lists has the
-        probability of its unigram times a constant, so the most common unigrams stand for them all.
+        """Most probable tokens after `context`, exactly.
+
+        The probability of a token that no context lists is that of its unigram times a constant, so of these
+        tokens only the most common ones are compared.
         """
         scores: dict[int, float] = {}
         mass = 1.0

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 from safetensors.numpy import load_file
 
-from ablations.study.artefact import open_artefact
-from ablations.study.errors import UserError
+from ablations.core.artefact import open_artefact
+from ablations.core.errors import UserError
 
 COUNTS_FILE = "counts.safetensors"
-# A context is named by a polynomial in its tokens modulo 2^63, which fits into a signed 64-bit integer.
+# The hash of a context is a polynomial in its tokens modulo 2^63, which fits into a signed 64-bit integer.
 HASH_BASE = 0x5851F42D4C957F2D
 HASH_MASK = (1 << 63) - 1
 
@@ -30,14 +30,14 @@ def suffix_hashes(context: Iterable[int]) -> list[int]:
 
 
 class Followers(NamedTuple):
-    """What followed one context in the training text.
+    """Tokens that followed one context in the training text.
 
     Attributes:
         tokens: The most frequent followers.
-        counts: Their counts.
+        counts: Counts of `tokens`.
         total: Count of all followers.
-        spare: Mass for the shorter context: distinct followers, plus the counts of those not listed.
-        types: Distinct followers.
+        types: Number of distinct followers.
+        spare: Mass for the shorter context: `types`, plus the counts of followers not in `tokens`.
     """
 
     tokens: list[int]
@@ -47,7 +47,7 @@ class Followers(NamedTuple):
     spare: int
 
 
-NEVER = Followers([], [], 0, 0, 0)
+UNSEEN = Followers([], [], 0, 0, 0)
 
 
 class NgramCounts:
@@ -57,8 +57,8 @@ class NgramCounts:
         arrays: `unigrams` ``[vocabulary]`` and, for each context length k from 1 on, `contexts.k`
             ``[contexts]`` int64 (sorted hashes), `totals.k` and `types.k` ``[contexts]``, `offsets.k`
             ``[contexts + 1]``, and `followers.k` and `counts.k` ``[offsets.k[-1]]``, the most frequent
-            followers of a context first.
-        vocabulary: Output size of the target; tokens that the training text lacks have count 0.
+            followers of each context first.
+        vocabulary: Output size of the target; tokens beyond `unigrams` have count 0.
     """
 
     def __init__(self, arrays: dict, vocabulary: int) -> None:
@@ -72,10 +72,10 @@ class NgramCounts:
 
     @classmethod
     def load(cls, manifest: Path, vocabulary: int) -> "NgramCounts":
-        """Load what `ablations.dynatree.fit_ngram` made.
+        """Load counts written by `ablations.dynatree.fit_ngram`.
 
         Raises:
-            UserError: a file is missing or corrupt, or the counts are of another vocabulary.
+            UserError: a file is missing or corrupt, or the counts have more tokens than the target.
         """
         folder, _ = open_artefact(manifest)
         arrays = load_file(folder / COUNTS_FILE)
@@ -87,12 +87,12 @@ class NgramCounts:
         return cls(arrays, vocabulary)
 
     def followers(self, length: int, context: int) -> Followers:
-        """Followers of the context of `length` tokens whose hash is `context`; `NEVER` if unseen."""
+        """Followers of the context of `length` tokens with hash `context`; `UNSEEN` if it never occurred."""
         arrays = self._arrays
         hashes = arrays[f"contexts.{length}"]
         row = int(hashes.searchsorted(context))
         if row == len(hashes) or hashes[row] != context:
-            return NEVER
+            return UNSEEN
         start, end = arrays[f"offsets.{length}"][row : row + 2].tolist()
         counts = arrays[f"counts.{length}"][start:end].tolist()
         total = int(arrays[f"totals.{length}"][row])

@@ -1,4 +1,4 @@
-"""The last tokens of the live text, and of the text that each node of a tree ends."""
+"""Last tokens of the live text, and of the text up to each node of a tree."""
 
 from ablations.dynatree.tree import TokenTree
 
@@ -7,7 +7,7 @@ Tail = tuple[int, ...]
 
 
 class Tails:
-    """Follows the live text, and a tree that grows behind it.
+    """Tails of the live text and of a tree's nodes.
 
     Args:
         longest: Most tokens of a tail.
@@ -22,15 +22,15 @@ class Tails:
         self._nodes: list[Tail] = []
 
     def append(self, token: int) -> None:
-        """Go one token on in the live text."""
+        """Append a token to the live text."""
         self.text = self._shifted(self.text, token)
 
     def of_level(self, tree: TokenTree, level: slice) -> list[Tail]:
-        """Tails of a level's nodes, each node included; levels come in order, from the root on.
+        """Tails of a level's nodes, each node included; must be called for every level, from the root on.
 
         Args:
             tree: The tree; its root is the newest token of the live text.
-            level: The level's rows of the tree.
+            level: Rows of the level.
         """
         if level.start == 0:
             self._nodes = [self.text]

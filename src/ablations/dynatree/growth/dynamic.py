@@ -1,25 +1,25 @@
-"""Trees whose breadth and depth follow the draft's confidence, and the rounds before."""
+"""Trees whose breadth and depth follow the draft's confidence and the acceptance of earlier rounds."""
 
 import torch
 
 from ablations.dynatree.drafters.interface import Drafter
-from ablations.dynatree.growth.fixed import ANY, add_children
+from ablations.dynatree.growth.fixed import SMALLEST_POSITIVE, add_children
 from ablations.dynatree.tree import TokenTree
-from ablations.study.contracts.dynatree import DynamicTree, History
+from ablations.specs.dynatree.arm import DynamicTree, History
 
 
 class DynamicGrowth:
     """The adaptive tree of DynaTree: breadth by confidence, depth by path probability, history.
 
-    Each node has as many children as the draft's probability of its first choice asks for. A node whose
-    path probability is under `rho_stop` has none; from the base depth on, nodes need `rho_deep`. With
+    The draft's greatest probability after a node sets the node's number of children. A node with a path
+    probability below `rho_stop` gets no children; from the base depth on, nodes need `rho_deep`. With
     history, base depth and `rho_stop` follow the acceptance of the prompt's rounds so far.
 
     Args:
         settings: Thresholds and history.
-        base_depth: Levels that need no more than `rho_stop`.
-        tau: Children of a smaller path probability are dropped; None drops none.
-        device: Where the trees are.
+        base_depth: Levels for which `rho_stop` is enough.
+        tau: Least path probability of a child; None has no limit.
+        device: Device of the trees.
     """
 
     def __init__(
@@ -28,12 +28,12 @@ class DynamicGrowth:
         self.max_depth = settings.max_depth
         self._settings = settings
         self._base_depth = base_depth
-        self._tau = tau or ANY
-        # Rising, for bucketize: bucket 0 is the least confident, and the last breadth.
+        self._tau = tau or SMALLEST_POSITIVE
+        # Ascending, as bucketize needs: bucket 0 has the least confidence, and so the last breadth.
         self._confidences = torch.tensor(settings.confidences[::-1], dtype=torch.float64, device=device)
         self._breadths = torch.tensor(settings.breadths[::-1], device=device)
-        self._most = max(settings.breadths)
-        self._ranks = torch.arange(self._most, device=device)
+        self._max_breadth = max(settings.breadths)
+        self._ranks = torch.arange(self._max_breadth, device=device)
         self.start()
 
     def start(self) -> None:
@@ -43,17 +43,17 @@ class DynamicGrowth:
         self._mean = history.target if history else 0.0
 
     def grow(self, tree: TokenTree, drafter: Drafter, levels: int) -> None:
-        """Add up to `levels` levels; see `Growth.grow`. All of it is worth verifying."""
+        """Add up to `levels` levels; see `Growth.grow`. All rows are verified."""
         level = slice(0, 1)
         for depth in range(min(levels, self.max_depth)):
             if not tree.room:
                 return
             parents = tree.probabilities[level, None]
             growing = parents >= (self.rho_stop if depth < self.depth else self._settings.rho_deep)
-            # The root's path probability is 1, so only levels below it can be without a growing node.
+            # The root's path probability is 1, so the root always grows.
             if depth and not growing.any():
                 return
-            tokens, probabilities = drafter.propose(tree, level, self._most)
+            tokens, probabilities = drafter.propose(tree, level, self._max_breadth)
             breadths = self._breadths[
                 torch.bucketize(probabilities[:, :1].contiguous(), self._confidences, right=True)
             ]

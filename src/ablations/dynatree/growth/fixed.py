@@ -1,4 +1,4 @@
-"""How the tree of one round grows: the interface of all ways, and the fixed shape pruned by probability."""
+"""Growth of the tree of one round: the interface, and a fixed shape pruned by path probability."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,12 +8,12 @@ from torch import Tensor
 from ablations.dynatree.drafters.interface import Drafter
 from ablations.dynatree.tree import TokenTree
 
-# The least threshold that a path probability can meet: a probability of 0 is no proposal.
-ANY = 5e-324
+# Least threshold of a path probability: a child of probability 0 is not a proposal.
+SMALLEST_POSITIVE = 5e-324
 
 
 class Growth(Protocol):
-    """Grows one tree a round; may keep state across the rounds of one prompt."""
+    """Grows the tree of each round; may keep state across the rounds of one prompt."""
 
     @property
     def max_depth(self) -> int:
@@ -21,7 +21,7 @@ class Growth(Protocol):
         ...
 
     def start(self) -> None:
-        """Forget what the rounds of another prompt taught."""
+        """Begin a prompt: reset the state kept across rounds."""
         ...
 
     def grow(self, tree: TokenTree, drafter: Drafter, levels: int) -> Tensor | None:
@@ -29,17 +29,17 @@ class Growth(Protocol):
 
         Args:
             tree: A planted tree.
-            drafter: Asked once per level.
+            drafter: Proposes the nodes, in one call per level.
             levels: Most levels that could still be emitted.
 
         Returns:
-            Rows worth verifying, ``[rows]`` int64 ascending, each with its parent and the root first;
-            None for all.
+            Rows to verify, ``[rows]`` int64 ascending, the root first and each with its parent; None for all
+            rows.
         """
         ...
 
     def learn(self, depth: int, accepted: int) -> None:
-        """End a round.
+        """End a round, and adapt to its acceptance.
 
         Args:
             depth: Levels of the tree that was verified.
@@ -52,13 +52,13 @@ class Growth(Protocol):
 class FixedGrowth:
     """Up to `max_depth` levels of `branching` children per node, pruned by path probability.
 
-    A child whose path probability (the product of the draft's probabilities from the root) falls
-    under `tau` is dropped, and so is everything below it.
+    A child is dropped if its path probability (the product of the draft's probabilities from the root) is
+    below `tau`.
 
     Attributes:
-        max_depth: Most levels; a linear draft of K tokens has K, and a branching of 1.
+        max_depth: Most levels; a linear draft of K tokens has K levels and branching 1.
         branching: Children per node.
-        tau: Threshold on the path probability; None prunes nothing.
+        tau: Least path probability of a child; None has no limit.
     """
 
     max_depth: int
@@ -66,43 +66,43 @@ class FixedGrowth:
     tau: float | None
 
     def start(self) -> None:
-        """Nothing is kept from round to round."""
+        """Nothing to do: no state is kept across rounds."""
 
     def grow(self, tree: TokenTree, drafter: Drafter, levels: int) -> None:
-        """Add up to `levels` levels; see `Growth.grow`. All of it is worth verifying."""
+        """Add up to `levels` levels; see `Growth.grow`. All rows are verified."""
         level = slice(0, 1)
         for _ in range(min(levels, self.max_depth)):
             if not tree.room:
                 return
             tokens, probabilities = drafter.propose(tree, level, self.branching)
             paths = probabilities * tree.probabilities[level, None]
-            level = add_children(tree, level, tokens, paths, paths >= (self.tau or ANY))
+            level = add_children(tree, level, tokens, paths, paths >= (self.tau or SMALLEST_POSITIVE))
             if level.start == level.stop:
                 return
 
     def learn(self, depth: int, accepted: int) -> None:
-        """Nothing is kept from round to round."""
+        """Nothing to do: no state is kept across rounds."""
 
 
 def add_children(tree: TokenTree, level: slice, tokens: Tensor, paths: Tensor, wanted: Tensor) -> slice:
-    """Append the wanted children of a level; where they do not fit, those of highest path probability.
+    """Append the wanted children of a level; if they exceed the room, those of highest path probability.
 
     Args:
         tree: The tree so far.
-        level: Rows of its newest level, n of them.
-        tokens: ``[n, B]`` int64, the children.
-        paths: ``[n, B]`` float64, their path probabilities.
-        wanted: ``[n, B]`` bool; False where the probability is 0, which is no proposal.
+        level: The n rows of the newest level.
+        tokens: ``[n, B]`` int64, tokens of the children.
+        paths: ``[n, B]`` float64, path probabilities of the children.
+        wanted: ``[n, B]`` bool; must be False where the probability is 0, which is not a proposal.
 
     Returns:
         Rows of the new level; empty if no child was added.
     """
     branching = tokens.shape[1]
     paths = paths.flatten()
-    chosen = wanted.flatten().nonzero()[:, 0]
-    if len(chosen) > tree.room:
-        best = paths[chosen].sort(descending=True, stable=True).indices[: tree.room]
-        chosen = chosen[best.sort().values]
-    if not len(chosen):
+    children = wanted.flatten().nonzero()[:, 0]
+    if len(children) > tree.room:
+        best = paths[children].sort(descending=True, stable=True).indices[: tree.room]
+        children = children[best.sort().values]
+    if not len(children):
         return slice(tree.size, tree.size)
-    return tree.add_level(tokens.flatten()[chosen], level.start + chosen // branching, paths[chosen])
+    return tree.add_level(tokens.flatten()[children], level.start + children // branching, paths[children])

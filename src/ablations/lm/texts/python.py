@@ -1,4 +1,4 @@
-"""What ships with every CPython: the language reference's topics and the library's own modules."""
+"""Text that ships with CPython: the topics of the language reference and the standard library's modules."""
 
 import platform
 import sys
@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from pydoc_data.topics import topics
 
+from ablations.core.errors import UserError
 from ablations.lm.texts.raw import RawDocument, cut_at_lines
-from ablations.study.contracts.lm import PythonText
-from ablations.study.errors import UserError
+from ablations.specs.lm import PythonText
 
-# The topics again (as one literal), and character tables, which are no text.
-LEFT_OUT = frozenset({"pydoc_data", "encodings"})
+# `pydoc_data` is the topics once more, as one literal; `encodings` is character tables.
+EXCLUDED_MODULES = frozenset({"pydoc_data", "encodings"})
 TEST_FOLDERS = frozenset({"test", "tests", "idle_test"})
 
 
@@ -23,7 +23,8 @@ def python_documents(source: PythonText) -> Iterator[RawDocument]:
     Tests are left out. Modules longer than the source's window are cut at a line end.
 
     Raises:
-        UserError: this is not the CPython version that the study was planned for, or a module is unreadable.
+        UserError: this is not the CPython version that the study was planned for, or a module's encoding
+            cannot be read.
     """
     running = platform.python_version()
     if source.python not in (None, running):
@@ -41,8 +42,8 @@ def python_documents(source: PythonText) -> Iterator[RawDocument]:
 
 
 def _modules(library: Path) -> list[Path]:
-    # By the library's own names: the folder also holds site-packages and files of this one build.
-    names = sys.stdlib_module_names - LEFT_OUT
+    # By the standard library's module names: the folder also holds site-packages and files of this build.
+    names = sys.stdlib_module_names - EXCLUDED_MODULES
     paths = [path for name in names for path in (library / f"{name}.py", *(library / name).rglob("*.py"))]
     return sorted(
         path for path in paths if path.is_file() and TEST_FOLDERS.isdisjoint(path.relative_to(library).parts)

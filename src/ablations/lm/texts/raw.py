@@ -1,4 +1,4 @@
-"""A document as its source gives it, before the corpus is deduplicated and split."""
+"""A document of a source, before the corpus is deduplicated and split."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -19,7 +19,7 @@ class RawDocument(NamedTuple):
 
 
 def cut_at_lines(text: str, limit: int) -> Iterator[str]:
-    """Cut `text` into pieces of at most `limit` characters, after line ends where there are any."""
+    """Cut `text` into pieces of at most `limit` characters, at line ends where a piece has one."""
     start = 0
     while len(text) - start > limit:
         end = text.rfind("\n", start, start + limit) + 1 or start + limit

@@ -1,4 +1,4 @@
-"""From a source's documents to a corpus: every paragraph once, a stable order, a split by document."""
+"""From documents to a corpus: without repeated paragraphs, in a stable order, split by document."""
 
 import hashlib
 import re
@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 
 from ablations.lm.document import Document
 from ablations.lm.texts.raw import RawDocument
-from ablations.study.contracts.lm import Split
+from ablations.specs.lm import Split
 
-# The rest is held out.
+# The remaining documents are held out.
 TRAIN_SHARE = 0.6
 VALIDATION_SHARE = 0.1
 
@@ -22,7 +22,7 @@ def without_repeats(documents: Iterable[RawDocument]) -> Iterator[RawDocument]:
     """
     seen: set[str] = set()
     for document in documents:
-        # Paragraphs and the blank lines after them alternate; the last paragraph has none.
+        # Paragraphs and the blank lines after them alternate; no blank lines follow the last paragraph.
         pieces = [*_BLANK_LINES.split(document.text), ""]
         kept = []
         for paragraph, gap in zip(pieces[::2], pieces[1::2], strict=True):
@@ -36,28 +36,29 @@ def without_repeats(documents: Iterable[RawDocument]) -> Iterator[RawDocument]:
 
 
 def in_stable_order(documents: Iterable[RawDocument], seed: int, split: Split | None) -> list[Document]:
-    """Order documents by a hash of seed and id, which also decides the split of each.
+    """Order documents by a hash of seed and id; the hash also decides the split of a document.
 
-    Neither depends on what else is in the corpus: a document that is added or removed moves no other.
+    Order and split do not depend on the other documents: adding or removing a document moves no other.
 
     Args:
         documents: Documents with unique ids.
         seed: Seed of order and split.
-        split: Put all into this split; None splits by document, 60% train, 10% validation, 30% held out.
+        split: Split of all documents; None splits by document, 60% train, 10% validation, 30% held out.
     """
-    places = sorted((_place(seed, document.id), document) for document in documents)
+    ordered = sorted((_unit_hash(seed, document.id), document) for document in documents)
     return [
-        Document(id=document.id, kind=document.kind, split=split or _split_at(place), text=document.text)
-        for place, document in places
+        Document(id=document.id, kind=document.kind, split=split or _split_of(unit_hash), text=document.text)
+        for unit_hash, document in ordered
     ]
 
 
-def _place(seed: int, identifier: str) -> float:
+def _unit_hash(seed: int, identifier: str) -> float:
+    """Hash of seed and id, uniform from 0 to 1."""
     digest = hashlib.sha256(f"{seed}\n{identifier}".encode()).digest()
     return int.from_bytes(digest[:8]) / 2**64
 
 
-def _split_at(place: float) -> Split:
-    if place < TRAIN_SHARE:
+def _split_of(unit_hash: float) -> Split:
+    if unit_hash < TRAIN_SHARE:
         return "train"
-    return "validation" if place < TRAIN_SHARE + VALIDATION_SHARE else "heldout"
+    return "validation" if unit_hash < TRAIN_SHARE + VALIDATION_SHARE else "heldout"

@@ -4,19 +4,19 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
+from ablations.evidence.expectations import Experiment, Method
+from ablations.evidence.inputs import PaperSettings, resampling
+from ablations.evidence.records import ExperimentRecords, comparable
+from ablations.evidence.statistics import Comparison, Endpoint, compare, holm
+from ablations.evidence.verdicts import predictions
 from ablations.paper.collecting.naming import naming
-from ablations.study.arms import Arm, comparable, resampling
-from ablations.study.contracts.paper import Experiment, Method, PaperSettings
-from ablations.study.contracts.statistics import Comparison, Measure
-from ablations.study.statistics import compare, holm
-from ablations.study.verdicts import predictions
 
-Key = tuple[str, str | None, Measure]
-Hypothesis = tuple[frozenset[tuple[str, ...]], Measure]
+Key = tuple[str, str | None, Endpoint]
+Hypothesis = tuple[frozenset[tuple[str, ...]], Endpoint]
 """The records of both sides, whichever comes first, and what is compared."""
 
 
-def compare_all(arms: Mapping[str, Arm], settings: PaperSettings) -> dict[Key, Comparison]:
+def compare_all(arms: Mapping[str, ExperimentRecords], settings: PaperSettings) -> dict[Key, Comparison]:
     """Compare every experiment with what it is measured against; Holm runs per method and measure.
 
     Speeds of different devices are not compared. Experiments that share their records share their
@@ -42,7 +42,7 @@ def compare_all(arms: Mapping[str, Arm], settings: PaperSettings) -> dict[Key, C
             )
         if comparison is not None:
             found[name, versus, measure] = comparison
-    families: dict[tuple[Method, Measure], dict[Hypothesis, float]] = {}
+    families: dict[tuple[Method, Endpoint], dict[Hypothesis, float]] = {}
     hypotheses = {key: _hypothesis(key, arms) for key in found}
     for key, comparison in found.items():
         family = families.setdefault((arms[key[0]].experiment.method, comparison.measure), {})
@@ -53,7 +53,7 @@ def compare_all(arms: Mapping[str, Arm], settings: PaperSettings) -> dict[Key, C
     }
 
 
-def _hypothesis(key: Key, arms: Mapping[str, Arm]) -> Hypothesis:
+def _hypothesis(key: Key, arms: Mapping[str, ExperimentRecords]) -> Hypothesis:
     name, versus, measure = key
     sides = (arms[name].experiment.records, () if versus is None else arms[versus].experiment.records)
     return frozenset(sides), measure

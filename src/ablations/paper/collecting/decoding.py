@@ -7,6 +7,9 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from ablations.evidence.inputs import PaperSettings, resampling
+from ablations.evidence.records import DecodeRecord, ExperimentRecords, first_arm, mean_seconds
+from ablations.evidence.statistics import Estimate, estimate, log_speedup, tokens_per_forward
 from ablations.paper.results.decoding import (
     DecodingProtocol,
     DecodingResult,
@@ -14,14 +17,10 @@ from ablations.paper.results.decoding import (
     KindMeasures,
     PromptKind,
 )
-from ablations.study.arms import Arm, DecodeRecord, first_arm, mean_seconds, resampling
-from ablations.study.contracts.dynatree import DecodeSample
-from ablations.study.contracts.paper import PaperSettings
-from ablations.study.contracts.statistics import Estimate
-from ablations.study.statistics import estimate, log_speedup, tokens_per_forward
+from ablations.specs.dynatree.decode import DecodeSample
 
 
-def decoding_result(arm: Arm, settings: PaperSettings) -> DecodingResult:
+def decoding_result(arm: ExperimentRecords, settings: PaperSettings) -> DecodingResult:
     """Result of a decoding configuration that ran to the end."""
     record = cast(DecodeRecord, arm.record)
     samples = list(record.samples)
@@ -97,7 +96,9 @@ def _depths(samples: list[DecodeSample]) -> tuple[DepthCount, ...]:
     )
 
 
-def decoding_protocol(arms: Mapping[str, Arm], settings: PaperSettings) -> DecodingProtocol | None:
+def decoding_protocol(
+    arms: Mapping[str, ExperimentRecords], settings: PaperSettings
+) -> DecodingProtocol | None:
     """How the decoding experiments were measured; None where no record says."""
     arm = first_arm(arms, "dynatree", settings.full_method)
     if arm is None:

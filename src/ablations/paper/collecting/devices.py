@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 
+from ablations.core.errors import UserError
+from ablations.evidence.inputs import PaperSettings
+from ablations.evidence.records import ExperimentRecords
 from ablations.paper.results.sdtp import SweepResult
-from ablations.study.arms import Arm
-from ablations.study.contracts.paper import PaperSettings
-from ablations.study.errors import UserError
 
 
 def require_one_device(
-    arms: Mapping[str, Arm], sweeps: Iterable[SweepResult], settings: PaperSettings
+    arms: Mapping[str, ExperimentRecords], sweeps: Iterable[SweepResult], settings: PaperSettings
 ) -> None:
     """Check that what tables put side by side was timed on one device, unless the study says otherwise.
 
@@ -43,7 +43,7 @@ def _require_one_sweep(sweeps: Iterable[SweepResult]) -> None:
         )
 
 
-def _kind(arm: Arm) -> str:
+def _kind(arm: ExperimentRecords) -> str:
     over_ranks = getattr(arm.record.spec, "pipeline", None) is not None
     return f"{arm.experiment.method}{' over ranks' if over_ranks else ''}"
 

@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ablations.core.record import read_contract
+from ablations.evidence.inputs import GridName, PaperSettings, resampling
+from ablations.evidence.statistics import estimate, tokens_per_forward
 from ablations.paper.results.files import RecordFile, record_file
 from ablations.paper.results.grid import GridResult
-from ablations.study.arms import resampling
-from ablations.study.contracts.grid import Grid, GridPoint
-from ablations.study.contracts.paper import GridName, PaperSettings
-from ablations.study.record_io import read_contract
-from ablations.study.statistics import estimate, tokens_per_forward
+from ablations.specs.dynatree.grid import Grid, GridPoint
 
 
 def grid_results(

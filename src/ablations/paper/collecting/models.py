@@ -8,11 +8,11 @@ import numpy as np
 from safetensors.numpy import load_file
 from scipy import stats
 
+from ablations.core.artefact import Manifest, open_artefact
+from ablations.core.files import sha256_file
+from ablations.core.record import read_contract
 from ablations.paper.results.files import RecordFile
 from ablations.paper.results.models import ModelFacts, SaliencyMap
-from ablations.study.artefact import Manifest, open_artefact
-from ablations.study.files import sha256_file
-from ablations.study.record_io import read_contract
 
 SALIENT_MASS = 0.8
 """Salient tokens are the fewest that hold this share of a layer's saliency."""

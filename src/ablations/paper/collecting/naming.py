@@ -5,9 +5,8 @@ from contextlib import contextmanager
 
 from pydantic import ValidationError
 
-from ablations.study.cli import one_line
-from ablations.study.contracts.paper import Experiment
-from ablations.study.errors import UserError
+from ablations.core.errors import UserError, one_line
+from ablations.evidence.expectations import Experiment
 
 
 @contextmanager

@@ -5,26 +5,24 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from ablations.core.files import canonical_json
+from ablations.evidence.inputs import PaperSettings, resampling
+from ablations.evidence.records import ExperimentRecords
+from ablations.evidence.statistics import Comparison, compare, estimate, holm
+from ablations.evidence.verdicts import judge_ranking
 from ablations.paper.collecting.naming import naming
 from ablations.paper.results.sdtp import ScorerRanking
-from ablations.study.arms import Arm, resampling
-from ablations.study.contracts.paper import PaperSettings
-from ablations.study.contracts.sdtp import Ranking, Training
-from ablations.study.contracts.statistics import Comparison
-from ablations.study.files import canonical_json
-from ablations.study.statistics import (
-    compare,
-    estimate,
-    holm,
-)
-from ablations.study.verdicts import judge_ranking
+from ablations.specs.sdtp.evaluate import Training
+from ablations.specs.sdtp.train import Ranking
 
 MEASURES = ("spearman", "ndcg", "overlap")
 
 
-def scorer_rankings(arms: Mapping[str, Arm], settings: PaperSettings) -> tuple[ScorerRanking, ...]:
+def scorer_rankings(
+    arms: Mapping[str, ExperimentRecords], settings: PaperSettings
+) -> tuple[ScorerRanking, ...]:
     """Ranking of every trained scorer; Holm runs over all comparisons of rank correlations."""
-    scorers: dict[str, list[Arm]] = {}
+    scorers: dict[str, list[ExperimentRecords]] = {}
     for arm in arms.values():
         if (scorer := scorer_of(arm)) is not None:
             scorers.setdefault(scorer, []).append(arm)
@@ -39,7 +37,7 @@ def scorer_rankings(arms: Mapping[str, Arm], settings: PaperSettings) -> tuple[S
     return _judged(found, settings)
 
 
-def scorer_of(arm: Arm) -> str | None:
+def scorer_of(arm: ExperimentRecords) -> str | None:
     """What makes an arm's scorer, seeds apart; None where it has none whose ranking was measured."""
     training = _training(arm) if arm.status == "ok" else None
     if training is None or not training.ranking:
@@ -52,11 +50,13 @@ def scorer_of(arm: Arm) -> str | None:
     )
 
 
-def _training(arm: Arm) -> Training | None:
+def _training(arm: ExperimentRecords) -> Training | None:
     return getattr(arm.record.totals, "training", None)
 
 
-def _ranking(users: list[Arm], baseline: Arm | None, settings: PaperSettings) -> ScorerRanking:
+def _ranking(
+    users: list[ExperimentRecords], baseline: ExperimentRecords | None, settings: PaperSettings
+) -> ScorerRanking:
     arm, how = users[0], resampling(settings)
     name, training = arm.experiment.id, _training(arm)
     assert training is not None
@@ -98,7 +98,7 @@ def _comparable(training: Training, other: Training) -> bool:
     return training.saliency == other.saliency and training.pruner.layers == other.pruner.layers
 
 
-def _per_window(arm: Arm, when: str, measure: str) -> pd.Series:
+def _per_window(arm: ExperimentRecords, when: str, measure: str) -> pd.Series:
     """Mean over stages, then over seeds, of each window (index)."""
     series = []
     for record in arm.records:

@@ -4,16 +4,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ablations.core.record import Outcome
+from ablations.evidence.expectations import Experiment
+from ablations.evidence.inputs import PaperSettings
+from ablations.evidence.records import ExperimentRecords
+from ablations.evidence.statistics import Comparison
+from ablations.evidence.verdicts import combine, judge_experiment
 from ablations.paper.collecting.comparisons import Key
 from ablations.paper.collecting.reading import Measured
 from ablations.paper.collecting.sdtp import traffic
 from ablations.paper.results.files import RecordFile, record_file
 from ablations.paper.summary import Difference, Row
-from ablations.study.arms import Arm
-from ablations.study.contracts.paper import Experiment, PaperSettings
-from ablations.study.contracts.record import Outcome
-from ablations.study.contracts.statistics import Comparison
-from ablations.study.verdicts import combine, judge_experiment
 
 # What a comparison's control sentence is about; budgets and references are reported elsewhere.
 _DECODING_COMPONENTS = ("drafter", "shape", "pruning", "adaptation")
@@ -67,7 +68,7 @@ def make_rows(
     return tuple(rows)
 
 
-def _files(arm: Arm) -> tuple[RecordFile, ...]:
+def _files(arm: ExperimentRecords) -> tuple[RecordFile, ...]:
     # Records that are not there are left out of an arm, which keeps their order.
     records = iter(arm.records)
     found = []
@@ -80,20 +81,20 @@ def _files(arm: Arm) -> tuple[RecordFile, ...]:
     return tuple(found)
 
 
-def _outcome(arm: Arm) -> Outcome | None:
+def _outcome(arm: ExperimentRecords) -> Outcome | None:
     """The first crash where there is one."""
     outcomes = [record.outcome for record in arm.records]
     return next((item for item in outcomes if item.status == "crashed"), outcomes[0] if outcomes else None)
 
 
-def _scorer_shared(arm: Arm, other: Arm | None) -> bool | None:
+def _scorer_shared(arm: ExperimentRecords, other: ExperimentRecords | None) -> bool | None:
     if other is None or not arm.records or not other.records:
         return None
     own, theirs = (item.record.digests.inputs.get("pruner") for item in (arm, other))
     return None if own is None or theirs is None else own == theirs
 
 
-def _differences(arm: Arm, other: Arm | None) -> tuple[Difference, ...]:
+def _differences(arm: ExperimentRecords, other: ExperimentRecords | None) -> tuple[Difference, ...]:
     if other is None or not arm.records or not other.records:
         return ()
     components = _SDTP_COMPONENTS if arm.experiment.method == "sdtp" else _DECODING_COMPONENTS

@@ -6,24 +6,22 @@ from typing import cast
 
 import numpy as np
 
-from ablations.paper.results.sdtp import PasskeyHits, PipelineResult, SdtpProtocol, SdtpResult
-from ablations.study.arms import (
-    Arm,
+from ablations.evidence.inputs import PaperSettings, resampling
+from ablations.evidence.records import (
+    ExperimentRecords,
     SdtpRecord,
     added_nll,
     first_arm,
     mean_seconds,
     per_document,
-    resampling,
     timed_samples,
 )
-from ablations.study.contracts.paper import PaperSettings
-from ablations.study.contracts.sdtp import RetrievalProbe
-from ablations.study.contracts.statistics import Estimate
-from ablations.study.statistics import estimate
+from ablations.evidence.statistics import Estimate, estimate
+from ablations.paper.results.sdtp import PasskeyHits, PipelineResult, SdtpProtocol, SdtpResult
+from ablations.specs.sdtp.evaluate import RetrievalProbe
 
 
-def sdtp_result(arm: Arm, settings: PaperSettings) -> SdtpResult:
+def sdtp_result(arm: ExperimentRecords, settings: PaperSettings) -> SdtpResult:
     """Result of a pruning configuration all of whose seeds ran to the end."""
     records = cast(tuple[SdtpRecord, ...], arm.records)
     samples = [sample for record in records for sample in record.samples]
@@ -63,7 +61,7 @@ def sdtp_result(arm: Arm, settings: PaperSettings) -> SdtpResult:
     )
 
 
-def sdtp_protocol(arms: Mapping[str, Arm]) -> SdtpProtocol | None:
+def sdtp_protocol(arms: Mapping[str, ExperimentRecords]) -> SdtpProtocol | None:
     """How the SDTP experiments were measured; None where no record says."""
     arm = first_arm(arms, "sdtp", "baseline")
     if arm is None:

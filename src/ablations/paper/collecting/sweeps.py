@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ablations.core.record import Environment, read_contract
+from ablations.evidence.statistics import Estimate, log_speedup
 from ablations.paper.results.files import RecordFile, record_file
 from ablations.paper.results.sdtp import SweepResult
-from ablations.study.contracts.record import Environment
-from ablations.study.contracts.sdtp import Sweep, SweepPoint, TimedPair
-from ablations.study.contracts.statistics import Estimate
-from ablations.study.record_io import read_contract
-from ablations.study.statistics import log_speedup
+from ablations.specs.sdtp.sweep import Sweep, SweepPoint
+from ablations.specs.sdtp.timing import TimedPair
 
 
 def sweep_results(paths: Iterable[str]) -> tuple[SweepResult, ...]:

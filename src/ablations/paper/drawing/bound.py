@@ -7,11 +7,11 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from ablations.evidence.statistics import Estimate
 from ablations.paper import style
 from ablations.paper.drawing.parts import bars, factor_ticks, say_missing
 from ablations.paper.lines import keep_ratio_rows
 from ablations.paper.summary import Summary
-from ablations.study.contracts.statistics import Estimate
 
 
 def bound_points(summary: Summary) -> pd.DataFrame:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from ablations.evidence.statistics import Estimate
 from ablations.paper import style
-from ablations.study.contracts.statistics import Estimate
 
 _ROUND = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 _BETWEEN = (0.3, 0.7, 1.5, 3, 7)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from ablations.evidence.statistics import Endpoint
 from ablations.paper.formatting import (
     factor,
     factor_interval,
@@ -14,7 +15,6 @@ from ablations.paper.formatting import (
 )
 from ablations.paper.quantities.quantity import Measured, Quantity, quantity
 from ablations.paper.summary import Row, Summary
-from ablations.study.contracts.statistics import Measure
 
 _SPEED = "log(samples[].pairs[].reference / samples[].pairs[].arm), minus the same of versus"
 
@@ -41,7 +41,7 @@ WITHOUT_EFFECT = ("similar_spread", "inexact")
 
 def effect_quantities(summary: Summary, row: Row) -> Iterator[Quantity]:
     """Effects of an experiment against what it is compared with, as far as there are results of both."""
-    wanted: list[tuple[Measured, str | None, Measure]] = []
+    wanted: list[tuple[Measured, str | None, Endpoint]] = []
     if row.method == "sdtp":
         wanted = [(EFFECT, row.versus, "quality"), (RELATIVE_SPEED, row.versus, "speed")]
     else:
@@ -61,7 +61,7 @@ def effect_quantities(summary: Summary, row: Row) -> Iterator[Quantity]:
 
 def detectable_quantities(summary: Summary, row: Row) -> Iterator[Quantity]:
     """Minimum detectable effects, as they are printed beside what stayed inconclusive."""
-    undecided: dict[tuple[str | None, Measure], None] = {}
+    undecided: dict[tuple[str | None, Endpoint], None] = {}
     for part in row.parts:
         if part.verdict == "inconclusive" and part.reason not in WITHOUT_EFFECT:
             undecided[part.against, "quality" if part.aspect == "quality" else "speed"] = None

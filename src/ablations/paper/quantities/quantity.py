@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 from pydantic import NonNegativeInt
 
+from ablations.core.contract import Contract
+from ablations.evidence.statistics import Estimate
 from ablations.paper.results.files import RecordFile
-from ablations.study.contracts.base import Contract
-from ablations.study.contracts.statistics import Estimate
 
 
 class Quantity(Contract):

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from ablations.study.contracts.base import Contract
-from ablations.study.contracts.record import Environment
+from ablations.core.contract import Contract
+from ablations.core.record import Environment
 
 Family = Literal["autoregressive", "drafting", "transformers"]
 

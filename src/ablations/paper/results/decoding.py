@@ -2,8 +2,8 @@
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from ablations.study.contracts.base import Contract
-from ablations.study.contracts.statistics import Estimate
+from ablations.core.contract import Contract
+from ablations.evidence.statistics import Estimate
 
 
 class DepthCount(Contract):

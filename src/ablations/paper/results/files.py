@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from ablations.study.contracts.base import Contract
-from ablations.study.contracts.record import Digests, Environment
-from ablations.study.files import sha256_file
+from ablations.core.contract import Contract
+from ablations.core.files import sha256_file
+from ablations.core.record import Digests, Environment
 
 
 class RecordFile(Contract):

@@ -2,10 +2,10 @@
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
+from ablations.core.contract import Contract
+from ablations.evidence.statistics import Estimate
 from ablations.paper.results.files import RecordFile
-from ablations.study.contracts.base import Contract
-from ablations.study.contracts.dynatree import Shape
-from ablations.study.contracts.statistics import Estimate
+from ablations.specs.dynatree.arm import Shape
 
 
 class GridResult(Contract):

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
+from ablations.core.contract import Contract
 from ablations.paper.results.files import RecordFile
-from ablations.study.contracts.base import Contract
 
 
 class ModelFacts(Contract):

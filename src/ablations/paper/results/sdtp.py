@@ -2,12 +2,14 @@
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from ablations.core.contract import Contract, Identifier
+from ablations.evidence.statistics import Comparison, Estimate
+from ablations.evidence.verdicts import Reason, Verdict
 from ablations.paper.results.files import RecordFile
-from ablations.study.contracts.base import Contract
-from ablations.study.contracts.paper import Identifier
-from ablations.study.contracts.sdtp import Calibration, Losses, Retrieval, Training
-from ablations.study.contracts.statistics import Comparison, Estimate
-from ablations.study.verdicts import Reason, Verdict
+from ablations.specs.sdtp.calibrate import Calibration
+from ablations.specs.sdtp.evaluate import Training
+from ablations.specs.sdtp.reference import Retrieval
+from ablations.specs.sdtp.train import Losses
 
 
 class PasskeyHits(Contract):

@@ -5,33 +5,27 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ablations.core.artefact import open_artefact
+from ablations.core.job import Run
+from ablations.core.record import read_contract
 from ablations.lm.cache import StaticCache
 from ablations.lm.layered import LayeredLM
 from ablations.sdtp.pruned.cost import planned_rows, prefill_flops
 from ablations.sdtp.pruned.matching import matched
 from ablations.sdtp.pruned.prefill import Prefilled, prefill
 from ablations.sdtp.pruned.pruning import CALIBRATION_FILE, Pruning
-from ablations.sdtp.pruned.selection import require_layers
 from ablations.sdtp.scores import importance
 from ablations.sdtp.scores.importance import Importance
-from ablations.sdtp.scores.pruner import open_pruner
 from ablations.sdtp.scores.table import read_saliency
-from ablations.study.artefact import open_artefact
-from ablations.study.contracts.sdtp import (
-    Calibration,
-    EvaluateSpec,
-    SaliencySpec,
-    SaliencyTarget,
-    Training,
-    require_saliency,
-)
-from ablations.study.errors import UserError
-from ablations.study.job import Run
-from ablations.study.record_io import read_contract
+from ablations.sdtp.scores.trained import open_pruner
+from ablations.specs.sdtp.calibrate import Calibration
+from ablations.specs.sdtp.counts import require_layers
+from ablations.specs.sdtp.evaluate import EvaluateSpec, Training
+from ablations.specs.sdtp.saliency import SaliencySpec, SaliencyTarget, require_saliency
 
 
 @dataclass(frozen=True)
-class Arm:
+class PrunedArm:
     """One pruning configuration on one model.
 
     Attributes:
@@ -64,7 +58,7 @@ class Arm:
         return prefill_flops(self.lm, rows) + self.importance.flops(tokens, scored)
 
 
-def load_arm(run: Run[EvaluateSpec], lm: LayeredLM) -> Arm:
+def load_arm(run: Run[EvaluateSpec], lm: LayeredLM) -> PrunedArm:
     """The arm that a spec describes, from the artefacts of its run.
 
     Args:
@@ -72,12 +66,11 @@ def load_arm(run: Run[EvaluateSpec], lm: LayeredLM) -> Arm:
         lm: Its model, before its weights are packed: what needs gradients takes a copy of it.
 
     Raises:
-        UserError: an artefact is missing, corrupt or made for something else, the model lacks a layer, or
-            the spec combines what does not go together.
+        UserError: an artefact is missing, corrupt or made for something else, or the model lacks a
+            layer.
     """
     spec = run.spec
     require_layers(spec.layers, lm.num_layers)
-    _require_combination(spec)
     scores, training = _importance(run, lm)
     calibration = None
     if spec.selection != "top_k":
@@ -100,7 +93,7 @@ def load_arm(run: Run[EvaluateSpec], lm: LayeredLM) -> Arm:
         rows, scored = planned_rows(candidate, tokens, lm.num_layers)
         return prefill_flops(lm, rows) + scores.flops(tokens, scored)
 
-    return Arm(lm, matched(pruning, spec.match, flops), scores, training, calibration)
+    return PrunedArm(lm, matched(pruning, spec.match, flops), scores, training, calibration)
 
 
 def _importance(run: Run[EvaluateSpec], lm: LayeredLM) -> tuple[Importance, Training | None]:
@@ -133,60 +126,6 @@ def _importance(run: Run[EvaluateSpec], lm: LayeredLM) -> tuple[Importance, Trai
             return importance.hidden_norm(), None
 
 
-def require_prompt(spec: EvaluateSpec) -> None:
-    """Check that prompts are long enough to lose tokens.
-
-    Raises:
-        UserError: they are not.
-    """
-    protected = spec.preserve.of(spec.windows.prompt_tokens).tokens
-    if spec.windows.prompt_tokens <= protected:
-        raise UserError(
-            f"windows.prompt_tokens: {spec.windows.prompt_tokens} is not more than preserve.head +"
-            f" preserve.tail ({protected}), so nothing could be pruned; raise it or lower preserve"
-        )
-
-
 def _require_saliency(spec: EvaluateSpec, target: SaliencyTarget, lm: LayeredLM) -> None:
     why = "nothing could be chosen by it"
     require_saliency(target, spec.layers, lm.num_layers, "saliency.measure", why)
-
-
-def _require_combination(spec: EvaluateSpec) -> None:
-    """Check that the parts of a spec go together.
-
-    Raises:
-        UserError: they do not.
-    """
-    if len(spec.keep_ratios) != len(spec.layers):
-        raise UserError(
-            f"schedule.keep_ratios: {len(spec.keep_ratios)} ratios for {len(spec.layers)} layers;"
-            " give one each"
-        )
-    for needs, name in ((spec.mask == "soft", "mask: soft"), (spec.selection != "top_k", "selection")):
-        if needs and spec.importance != "learned":
-            raise UserError(
-                f"{name}: needs the keep logits of importance 'learned', not '{spec.importance}';"
-                " use mask 'hard' and selection 'top_k'"
-            )
-    if (spec.importance == "saliency") != (spec.saliency is not None):
-        raise UserError("saliency: belongs to importance 'saliency' and to no other; give both or neither")
-    if spec.importance == "saliency" and spec.compute.dtype == "float16":
-        raise UserError("compute.dtype: float16 gradients underflow; use bfloat16 or float32")
-    loss_tokens = spec.saliency.loss_tokens if spec.saliency else None
-    if loss_tokens is not None and loss_tokens >= spec.windows.prompt_tokens:
-        raise UserError(
-            f"saliency.loss_tokens: {loss_tokens} is not less than the prompt's"
-            f" {spec.windows.prompt_tokens} tokens (windows.prompt_tokens); lower it"
-        )
-    everything_stays = spec.mask == "soft" or spec.propagation == "stale_keys"
-    if everything_stays and spec.positions != "original":
-        raise UserError(
-            f"positions: '{spec.positions}' renumbers survivors, but with mask '{spec.mask}' and propagation"
-            f" '{spec.propagation}' dropped tokens stay; use 'original'"
-        )
-    if spec.mask == "soft" and spec.propagation != "cascade":
-        raise UserError(f"propagation: '{spec.propagation}' needs mask 'hard'; use 'cascade' with 'soft'")
-    plain = spec.selection == "top_k" and spec.propagation == "cascade" and spec.mask == "hard"
-    if spec.match is not None and not plain:
-        raise UserError("schedule.match: needs selection 'top_k', propagation 'cascade' and mask 'hard'")

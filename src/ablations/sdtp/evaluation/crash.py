@@ -1,17 +1,19 @@
-"""An arm's own computation, whose failure is a finding."""
+"""Crashes of the measured method, which are results and not errors of the job."""
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
-from ablations.study.contracts.record import Outcome
-
-Result = TypeVar("Result")
+from ablations.core.record import Outcome
 
 
 class ArmCrashError(Exception):
-    """The arm's own computation raised, which is a finding and not an error of the job."""
+    """The computation of the measured method raised an exception.
+
+    Attributes:
+        outcome: Outcome for the record: the exception, and the function that raised it.
+    """
 
     def __init__(self, cause: Exception) -> None:
         super().__init__(str(cause))
@@ -27,18 +29,21 @@ class ArmCrashError(Exception):
         )
 
 
-def own(work: Callable[[], Result]) -> Result:
-    """Run a part of the arm's own computation.
+@contextmanager
+def arm_failures() -> Iterator[None]:
+    """Turn an exception of the measured method into a crash of the arm.
+
+    Out-of-memory errors pass through: they say nothing about the method.
 
     Raises:
-        ArmCrashError: it raised; running out of memory is no finding and passes through.
+        ArmCrashError: the block raised `RuntimeError`, `IndexError` or `ValueError`.
     """
     try:
-        return work()
+        yield
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, IndexError, ValueError) as error:
-        # On the CPU torch has no exception type of its own for this.
+        # On the CPU torch raises a plain RuntimeError when memory runs out.
         if "DefaultCPUAllocator" in str(error):
             raise MemoryError from error
         raise ArmCrashError(error) from error

@@ -3,32 +3,31 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ablations.core.artefact import open_artefact
+from ablations.core.errors import UserError
+from ablations.core.job import Run
+from ablations.core.record import read_contract
 from ablations.lm.checkpoint import load_tokenizer
 from ablations.lm.corpus import Window, read_corpus, windows
 from ablations.lm.layered import LayeredLM
 from ablations.sdtp.evaluation.retrieval import Passkey, passkeys
-from ablations.study.artefact import open_artefact
-from ablations.study.contracts.sdtp import (
-    EvaluateSpec,
+from ablations.specs.sdtp.reference import (
     Reference,
     ReferenceProbe,
     ReferenceRow,
-    ReferenceSpec,
     Retrieval,
     Windows,
 )
-from ablations.study.errors import UserError
-from ablations.study.job import Run
-from ablations.study.record_io import read_contract
 
 REFERENCE_FILE = "reference.json"
 STATES_FILE = "states.safetensors"
 
-SomeRun = Run[ReferenceSpec] | Run[EvaluateSpec]
+SomeRun = Run[Any]
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,23 @@
-"""What the evaluation jobs write: costs of an arm, and its record."""
+"""Results of the evaluation jobs: the costs of an arm, and its record."""
 
 from collections.abc import Sequence
 from statistics import fmean
 
 import torch
 
+from ablations.core.job import Run
+from ablations.core.record import Outcome, Record, digests_of, environment_of, write_record
 from ablations.lm.cache import StaticCache
-from ablations.lm.device import device_name, own_cores
-from ablations.sdtp.evaluation.arm import Arm
+from ablations.lm.device import available_cores, device_name
+from ablations.sdtp.evaluation.arm import PrunedArm
 from ablations.sdtp.pruned.cost import kv_bytes, prefill_flops
-from ablations.study.contracts.record import Outcome, Record
-from ablations.study.contracts.sdtp import EvaluateSpec, RetrievalProbe, SdtpSample, SdtpTotals
-from ablations.study.job import Run
-from ablations.study.record_io import digests_of, environment_of, write_record
+from ablations.specs.sdtp.evaluate import EvaluateSpec, RetrievalProbe, SdtpSample, SdtpTotals
 
 SdtpRecord = Record[EvaluateSpec, SdtpSample, SdtpTotals]
 
 
 def totals_of(
-    arm: Arm,
+    arm: PrunedArm,
     cache: StaticCache,
     samples: Sequence[SdtpSample],
     flops: Sequence[int],
@@ -26,16 +25,16 @@ def totals_of(
     layout: str,
     peak_memory: int,
 ) -> SdtpTotals:
-    """Deterministic costs, means over the windows, and what is known about the arm.
+    """Deterministic costs of an arm, as means over the windows, and its facts.
 
     Args:
         arm: The arm.
-        cache: A cache of its model.
+        cache: A cache of the arm's model.
         samples: One per window, all of the same length.
         flops: Prefill FLOPs of each window.
-        probes: Passkey prompts.
-        layout: How the weights lie in memory.
-        peak_memory: Bytes.
+        probes: Results on the passkey prompts.
+        layout: Layout of the weights in memory.
+        peak_memory: Peak memory in bytes.
     """
     dense = [samples[0].prompt_tokens] * arm.lm.num_layers
     return SdtpTotals(
@@ -48,7 +47,7 @@ def totals_of(
         calibration=arm.calibration,
         retrieval=tuple(probes),
         weight_layout=layout,
-        cores=len(own_cores()),
+        cores=len(available_cores()),
         peak_memory_bytes=peak_memory,
     )
 
@@ -61,7 +60,7 @@ def write_report(
     kept: Sequence[list[int]],
     totals: SdtpTotals | None,
 ) -> None:
-    """Write the record of an evaluation, and beside it the surviving prompt indices of each window."""
+    """Write the record of an evaluation, and the surviving prompt indices of each window beside it."""
     rows = [
         {"document": sample.document, "kept": indices} for sample, indices in zip(samples, kept, strict=True)
     ]

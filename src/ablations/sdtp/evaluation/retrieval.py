@@ -1,7 +1,7 @@
 """Passkey retrieval: a number hidden in a text, asked for at the end of the prompt.
 
-The sentence and the question are those of Mohtashami and Jaggi (2023, arXiv 2305.16300, section 4.2); the
-text around them is held-out text in place of their repeated filler, which any scorer could tell apart.
+Sentence and question are those of Mohtashami and Jaggi (2023, arXiv 2305.16300, section 4.2). The text around
+them is held-out text instead of their repeated filler, from which any scorer could tell the sentence.
 """
 
 import random
@@ -14,26 +14,26 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from ablations.core.errors import UserError
 from ablations.lm.cache import StaticCache
 from ablations.lm.finite import NOT_FINITE, greedy_ids, require_finite
 from ablations.lm.layered import LayeredLM
-from ablations.lm.tokenizer import start_of_text, within_text
+from ablations.lm.tokenizer import prefix_ids, without_leading_space
 from ablations.sdtp.pruned.continuation import continuation_states
 from ablations.sdtp.pruned.prefill import Prefilled
-from ablations.study.contracts.sdtp import Retrieval
-from ablations.study.errors import UserError
+from ablations.specs.sdtp.reference import Retrieval
 
 SENTENCE = "The pass key is {number}. Remember it. {number} is the pass key.\n"
-# Short, so that preserving the last 16 tokens preserves the question: what is tested is the sentence.
+# Short, so that the last 16 tokens, which are preserved, hold the question: the test is about the sentence.
 QUESTION = "\n\nWhat is the pass key? The pass key is"
 
 
 @dataclass(frozen=True)
 class Passkey:
-    """One prompt and what should follow it.
+    """One passkey prompt and its answer.
 
     Attributes:
-        depth: Share of the text that comes before the number's sentence, as asked for.
+        depth: Wanted share of the text before the sentence with the number.
         prompt: ``[tokens]`` int64, on the CPU; it ends with the question.
         answer: ``[digits]`` int64, on the CPU; the number as the tokenizer writes it after the question.
     """
@@ -44,30 +44,30 @@ class Passkey:
 
 
 def passkeys(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], spec: Retrieval) -> list[Passkey]:
-    """Passkey prompts of exactly `spec.tokens` tokens, BOS counted, the same ones on every call.
+    """Passkey prompts of exactly `spec.tokens` tokens, BOS included; every call returns the same prompts.
 
-    Each prompt has a text and a random five-digit number of its own. The sentence lies where the line
-    ends that is nearest to the depth, so that it stands on a line of its own.
+    Each prompt has its own text and its own random five-digit number. The sentence is inserted at the line
+    end nearest to the depth, so that it has a line to itself.
 
     Args:
         tokenizer: Tokenizer of the model that will read the prompts.
         texts: Held-out texts; the first that are long enough are used.
-        spec: How long, how deep, how many.
+        spec: Length, depths and number of the prompts.
 
     Raises:
         UserError: too few texts are long enough, or the length leaves no text around the sentence.
     """
-    numbers = random.Random(0)
-    start, inner = start_of_text(tokenizer), within_text(tokenizer)
-    wanted = len(spec.depths) * spec.keys
+    generator = random.Random(0)
+    start, inner_tokenizer = prefix_ids(tokenizer), without_leading_space(tokenizer)
+    count = len(spec.depths) * spec.keys
     depths = cycle(spec.depths)
-    found: list[Passkey] = []
+    result: list[Passkey] = []
     for text in texts:
-        if len(found) == wanted:
+        if len(result) == count:
             break
-        number = str(numbers.randrange(10_000, 100_000))
-        sentence = _ids(inner, SENTENCE.format(number=number))
-        question, answer = _question(inner, number)
+        number = str(generator.randrange(10_000, 100_000))
+        sentence = _ids(inner_tokenizer, SENTENCE.format(number=number))
+        question, answer = _question(inner_tokenizer, number)
         room = spec.tokens - len(start) - len(sentence) - len(question)
         if room < 2:
             raise UserError(
@@ -80,13 +80,13 @@ def passkeys(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], spec: Ret
         depth = next(depths)
         place = _line_end(tokenizer, ids, depth)
         prompt = start + ids[:place] + sentence + ids[place:] + question
-        found.append(Passkey(depth, torch.tensor(prompt), torch.tensor(answer)))
-    if len(found) < wanted:
+        result.append(Passkey(depth, torch.tensor(prompt), torch.tensor(answer)))
+    if len(result) < count:
         raise UserError(
-            f"retrieval.keys: {wanted} held-out texts that fill {spec.tokens} tokens asked for, {len(found)}"
+            f"retrieval.keys: {count} held-out texts that fill {spec.tokens} tokens asked for, {len(result)}"
             " found; lower retrieval.keys or retrieval.tokens, or use a larger text"
         )
-    return found
+    return result
 
 
 @torch.inference_mode()
@@ -95,32 +95,32 @@ def probe(lm: LayeredLM, prefilled: Prefilled, cache: StaticCache, answer: Tenso
 
     Args:
         lm: Model.
-        prefilled: What the prefill of `Passkey.prompt` left.
-        cache: Its cache, with room for the answer; it grows.
+        prefilled: Result of the prefill of `Passkey.prompt`.
+        cache: Cache of that prefill, with room for the answer; it grows.
         answer: ``[digits]`` int64, on the model's device.
 
     Returns:
-        Whether greedy decoding says the whole number (each digit is the most probable one given the right
-        digits before it, which is the same), and the mean NLL of its tokens in nats.
+        Whether greedy decoding gives the whole number, and the mean NLL of its tokens in nats. Greedy
+        decoding gives it if and only if each token is the most probable one after the right tokens before it.
 
     Raises:
         UserError: logits are NaN or infinite.
     """
     logits = lm.head(continuation_states(lm, prefilled, cache, answer)[None])[0].float()
-    said = greedy_ids(logits)
-    hit, finite = torch.stack([(said == answer).all(), (said != NOT_FINITE).all()]).tolist()
+    greedy = greedy_ids(logits)
+    hit, finite = torch.stack([(greedy == answer).all(), (greedy != NOT_FINITE).all()]).tolist()
     require_finite(finite, "the logits after a passkey prompt", lm.dtype)
     return hit, F.cross_entropy(logits, answer).item()
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str, most: int | None = None) -> list[int]:
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str, limit: int | None = None) -> list[int]:
     return tokenizer(
-        text, add_special_tokens=False, truncation=most is not None, max_length=most, verbose=False
+        text, add_special_tokens=False, truncation=limit is not None, max_length=limit, verbose=False
     ).input_ids
 
 
 def _question(tokenizer: PreTrainedTokenizerBase, number: str) -> tuple[list[int], list[int]]:
-    """Ids of the question and of the number after it, split where the tokens of their joint text part."""
+    """Ids of the question and of the number, from the tokenisation of their joint text."""
     encoded = tokenizer(f"{QUESTION} {number}", add_special_tokens=False, return_offsets_mapping=True)
     parts: tuple[list[int], list[int]] = ([], [])
     for token, (_, end) in zip(encoded.input_ids, encoded.offset_mapping, strict=True):
@@ -129,7 +129,7 @@ def _question(tokenizer: PreTrainedTokenizerBase, number: str) -> tuple[list[int
 
 
 def _line_end(tokenizer: PreTrainedTokenizerBase, ids: list[int], depth: float) -> int:
-    """Number of tokens before the line end nearest to `depth`; before the depth itself if no line ends."""
-    aim = round(depth * len(ids))
+    """Number of tokens up to the line end nearest to `depth`; up to `depth` itself if no line ends."""
+    target = round(depth * len(ids))
     ends = [place for place, token in enumerate(ids, 1) if tokenizer.decode([token]).endswith("\n")]
-    return min(ends, key=lambda place: abs(place - aim), default=aim)
+    return min(ends, key=lambda place: abs(place - target), default=target)

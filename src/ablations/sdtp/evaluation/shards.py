@@ -1,4 +1,4 @@
-"""An evaluation shared by several jobs: each takes every n-th prompt, and one joins their records."""
+"""An evaluation in shards: each job evaluates every n-th prompt, and a last job joins their records."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -7,17 +7,22 @@ from pathlib import Path
 from statistics import fmean
 from typing import TypeVar
 
+from ablations.core.errors import UserError
+from ablations.core.job import Run
+from ablations.core.record import digests_of, read_record, read_rows, write_record
 from ablations.sdtp.evaluation.report import SdtpRecord
-from ablations.study.errors import UserError
-from ablations.study.job import Run
-from ablations.study.record_io import digests_of, read_record, read_rows, write_record
 
-Item = TypeVar("Item")
+Element = TypeVar("Element")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One of several equal shares of the prompts, counted from 1 as file names and users do."""
+    """One of several equal parts of the prompts.
+
+    Attributes:
+        number: Number of the shard, from 1, as in file names and on the command line.
+        of: Number of shards.
+    """
 
     number: int
     of: int
@@ -27,68 +32,68 @@ class Shard:
         """Read ``2-of-4``.
 
         Raises:
-            argparse.ArgumentTypeError: not a share.
+            argparse.ArgumentTypeError: not a shard.
         """
         number, separator, of = text.partition("-of-")
         if not (separator and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-            raise argparse.ArgumentTypeError(f"'{text}' is no share such as 2-of-4")
+            raise argparse.ArgumentTypeError(f"'{text}' is no shard such as 2-of-4")
         return cls(int(number), int(of))
 
-    def take(self, items: Sequence[Item]) -> list[tuple[int, Item]]:
-        """This share of `items`, each with its place among all of them."""
-        return list(enumerate(items))[self.number - 1 :: self.of]
+    def take(self, elements: Sequence[Element]) -> list[tuple[int, Element]]:
+        """The elements of this shard, each with its index among all `elements`."""
+        return list(enumerate(elements))[self.number - 1 :: self.of]
 
 
 WHOLE = Shard(1, 1)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments with which several jobs share an evaluation."""
-    share = parser.add_mutually_exclusive_group()
-    share.add_argument(
-        "--shard", type=Shard.parse, default=WHOLE, help="evaluate only this share of the prompts: 2-of-4"
+    """Add the arguments of an evaluation in shards."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--shard", type=Shard.parse, default=WHOLE, help="evaluate only this shard of the prompts: 2-of-4"
     )
-    share.add_argument(
-        "--join", type=Path, nargs="+", help="measure nothing, join the records of all shares (in order)"
+    group.add_argument(
+        "--join", type=Path, nargs="+", help="measure nothing, join the records of all shards (in order)"
     )
 
 
 def join(run: Run, paths: Sequence[Path]) -> None:
-    """Write the record of an evaluation from those of its shares.
+    """Write the record of an evaluation from the records of its shards.
 
-    Costs are means over all prompts. A share that crashed makes the whole crash.
+    Costs are means over all prompts. If a shard crashed, the evaluation crashed.
 
     Raises:
-        UserError: a share is missing, damaged, of another spec, or ran on another kind of device.
+        UserError: a shard is missing, damaged, of another spec, or ran on another kind of device.
     """
-    parts = [read_record(path, SdtpRecord) for path in paths]
-    for path, part in zip(paths, parts, strict=True):
-        if part.digests.job != run.job.digest:
-            raise UserError(f"{path}: a share of another experiment; delete it and run snakemake again")
-        if part.environment.device != parts[0].environment.device:
+    shards = [read_record(path, SdtpRecord) for path in paths]
+    for path, shard in zip(paths, shards, strict=True):
+        if shard.digests.job != run.job.digest:
+            raise UserError(f"{path}: a shard of another experiment; delete it and run snakemake again")
+        if shard.environment.device != shards[0].environment.device:
             raise UserError(
-                f"{path}: measured on '{part.environment.device}', the first share on"
-                f" '{parts[0].environment.device}'; let all shares run on one kind of machine"
+                f"{path}: measured on '{shard.environment.device}', the first shard on"
+                f" '{shards[0].environment.device}'; let all shards run on one kind of machine"
             )
-    crashed = next((part for part in parts if part.outcome.status == "crashed"), None)
+    crashed = next((shard for shard in shards if shard.outcome.status == "crashed"), None)
     if crashed is not None:
         write_record(run.out, crashed)
         return
-    rows = _interleave([read_rows(path, part) for path, part in zip(paths, parts, strict=True)])
-    totals = parts[0].totals.model_copy(
+    rows = _interleave([read_rows(path, shard) for path, shard in zip(paths, shards, strict=True)])
+    totals = shards[0].totals.model_copy(
         update={
-            "prefill_flops": _mean(parts, lambda totals: totals.prefill_flops),
-            "kv_bytes": _mean(parts, lambda totals: totals.kv_bytes),
-            "retrieval": tuple(_interleave([part.totals.retrieval for part in parts])),
-            "peak_memory_bytes": max(part.totals.peak_memory_bytes for part in parts),
+            "prefill_flops": _mean(shards, lambda totals: totals.prefill_flops),
+            "kv_bytes": _mean(shards, lambda totals: totals.kv_bytes),
+            "retrieval": tuple(_interleave([shard.totals.retrieval for shard in shards])),
+            "peak_memory_bytes": max(shard.totals.peak_memory_bytes for shard in shards),
         }
     )
-    seconds = sum(part.environment.seconds for part in parts)
-    record = parts[0].model_copy(
+    seconds = sum(shard.environment.seconds for shard in shards)
+    record = shards[0].model_copy(
         update={
-            "samples": tuple(_interleave([part.samples for part in parts])),
+            "samples": tuple(_interleave([shard.samples for shard in shards])),
             "totals": totals,
-            "environment": parts[0].environment.model_copy(update={"seconds": seconds}),
+            "environment": shards[0].environment.model_copy(update={"seconds": seconds}),
             "digests": digests_of(run),
             "side": None,
         }
@@ -96,11 +101,11 @@ def join(run: Run, paths: Sequence[Path]) -> None:
     write_record(run.out, record, rows)
 
 
-def _interleave(shares: Sequence[Sequence[Item]]) -> list[Item]:
+def _interleave(shards: Sequence[Sequence[Element]]) -> list[Element]:
     """Undo `Shard.take`."""
-    longest = max(len(share) for share in shares)
-    return [share[place] for place in range(longest) for share in shares if place < len(share)]
+    longest = max(len(shard) for shard in shards)
+    return [shard[index] for index in range(longest) for shard in shards if index < len(shard)]
 
 
-def _mean(parts: Sequence[SdtpRecord], value: Callable) -> float:
-    return fmean([value(part.totals) for part in parts], weights=[len(part.samples) for part in parts])
+def _mean(shards: Sequence[SdtpRecord], value: Callable) -> float:
+    return fmean([value(shard.totals) for shard in shards], weights=[len(shard.samples) for shard in shards])

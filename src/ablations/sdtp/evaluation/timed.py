@@ -1,4 +1,4 @@
-"""Pruned prefills timed beside unpruned ones."""
+"""Pruned prefills timed against unpruned ones."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 
 from ablations.lm.timing import timed_pairs
-from ablations.study.contracts.sdtp import TimedPair
+from ablations.specs.sdtp.timing import TimedPair
 
 Result = TypeVar("Result")
 
@@ -19,19 +19,19 @@ def timed_prefills(
     repeats: int,
     number: int,
 ) -> tuple[tuple[Result, float], tuple[TimedPair, ...]]:
-    """Prefill a window in turns, pruned and unpruned.
+    """Time pruned and unpruned prefills of a window in turns.
 
     Args:
-        device: Where both run.
+        device: Device of both.
         arm: Pruned prefill.
         dense: Unpruned prefill.
         warmup: Untimed pairs before the first timed one.
         repeats: Timed pairs.
-        number: Number of the window, which decides who comes first.
+        number: Number of the window, which decides which prefill runs first.
 
     Returns:
-        What the last pruned prefill gave with its seconds, and the seconds of each timed pair.
+        The last pruned prefill's result and seconds, and the seconds of each timed pair.
     """
     measured = list(timed_pairs(device, arm, dense, warmup + repeats, arm_first=(number + warmup) % 2 == 0))
-    pairs = tuple(TimedPair(arm=pruned, reference=other) for (_, pruned), (_, other) in measured[warmup:])
+    pairs = tuple(TimedPair(arm=pruned, reference=plain) for (_, pruned), (_, plain) in measured[warmup:])
     return measured[-1][0], pairs

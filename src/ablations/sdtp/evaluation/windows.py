@@ -1,4 +1,4 @@
-"""One arm on the held-out prompts: quality, and prefill time beside the unpruned model's."""
+"""One arm on the held-out prompts: quality, and prefill time against the unpruned model's."""
 
 from functools import partial
 
@@ -6,18 +6,19 @@ from torch import Tensor
 
 from ablations.lm.corpus import Window
 from ablations.lm.timing import device_lock
-from ablations.sdtp.evaluation.arm import Arm
-from ablations.sdtp.evaluation.crash import own
+from ablations.sdtp.evaluation.arm import PrunedArm
+from ablations.sdtp.evaluation.crash import arm_failures
 from ablations.sdtp.evaluation.heldout import UnprunedReference
 from ablations.sdtp.evaluation.retrieval import Passkey, probe
 from ablations.sdtp.evaluation.timed import timed_prefills
 from ablations.sdtp.pruned.continuation import continuation_states, quality
 from ablations.sdtp.pruned.prefill import Prefilled, prefill
-from ablations.study.contracts.sdtp import EvaluateSpec, RetrievalProbe, SdtpSample, TimedPair
+from ablations.specs.sdtp.evaluate import EvaluateSpec, RetrievalProbe, SdtpSample
+from ablations.specs.sdtp.timing import TimedPair
 
 
 class Evaluation:
-    """Runs an arm and keeps what the totals need.
+    """Runs an arm window by window, and collects what its totals are computed from.
 
     Attributes:
         cache: Keys and values of the arm.
@@ -26,45 +27,48 @@ class Evaluation:
 
     Args:
         arm: The arm.
-        spec: What to evaluate it on.
-        reference: The unpruned model on the same.
-        capacity: Rows that the cache must hold.
+        spec: Windows, passkeys and timing.
+        reference: Results of the unpruned model on the same prompts.
+        capacity: Rows of the cache.
     """
 
-    def __init__(self, arm: Arm, spec: EvaluateSpec, reference: UnprunedReference, capacity: int) -> None:
+    def __init__(
+        self, arm: PrunedArm, spec: EvaluateSpec, reference: UnprunedReference, capacity: int
+    ) -> None:
         self.arm = arm
         self.spec = spec
         self.reference = reference
         self.cache = arm.lm.new_cache(capacity)
-        # The arm's cache must outlive the unpruned prefill that is timed after it.
+        # Of its own, since the arm's cache is still needed after the unpruned prefill that is timed last.
         self._reference_cache = arm.lm.new_cache(spec.windows.prompt_tokens)
         self.kept: list[list[int]] = []
         self.flops: list[int] = []
 
     def window(self, number: int, window: Window) -> SdtpSample:
-        """Evaluate window `number`; the first ones are timed, and their last timed prefill is evaluated.
+        """Evaluate window `number`. The first windows are timed; the last timed prefill is then evaluated.
 
         Raises:
             ArmCrashError: the pruned prefill or its continuation raised.
-            UserError: its quality is NaN or infinite.
+            UserError: the quality is NaN or infinite.
         """
         tokens = self.spec.windows.prompt_tokens
         ids = window.ids.to(self.arm.lm.device)
         prefilled, pairs = self._prefill(ids[:tokens], number)
         rows = tuple(self.cache.lengths)
         lm, continuation = self.arm.lm, ids[tokens:]
-        states = own(partial(continuation_states, lm, prefilled, self.cache, continuation))
-        found = quality(lm, states, self.reference.states[number].to(lm.device), continuation)
-        found.require_finite(window.document, lm.dtype)
+        with arm_failures():
+            states = continuation_states(lm, prefilled, self.cache, continuation)
+        result = quality(lm, states, self.reference.states[number].to(lm.device), continuation)
+        result.require_finite(window.document, lm.dtype)
         self.kept.append(prefilled.kept.tolist())
         self.flops.append(self.arm.flops(tokens, rows, prefilled.scored))
         return SdtpSample(
             document=window.document,
             prompt_tokens=tokens,
-            nll=found.nll,
+            nll=result.nll,
             reference_nll=self.reference.rows[number].nll,
-            agreement=found.agreement,
-            kl=found.kl,
+            agreement=result.agreement,
+            kl=result.kl,
             living=rows,
             pairs=pairs,
         )
@@ -78,27 +82,31 @@ class Evaluation:
         """
         device = self.arm.lm.device
         ids, answer = key.prompt.to(device), key.answer.to(device)
-        prefilled = own(partial(self.arm.prefill, ids, len(self.reference.rows) + number, self.cache))
-        hit, nll = own(partial(probe, self.arm.lm, prefilled, self.cache, answer))
+        with arm_failures():
+            prefilled = self.arm.prefill(ids, len(self.reference.rows) + number, self.cache)
+            hit, nll = probe(self.arm.lm, prefilled, self.cache, answer)
         reference = self.reference.probes[number]
         return RetrievalProbe(
             depth=key.depth, hit=hit, nll=nll, reference_hit=reference.hit, reference_nll=reference.nll
         )
 
     def dense_prefill(self, ids: Tensor) -> Prefilled:
-        """The unpruned model: the same code without stages."""
+        """Prefill with the unpruned model: the arm's code without stages."""
         self._reference_cache.truncate(0)
         return prefill(self.arm.lm, ids, self._reference_cache)
 
     def _prefill(self, ids: Tensor, number: int) -> tuple[Prefilled, tuple[TimedPair, ...]]:
-        arm = partial(own, partial(self.arm.prefill, ids, number, self.cache))
+        def arm() -> Prefilled:
+            with arm_failures():
+                return self.arm.prefill(ids, number, self.cache)
+
         timing = self.spec.timing
         if timing is None or number >= timing.documents:
             return arm(), ()
-        # What runs with its numbers of rows for the first time pays for kernels made on the way: with top-k
-        # that is the first prompt alone, rules that count by scores have other numbers on each.
-        fresh = not self.kept or self.arm.pruning.selection != "top_k"
-        warmup = timing.warmup if fresh else 0
+        # The first prefill with given numbers of rows is slower, since kernels are made for them. With top-k
+        # only the first prompt has new numbers; rules that count by scores have others on each prompt.
+        new_row_counts = not self.kept or self.arm.pruning.selection != "top_k"
+        warmup = timing.warmup if new_row_counts else 0
         with device_lock(self.arm.lm.device):
             dense = partial(self.dense_prefill, ids)
             last, pairs = timed_prefills(self.arm.lm.device, arm, dense, warmup, timing.repeats, number)

@@ -1,4 +1,4 @@
-"""Downstream tasks of lm-evaluation-harness under one pruning configuration, beside the unpruned model.
+"""Downstream tasks of lm-evaluation-harness with one pruning configuration and with the unpruned model.
 
 ``python -m ablations.sdtp.harness --spec results/spec/DIGEST.json --tasks NAME[,NAME] --out FILE.json``
 """
@@ -7,10 +7,9 @@ import argparse
 from importlib.util import find_spec
 from pathlib import Path
 
-from ablations.study.cli import one_line_errors, require_out
-from ablations.study.contracts.sdtp import EvaluateSpec
-from ablations.study.errors import UserError
-from ablations.study.job import Run, read_job, require_code, require_pins
+from ablations.core.errors import UserError, one_line_errors, require_out
+from ablations.core.job import Run, read_job, require_code, require_pins
+from ablations.specs.sdtp.evaluate import EvaluateSpec
 
 
 def main() -> None:
@@ -36,12 +35,12 @@ def main() -> None:
         job = read_job(arguments.spec, EvaluateSpec)
         require_pins(job.pins)
         require_code(job, arguments.spec)
-        # Not at the top: the first imports lm-eval.
+        # Imported late, since `run` imports lm-eval, which may be missing.
         from ablations.sdtp.harness.run import run_tasks
         from ablations.sdtp.harness.scores import as_text
-        from ablations.sdtp.harness.tasks import Request
+        from ablations.sdtp.harness.tasks import TaskRequest
 
-        request = Request(
+        request = TaskRequest(
             tasks=arguments.tasks.split(","),
             include_path=arguments.include_path,
             limit=arguments.limit,

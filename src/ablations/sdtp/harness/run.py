@@ -5,26 +5,26 @@ from typing import Any
 
 from lm_eval.tasks import TaskManager
 
+from ablations.core.errors import UserError
+from ablations.core.files import write_text
+from ablations.core.job import Run
+from ablations.core.record import digests_of, environment_of
 from ablations.lm.checkpoint import load_model, load_tokenizer
 from ablations.lm.device import configure, device_name
 from ablations.lm.packing import pack_linears
 from ablations.sdtp.evaluation.arm import load_arm
-from ablations.sdtp.harness.adapter import PrunedLM, unpruned
+from ablations.sdtp.harness.adapter import PrunedLM, unpruned_arm
 from ablations.sdtp.harness.scores import Downstream, scores_of
-from ablations.sdtp.harness.tasks import Rehearsal, Request, evaluate, rehearse, task_manager
-from ablations.study.contracts.sdtp import EvaluateSpec
-from ablations.study.errors import UserError
-from ablations.study.files import write_text
-from ablations.study.job import Run
-from ablations.study.record_io import digests_of, environment_of
+from ablations.sdtp.harness.tasks import Rehearsal, TaskRequest, rehearse, score_tasks, task_manager
+from ablations.specs.sdtp.evaluate import EvaluateSpec
 
 
-def run_tasks(run: Run[EvaluateSpec], request: Request) -> Downstream:
-    """Score the arm of an experiment and its unpruned model on the same tasks; write and return both.
+def run_tasks(run: Run[EvaluateSpec], request: TaskRequest) -> Downstream:
+    """Score the arm of an experiment and the unpruned model on the same tasks; write and return the scores.
 
     Raises:
-        UserError: an input is missing, corrupt or made for something else, a task is not known or cannot be
-            had, or the arm cannot be run on it.
+        UserError: an input is missing, corrupt or made for another spec, a task is unknown or cannot be
+            loaded, or the arm cannot run on it.
     """
     spec = run.spec
     if spec.positions == "stale":
@@ -37,7 +37,7 @@ def run_tasks(run: Run[EvaluateSpec], request: Request) -> Downstream:
         raise UserError("--chat-template: the model's tokenizer has none; leave the option out")
     arm = load_arm(run, lm)
     rehearse(Rehearsal(arm, tokenizer), tasks, request)
-    models = PrunedLM(arm, tokenizer, _shortest(spec)), PrunedLM(unpruned(lm), tokenizer)
+    models = PrunedLM(arm, tokenizer, _min_context(spec)), PrunedLM(unpruned_arm(lm), tokenizer)
     layout = pack_linears(lm)
     pruned, reference = (_evaluate(model, tasks, request) for model in models)
     result = Downstream(
@@ -57,19 +57,19 @@ def run_tasks(run: Run[EvaluateSpec], request: Request) -> Downstream:
     return result
 
 
-def _shortest(spec: EvaluateSpec) -> int:
-    """Fewest tokens of a context that can be scored."""
+def _min_context(spec: EvaluateSpec) -> int:
+    """Fewest tokens of a context that the importance can score."""
     if spec.saliency is None:
         return 0
-    # A token, and at least one that it predicts.
+    # One token before the tokens whose loss the saliency is of.
     return 1 + (spec.saliency.loss_tokens or 1)
 
 
-def _evaluate(model: PrunedLM, tasks: TaskManager, request: Request) -> dict[str, Any]:
+def _evaluate(model: PrunedLM, tasks: TaskManager, request: TaskRequest) -> dict[str, Any]:
     try:
-        return evaluate(model, request.tasks, tasks, request)
+        return score_tasks(model, request.tasks, tasks, request)
     except OSError as error:
-        # It could be read a moment ago.
+        # The rehearsal could still read the data.
         names = ", ".join(request.tasks)
         raise UserError(
             f"--tasks: data of {names} are gone ({error}); check the path, or the network"

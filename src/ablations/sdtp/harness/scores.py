@@ -1,11 +1,11 @@
-"""What an evaluation of downstream tasks leaves: the arm's scores beside the unpruned model's."""
+"""Results of downstream tasks: the arm's scores and the unpruned model's."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ablations.study.contracts.base import Contract
-from ablations.study.contracts.record import Digests, Environment
-from ablations.study.contracts.sdtp import EvaluateSpec
+from ablations.core.contract import Contract
+from ablations.core.record import Digests, Environment
+from ablations.specs.sdtp.evaluate import EvaluateSpec
 
 
 class TaskScore(Contract):
@@ -49,17 +49,17 @@ class Downstream(Contract):
     weight_layout: str
     """How the weights lie in memory for both models (`stock`, or the prepacking used)."""
     environment: Environment
-    """Where and with what."""
+    """Machine, software and settings of the evaluation."""
     digests: Digests
-    """What determines the pruning configuration."""
+    """Digests of spec, code, inputs and pins of the pruning configuration."""
 
 
 def scores_of(arm: dict[str, Any], reference: dict[str, Any]) -> Iterator[TaskScore]:
     """Pair the harness's results of the arm and of the unpruned model, one row per task and metric.
 
     Args:
-        arm: What `lm_eval.simple_evaluate` returned for the arm.
-        reference: The same for the unpruned model.
+        arm: Result of `lm_eval.simple_evaluate` for the arm.
+        reference: Its result for the unpruned model.
     """
     for task, metrics in arm["results"].items():
         version = arm["versions"].get(task)
@@ -69,7 +69,7 @@ def scores_of(arm: dict[str, Any], reference: dict[str, Any]) -> Iterator[TaskSc
             if not name or metric.endswith("_stderr"):
                 continue
             error = f"{metric}_stderr,{name}"
-            beside = reference["results"][task]
+            unpruned = reference["results"][task]
             yield TaskScore(
                 task=task,
                 version=None if version is None else str(version),
@@ -78,8 +78,8 @@ def scores_of(arm: dict[str, Any], reference: dict[str, Any]) -> Iterator[TaskSc
                 items=items["effective"] if items else None,
                 arm=value,
                 arm_stderr=_number(metrics.get(error)),
-                reference=beside[key],
-                reference_stderr=_number(beside.get(error)),
+                reference=unpruned[key],
+                reference_stderr=_number(unpruned.get(error)),
             )
 
 
@@ -99,5 +99,5 @@ def _with_error(value: float, error: float | None) -> str:
 
 
 def _number(value: object) -> float | None:
-    """The harness writes N/A where it has no estimate."""
+    """The value, or None where the harness writes N/A for a missing estimate."""
     return value if isinstance(value, float) else None

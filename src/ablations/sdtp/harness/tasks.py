@@ -1,4 +1,4 @@
-"""Which tasks are asked for, and whether they can be scored: found out before the model runs."""
+"""The requested tasks, and a rehearsal that finds tasks that cannot be scored before the model runs."""
 
 import logging
 import sys
@@ -17,19 +17,18 @@ from lm_eval.models.utils_hf import stop_sequences_criteria
 from lm_eval.tasks import TaskManager
 from torch import Tensor
 
+from ablations.core.errors import UserError, out_of_memory
 from ablations.sdtp.harness.adapter import PrunedLM, require_greedy
-from ablations.study.cli import out_of_memory
-from ablations.study.errors import UserError
 
 _LOG = logging.getLogger("lm_eval")
-_AS_ASKED = ("Overwriting default num_fewshot", "num_fewshot > 0 but fewshot_split is None")
-_NO_CHOICE = "Label index was not in within range"
-_TOO_FEW = ("Sample larger than population", "fewshot samples", "no documents available for sampling")
+_EXPECTED_WARNINGS = ("Overwriting default num_fewshot", "num_fewshot > 0 but fewshot_split is None")
+_LABEL_OUT_OF_RANGE = "Label index was not in within range"
+_FEW_EXAMPLES = ("Sample larger than population", "fewshot samples", "no documents available for sampling")
 
 
 @dataclass(frozen=True)
-class Request:
-    """Which tasks, and how.
+class TaskRequest:
+    """The tasks to score, and their settings.
 
     Attributes:
         tasks: Names of tasks or groups.
@@ -47,7 +46,7 @@ class Request:
 
 
 class Rehearsal(PrunedLM):
-    """Takes every request that a task makes and answers it without running the model."""
+    """Answers every request of a task without running the model."""
 
     def _loglikelihood_tokens(
         self,
@@ -55,35 +54,35 @@ class Rehearsal(PrunedLM):
         disable_tqdm: bool = False,
         override_bs: int | None = None,
     ) -> list[tuple[float, bool]]:
-        """Some log-likelihood for each.
+        """A made-up log-likelihood for each request.
 
         Raises:
-            UserError: a continuation is longer than the model allows.
+            UserError: a continuation has more tokens than the model has positions.
         """
         for _, context, continuation in requests:
-            self._cut(context, continuation)
+            self._truncated(context, continuation)
         return [(-1.0, False)] * len(requests)
 
     def _model_generate(
         self, context: Tensor, max_length: int, stop: list[str], **generation_kwargs: object
     ) -> Tensor:
-        """Some text: the end of the context once more.
+        """A made-up text: the end of the context repeated.
 
         Raises:
-            UserError: the task asks for something other than greedy decoding.
+            UserError: the task does not ask for greedy decoding.
         """
         require_greedy(generation_kwargs)
         stop_sequences_criteria(self.tokenizer, stop, context.shape[1], 1)
         return torch.cat([context, context[:, -4:]], dim=1)
 
 
-def task_manager(request: Request) -> TaskManager:
-    """What knows the tasks.
+def task_manager(request: TaskRequest) -> TaskManager:
+    """The harness's index of tasks, checked to have the requested ones.
 
     Raises:
-        UserError: an option has no meaning, or a task is not known.
+        UserError: an option is out of range, or a task is unknown.
     """
-    # What it warns of is how it is called here: a model that is there already, one prompt at a time.
+    # The harness warns of how it is called here: with a loaded model, one prompt at a time.
     _LOG.setLevel(logging.ERROR)
     if request.limit is not None and request.limit < 1:
         raise UserError(f"--limit: {request.limit} items; ask for at least 1")
@@ -91,13 +90,13 @@ def task_manager(request: Request) -> TaskManager:
         raise UserError(f"--fewshot: {request.fewshot} worked examples; ask for 0 or more")
     if request.include_path is not None and not request.include_path.is_dir():
         raise UserError(f"--include-path: {request.include_path} is no folder")
-    with _listening(logging.DEBUG) as heard:
+    with _captured_log(logging.DEBUG) as records:
         manager = TaskManager(include_path=request.include_path)
     for name in request.tasks:
         if name not in manager.all_tasks:
             unread = [
                 f"; {shorten(record.getMessage(), 300)}"
-                for record in heard
+                for record in records
                 if record.msg.startswith("Skip ") and request.include_path in Path(record.args[0]).parents
             ]
             raise UserError(
@@ -107,17 +106,17 @@ def task_manager(request: Request) -> TaskManager:
     return manager
 
 
-def evaluate(
-    model: PrunedLM, names: list[str], manager: TaskManager, request: Request, resamples: int = 100_000
+def score_tasks(
+    model: PrunedLM, names: list[str], manager: TaskManager, request: TaskRequest, resamples: int = 100_000
 ) -> dict[str, Any]:
-    """Score tasks; returns what `lm_eval.simple_evaluate` does.
+    """Score tasks; returns the result of `lm_eval.simple_evaluate`.
 
     Args:
-        model: What is scored.
+        model: Model to score.
         names: Tasks or groups.
-        manager: Knows them.
-        request: How.
-        resamples: For standard errors that the harness estimates by a bootstrap.
+        manager: Index of tasks.
+        request: Settings of the tasks.
+        resamples: Resamples of standard errors that the harness estimates by a bootstrap.
     """
     return simple_evaluate(
         model,
@@ -131,49 +130,50 @@ def evaluate(
     )
 
 
-def rehearse(model: Rehearsal, manager: TaskManager, request: Request) -> None:
+def rehearse(model: Rehearsal, manager: TaskManager, request: TaskRequest) -> None:
     """Go through all tasks without running the model: data, templates, examples, requests and metrics.
 
-    What the harness warns of and a user should know is printed, once each.
+    Unexpected warnings of the harness are printed, once each.
 
     Raises:
-        UserError: a task cannot be scored as asked for, or would be scored wrongly.
+        UserError: a task cannot be scored as requested, or would be scored wrongly.
     """
     for name in request.tasks:
-        with _listening(logging.WARNING) as heard:
+        with _captured_log(logging.WARNING) as records:
             try:
-                found = evaluate(model, [name], manager, request, resamples=0)
+                results = score_tasks(model, [name], manager, request, resamples=0)
             except UserError:
                 raise
             except Exception as error:
                 if out_of_memory(error):
                     raise
-                # A task is a program of the user's or the harness's: what it raises is about the task.
-                raise UserError(_why(name, request, error)) from error
-        _require_scores(name, found)
-        _require_examples(found["configs"], request)
-        _tell(name, found, heard)
+                # A task is a program; an exception that it raises is an error of the task.
+                raise UserError(_failure(name, request, error)) from error
+        _require_scores(name, results)
+        _require_examples(results["configs"], request)
+        _report_warnings(name, results, records)
 
 
-def _why(name: str, request: Request, error: Exception) -> str:
-    said = shorten(f"{type(error).__name__}: {error}", 300)
-    if request.fewshot and any(text in said for text in _TOO_FEW):
+def _failure(name: str, request: TaskRequest, error: Exception) -> str:
+    """Message for an exception of a task."""
+    text = shorten(f"{type(error).__name__}: {error}", 300)
+    if request.fewshot and any(hint in text for hint in _FEW_EXAMPLES):
         return f"--fewshot: {request.fewshot} worked examples are more than '{name}' has; lower it"
     if isinstance(error, OSError | DatasetsError):
         cause = shorten(str(error.__cause__ or error), 300)
         return f"--tasks: data of '{name}' cannot be had ({cause}); check its path, or the network"
     return (
-        f"--tasks: '{name}' cannot be scored ({said}); correct its definition (data, splits, columns,"
+        f"--tasks: '{name}' cannot be scored ({text}); correct its definition (data, splits, columns,"
         " templates, metrics), or choose another task"
     )
 
 
-def _require_scores(name: str, found: dict[str, Any]) -> None:
+def _require_scores(name: str, results: dict[str, Any]) -> None:
     """Check that a task gives every score that its definition names."""
-    if not found["configs"]:
+    if not results["configs"]:
         raise UserError(f"--tasks: '{name}' has no item to score; correct its definition")
-    for task, config in found["configs"].items():
-        scored = {key.partition(",")[0] for key in found["results"][task]}
+    for task, config in results["configs"].items():
+        scored = {key.partition(",")[0] for key in results["results"][task]}
         for entry in config.get("metric_list") or ():
             metric = entry.get("metric")
             if isinstance(metric, str) and metric.isidentifier() and metric not in scored:
@@ -183,8 +183,8 @@ def _require_scores(name: str, found: dict[str, Any]) -> None:
                 )
 
 
-def _require_examples(configs: dict[str, Any], request: Request) -> None:
-    """Check that prompts have the worked examples that were asked for, and that none is the item itself."""
+def _require_examples(configs: dict[str, Any], request: TaskRequest) -> None:
+    """Check that prompts have the requested worked examples, none of them the scored item itself."""
     for task, config in configs.items():
         if request.fewshot and config.get("num_fewshot") != request.fewshot:
             raise UserError(
@@ -193,11 +193,15 @@ def _require_examples(configs: dict[str, Any], request: Request) -> None:
             )
         test, validation = config.get("test_split"), config.get("validation_split")
         examples = config.get("fewshot_config") or {}
-        named = examples.get("split")
-        drawn = named or config.get("training_split") or validation or test
-        # The harness leaves out the item itself only where the two splits that it compares are the same.
-        own = drawn == (test or validation) and named != test and (named or not examples.get("samples"))
-        if own and config.get("num_fewshot"):
+        named_split = examples.get("split")
+        example_split = named_split or config.get("training_split") or validation or test
+        # The harness excludes the scored item only if `test_split` and the named split are the same.
+        overlaps = (
+            example_split == (test or validation)
+            and named_split != test
+            and (named_split or not examples.get("samples"))
+        )
+        if overlaps and config.get("num_fewshot"):
             message = (
                 f"worked examples of '{task}' are drawn from the items that are scored, so a prompt may hold"
                 " its own answer; set 'fewshot_split' and 'test_split' in the task's definition"
@@ -207,34 +211,38 @@ def _require_examples(configs: dict[str, Any], request: Request) -> None:
             print(f"note: {message}", file=sys.stderr, flush=True)
 
 
-def _tell(name: str, found: dict[str, Any], heard: list[logging.LogRecord]) -> None:
-    """Say what the harness warned of while it scored a task; end where the scores would mean nothing."""
-    times = Counter((record.pathname, record.lineno) for record in heard)
-    first = {(record.pathname, record.lineno): record.getMessage() for record in reversed(heard)}
-    items = sum(counts["effective"] for counts in found["n-samples"].values())
+def _report_warnings(name: str, results: dict[str, Any], records: list[logging.LogRecord]) -> None:
+    """Print the harness's warnings about a task.
+
+    Raises:
+        UserError: a warning means that every score would be meaningless.
+    """
+    times = Counter((record.pathname, record.lineno) for record in records)
+    first = {(record.pathname, record.lineno): record.getMessage() for record in reversed(records)}
+    items = sum(counts["effective"] for counts in results["n-samples"].values())
     for place, message in first.items():
-        if _NO_CHOICE in message and times[place] >= items:
+        if _LABEL_OUT_OF_RANGE in message and times[place] >= items:
             raise UserError(
                 f"--tasks: the answer of no item of '{name}' is one of its choices; correct doc_to_target"
             )
-        if not any(text in message for text in _AS_ASKED):
-            said = f"note: lm-eval on '{name}' ({times[place]} times): {shorten(message, 300)}"
-            print(said, file=sys.stderr, flush=True)
+        if not any(text in message for text in _EXPECTED_WARNINGS):
+            note = f"note: lm-eval on '{name}' ({times[place]} times): {shorten(message, 300)}"
+            print(note, file=sys.stderr, flush=True)
 
 
 @contextmanager
-def _listening(level: int) -> Iterator[list[logging.LogRecord]]:
-    """Collect what the harness logs from a level on, instead of printing it."""
-    heard: list[logging.LogRecord] = []
+def _captured_log(level: int) -> Iterator[list[logging.LogRecord]]:
+    """Collect the harness's log records from `level` on, instead of printing them."""
+    records: list[logging.LogRecord] = []
     handler = logging.Handler()
-    handler.emit = heard.append
-    before, propagate = _LOG.level, _LOG.propagate
+    handler.emit = records.append
+    previous_level, propagate = _LOG.level, _LOG.propagate
     _LOG.addHandler(handler)
     _LOG.setLevel(level)
     _LOG.propagate = False
     try:
-        yield heard
+        yield records
     finally:
         _LOG.removeHandler(handler)
-        _LOG.setLevel(before)
+        _LOG.setLevel(previous_level)
         _LOG.propagate = propagate

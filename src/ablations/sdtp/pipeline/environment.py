@@ -1,20 +1,20 @@
-"""Process groups that a launcher outside has already described in the environment."""
+"""Process groups that an external launcher (torchrun, srun) describes in environment variables."""
 
 import os
 import subprocess
 from dataclasses import dataclass
 
-from ablations.study.errors import UserError
+from ablations.core.errors import UserError
 
 
 @dataclass(frozen=True)
-class Described:
-    """This process in a group that somebody else started.
+class GroupEnvironment:
+    """This process's place in a group that an external launcher started.
 
     Attributes:
-        rank: Of this process.
-        local_rank: The same among the processes of this host.
-        rendezvous: Where the ranks find each other, as `torch.distributed` takes it.
+        rank: Rank of this process.
+        local_rank: Its rank among the processes of this host.
+        rendezvous: Init method of `torch.distributed`, by which the ranks find each other.
     """
 
     rank: int
@@ -22,17 +22,18 @@ class Described:
     rendezvous: str
 
 
-def described(ranks: int) -> Described | None:
-    """The group that torchrun (or whatever sets its variables) or srun describes; None for a lone process.
+def group_environment(ranks: int) -> GroupEnvironment | None:
+    """The group that torchrun (or another launcher with its variables) or srun describes; None without one.
 
-    A Slurm job without a job step is alone, whatever its allocation (`SLURM_NTASKS`) may be: `srun` alone
-    starts several processes, and only it sets `SLURM_STEP_NUM_TASKS`.
+    Only `srun` starts several processes in a Slurm job, and only `srun` sets `SLURM_STEP_NUM_TASKS`. So a
+    Slurm job without a step is a single process, whatever its allocation (`SLURM_NTASKS`).
 
     Args:
         ranks: Processes that the spec asks for.
 
     Raises:
-        UserError: the group has another size, or its first host cannot be found out.
+        UserError: the group has another size, a variable is missing or not a number, or the host of rank 0
+            cannot be determined.
     """
     for size_variable, read in (("WORLD_SIZE", _torchrun), ("SLURM_STEP_NUM_TASKS", _slurm)):
         size = _number(os.environ, size_variable, "1")
@@ -46,9 +47,9 @@ def described(ranks: int) -> Described | None:
     return None
 
 
-def _number(variables: os._Environ, name: str, usual: str | None = None) -> int:
-    """Value of a variable; an empty one is like one that is not set."""
-    text = variables.get(name) or usual or ""
+def _number(variables: os._Environ, name: str, default: str | None = None) -> int:
+    """Value of a variable, or `default` if it is unset or empty."""
+    text = variables.get(name) or default or ""
     if not text.isdecimal():
         raise UserError(
             f"{name}: '{text}' is no number of a process group; unset it, or let torchrun or srun set it"
@@ -56,22 +57,22 @@ def _number(variables: os._Environ, name: str, usual: str | None = None) -> int:
     return int(text)
 
 
-def _torchrun(variables: os._Environ) -> Described:
+def _torchrun(variables: os._Environ) -> GroupEnvironment:
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not variables.get(name)]
     if missing:
         raise UserError(f"WORLD_SIZE is set but {missing[0]} is not; use torchrun, which sets all of them")
-    return Described(
+    return GroupEnvironment(
         rank=_number(variables, "RANK"),
         local_rank=_number(variables, "LOCAL_RANK", variables["RANK"]),
         rendezvous="env://",
     )
 
 
-def _slurm(variables: os._Environ) -> Described:
+def _slurm(variables: os._Environ) -> GroupEnvironment:
     host = variables.get("MASTER_ADDR") or _first_host(variables)
-    # The same on all ranks and rarely in use: the usual choice is a port made of the job's number.
+    # A port derived from the job's number, as is usual: the same on all ranks, and rarely in use.
     port = variables.get("MASTER_PORT") or 20000 + _number(variables, "SLURM_JOB_ID") % 10000
-    return Described(
+    return GroupEnvironment(
         rank=_number(variables, "SLURM_PROCID"),
         local_rank=_number(variables, "SLURM_LOCALID"),
         rendezvous=f"tcp://{host}:{port}",
@@ -81,7 +82,7 @@ def _slurm(variables: os._Environ) -> Described:
 def _first_host(variables: os._Environ) -> str:
     """Host of rank 0: this one, or the first of a Slurm list such as ``node[03-04,07]``."""
     if variables.get("SLURM_STEP_NUM_NODES") == "1":
-        # A node's name need not be one that resolves.
+        # The node's name may not resolve.
         return "127.0.0.1"
     command = ["scontrol", "show", "hostnames", variables["SLURM_STEP_NODELIST"]]
     try:

@@ -1,4 +1,4 @@
-"""The process group of a pipeline: one process per rank, each with a device of its own."""
+"""The process group of a pipeline: one process per rank, each with its own device."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,13 +9,13 @@ from platform import node
 import torch
 from torch import distributed
 
-from ablations.lm.device import configure, own_cores
+from ablations.core.errors import UserError
+from ablations.lm.device import available_cores, configure
 from ablations.lm.timing import device_lock
-from ablations.study.contracts.lm import Compute
-from ablations.study.errors import UserError
+from ablations.specs.lm import Compute
 
-# Long enough to wait for another job's device lock. A rank that ends closes its connections, which the
-# others notice at once; this is for one that hangs.
+# For a rank that hangs: a rank that ends closes its connections, which the others notice at once. Long enough
+# to wait for another job's device lock.
 TIMEOUT = timedelta(minutes=30)
 
 
@@ -24,22 +24,23 @@ class Member:
     """One process of the group.
 
     Attributes:
-        rank: Counted from 0, in the order of the layers.
+        rank: Rank of the process, from 0, in the order of the layers.
         ranks: Processes of the group.
         local_rank: Rank among the processes of this host.
-        device: Where it computes: a GPU that no other rank uses, or the CPU.
-        crowded: Why ranks share cores, which would make times meaningless; empty if they do not.
+        device: Device of the process: a GPU that no other rank uses, or the CPU.
+        core_shortage: Ranks, threads and cores of a host whose ranks share cores, so that times would be
+            meaningless; empty if no ranks share cores.
     """
 
     rank: int
     ranks: int
     local_rank: int
     device: torch.device
-    crowded: str
+    core_shortage: str
 
     @property
     def last(self) -> bool:
-        """Whether it runs the last layers."""
+        """Whether the process runs the last layers."""
         return self.rank == self.ranks - 1
 
 
@@ -47,28 +48,28 @@ class Member:
 def process_group(
     rank: int, ranks: int, local_rank: int, rendezvous: str, compute: Compute, gpu: int | None = None
 ) -> Iterator[Member]:
-    """Join the group (gloo for tensors on the CPU, NCCL for those on GPUs) and leave it at the end.
+    """Join the group (gloo for tensors on the CPU, NCCL for tensors on GPUs) and leave it at the end.
 
     Args:
-        rank: Of this process.
+        rank: Rank of this process.
         ranks: Processes of the group.
         local_rank: Rank among the processes of this host.
-        rendezvous: Where the ranks find each other, as `torch.distributed` takes it.
-        compute: How each of them computes.
-        gpu: Index of the GPU that is claimed for this rank; None takes the one of its local rank, as whoever
-            started the ranks has devices for them.
+        rendezvous: Init method of `torch.distributed`, by which the ranks find each other.
+        compute: Threads and data type of each rank.
+        gpu: Index of the GPU that was claimed for this rank; None takes the GPU of its local rank, since an
+            external launcher allocates the devices of its ranks.
 
     Raises:
-        UserError: ranks would have to share a GPU, or another rank ended.
+        UserError: two ranks have the same GPU, or another rank ended.
     """
     cuda = torch.cuda.is_available()
     device = torch.device("cpu")
     if cuda:
-        # A launcher may show each process all GPUs of the host, or only its own.
+        # A launcher may show a process all GPUs of the host, or only its own.
         device = torch.device("cuda", local_rank % torch.cuda.device_count() if gpu is None else gpu)
         torch.cuda.set_device(device)
     configure(compute, device)
-    with talking():
+    with connection_errors():
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
             init_method=rendezvous,
@@ -76,16 +77,16 @@ def process_group(
             world_size=ranks,
             timeout=TIMEOUT,
         )
-    crowded = _crowded(gather((node(), own_cores(), _own_gpu(device))), compute.threads)
-    yield Member(rank, ranks, local_rank, device, crowded)
-    # Not in a finally block: after an error the others may never come.
+    core_shortage = _core_shortage(gather((node(), available_cores(), _own_gpu(device))), compute.threads)
+    yield Member(rank, ranks, local_rank, device, core_shortage)
+    # Not in a finally block: after an error the other ranks may never reach the barrier.
     barrier()
     distributed.destroy_process_group()
 
 
 @contextmanager
-def talking() -> Iterator[None]:
-    """Turn a broken connection into one line, so that what broke it is not buried.
+def connection_errors() -> Iterator[None]:
+    """Turn a broken connection into a `UserError` of one line, so that the other rank's error stays visible.
 
     Raises:
         UserError: another rank ended, or does not answer.
@@ -99,24 +100,25 @@ def talking() -> Iterator[None]:
 
 
 def barrier() -> None:
-    """Wait for all ranks (the host, not the device)."""
-    with talking():
+    """Wait for all ranks; the host waits, not the device."""
+    with connection_errors():
         distributed.barrier()
 
 
-def gather(mine: object) -> list:
-    """What every rank passes, in their order; it is pickled and goes over the CPU."""
-    found = [None] * distributed.get_world_size()
-    with talking():
-        distributed.all_gather_object(found, mine)
-    return found
+def gather(value: object) -> list:
+    """The values of all ranks, in rank order; they are pickled and sent over the CPU."""
+    values = [None] * distributed.get_world_size()
+    with connection_errors():
+        distributed.all_gather_object(values, value)
+    return values
 
 
 @contextmanager
 def all_locks(member: Member) -> Iterator[None]:
-    """Hold the timing lock of every device in the group, taken in the order of ranks.
+    """Hold the timing locks of all devices of the group.
 
-    Two groups on the same devices then never wait for each other. The ranks of a host share its CPU's lock.
+    The ranks take their locks in rank order, so that two groups on the same devices never wait for each
+    other. The ranks of a host share the lock of its CPU.
     """
     with ExitStack() as stack:
         for rank in range(member.ranks):
@@ -130,23 +132,27 @@ def _own_gpu(device: torch.device) -> str | None:
     return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None
 
 
-def _crowded(places: list[tuple[str, frozenset[int], str | None]], threads: int) -> str:
-    """Why times would mean nothing, given each rank's host, cores and GPU.
+def _core_shortage(placements: list[tuple[str, frozenset[int], str | None]], threads: int) -> str:
+    """Ranks, threads and cores of a host with fewer cores than threads; empty if there is none.
+
+    Args:
+        placements: Host, usable cores and GPU of each rank.
+        threads: Threads of each rank.
 
     Raises:
         UserError: two ranks have the same GPU.
     """
-    gpus = [gpu for _, _, gpu in places if gpu is not None]
+    gpus = [gpu for _, _, gpu in placements if gpu is not None]
     if len(set(gpus)) < len(gpus):
         raise UserError(
-            f"pipeline.ranks: {len(places)} ranks, but only {len(set(gpus))} GPU(s) for them; lower it, or"
-            " hide the GPUs (CUDA_VISIBLE_DEVICES=) to use the CPU"
+            f"pipeline.ranks: {len(placements)} ranks, but only {len(set(gpus))} GPU(s) for them; lower it,"
+            " or hide the GPUs (CUDA_VISIBLE_DEVICES=) to use the CPU"
         )
     if gpus:
         return ""
-    for host in {host for host, _, _ in places}:
-        cores = [cores for other, cores, _ in places if other == host]
-        # A launcher may give each process cores of its own.
+    for host in {host for host, _, _ in placements}:
+        cores = [cores for name, cores, _ in placements if name == host]
+        # A launcher may give each process its own cores.
         available = len(frozenset().union(*cores))
         if len(cores) * threads > available:
             return f"{len(cores)} ranks of {threads} thread(s) on {available} core(s)"

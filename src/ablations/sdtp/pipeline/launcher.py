@@ -1,4 +1,4 @@
-"""Starting the ranks of a pipeline, or joining those that a launcher outside has started."""
+"""Start of a pipeline's ranks, as processes of this host or by joining an external launcher's group."""
 
 import os
 import signal
@@ -11,34 +11,33 @@ from pathlib import Path
 import torch
 from torch import multiprocessing
 
+from ablations.core.errors import UserError, out_of_memory
+from ablations.core.job import JobFile, Run
 from ablations.lm.claims import claim
-from ablations.lm.device import gpus
-from ablations.sdtp.pipeline.environment import described
+from ablations.lm.device import visible_gpus
+from ablations.sdtp.pipeline.environment import group_environment
 from ablations.sdtp.pipeline.group import Member, process_group
-from ablations.study.cli import out_of_memory
-from ablations.study.contracts.sdtp import EvaluateSpec
-from ablations.study.errors import UserError
-from ablations.study.job import JobFile, Run
+from ablations.specs.sdtp.evaluate import EvaluateSpec
 
 Work = Callable[[Run[EvaluateSpec], Member], None]
 
 
 def launch(work: Work, run: Run[EvaluateSpec]) -> None:
-    """Do `work` in every rank of a pipeline; return when all have ended.
+    """Run `work` in every rank of a pipeline; return when all ranks have ended.
 
-    Where the environment describes a group of the right size (torchrun, srun), this process joins it. A lone
-    process, as in a Snakemake job, starts the ranks itself as processes of this host; when one of them fails,
-    the others are ended at once.
+    If the environment describes a group of the right size (torchrun, srun), this process joins it. Otherwise,
+    as in a Snakemake job, this process starts the ranks as processes of this host; when one rank fails, the
+    others are ended at once.
 
     Args:
-        work: A function of a module; it is given the run and the process it works in.
-        run: The job, whose spec says how many ranks.
+        work: A module-level function; it takes the run and the rank's `Member`.
+        run: The job, whose spec gives the number of ranks.
 
     Raises:
         UserError: a rank failed, or the environment describes a group of another size.
     """
     ranks = run.spec.pipeline.ranks
-    group = described(ranks)
+    group = group_environment(ranks)
     if group is None:
         _start(work, run, ranks)
         return
@@ -46,17 +45,17 @@ def launch(work: Work, run: Run[EvaluateSpec]) -> None:
         with process_group(group.rank, ranks, group.local_rank, group.rendezvous, run.spec.compute) as member:
             work(run, member)
     except Exception as error:
-        # Whatever it is: a process that keeps its connections open would keep the others waiting.
+        # Any exception must end the process: open connections would keep the other ranks waiting.
         raise UserError(f"rank {group.rank}: {_one_line(error)}") from None
 
 
 def _start(work: Work, run: Run[EvaluateSpec], ranks: int) -> None:
     available, claimed = torch.cuda.device_count(), None
     if available >= ranks:
-        # This process holds the claims for its ranks.
-        claimed = claim(gpus(), ranks)
+        # Claimed by this process, which outlives its ranks.
+        claimed = claim(visible_gpus(), ranks)
     elif available:
-        # Two ranks on one GPU would measure each other; on the CPU bytes are the same. The record says so.
+        # Two ranks on one GPU would slow each other down; on the CPU bytes are the same. The record names it.
         print(
             f"{ranks} ranks, but {available} GPU(s): the pipeline runs on the CPU",
             file=sys.stderr,
@@ -87,11 +86,12 @@ def _rank(
     out: Path,
     label: str | None,
 ) -> None:
-    """Body of a process that `_start` made."""
-    # Blocked in a receive, Python would never see the signal that the parent's end or Ctrl-C sends.
+    """Body of a process that `_start` started."""
+    # Python's own handler would not run while the rank is blocked in a receive. SIGINT comes from Ctrl-C, and
+    # when the parent ends.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        # A generic contract does not survive pickling, its JSON does.
+        # As JSON, since a generic contract cannot be pickled.
         run = Run(JobFile[EvaluateSpec].model_validate_json(job), out, label)
         gpu = claimed[rank] if claimed else None
         with process_group(rank, ranks, rank, f"file://{folder}/store", run.spec.compute, gpu) as member:
@@ -99,7 +99,7 @@ def _rank(
     except Exception as error:
         message = f"rank {rank}: {_one_line(error)}"
         try:
-            # The first to get here is the cause: the others fail when this process closes its connections.
+            # The first rank that writes the file is the cause: the others fail when its connections close.
             with (folder / "error").open("x", encoding="utf-8") as file:
                 file.write(message)
         except FileExistsError:

@@ -1,4 +1,4 @@
-"""One rank's share of a prefill and of the teacher-forced continuation after it."""
+"""One rank's part of a prefill and of the teacher-forced continuation after it."""
 
 import time
 from collections.abc import Mapping
@@ -11,23 +11,23 @@ from ablations.lm.cache import StaticCache
 from ablations.lm.layered import LayeredLM
 from ablations.lm.timing import synchronise
 from ablations.sdtp.pipeline.group import Member
-from ablations.sdtp.pipeline.partition import Part
+from ablations.sdtp.pipeline.partition import LayerRange
 from ablations.sdtp.pipeline.traffic import boundary_bytes, receive, send
 from ablations.sdtp.pruned.continuation import continue_layers
-from ablations.sdtp.pruned.living import Living, Scorer, begin
+from ablations.sdtp.pruned.living import LivingPrompt, Scorer, embed_prompt
 from ablations.sdtp.pruned.prefill import Prefilled, finish, run_layers
 from ablations.sdtp.pruned.pruning import Pruning
 
 
 @dataclass(frozen=True)
-class Passed:
-    """One rank's share of one prefill.
+class RankPrefill:
+    """One rank's part of one prefill.
 
     Attributes:
-        prefilled: What the prefill leaves behind; None except on the last rank.
-        sent_bytes: Bytes of the hidden states handed to the next rank; 0 on the last one.
+        prefilled: Result of the prefill; None except on the last rank.
+        sent_bytes: Bytes of the hidden states sent to the next rank; 0 on the last rank.
         busy: Seconds of computing, the device's work included.
-        position_offsets: Of this rank's layers (`Living.position_offsets`).
+        position_offsets: Position offsets of this rank's layers (`LivingPrompt.position_offsets`).
     """
 
     prefilled: Prefilled | None
@@ -39,10 +39,10 @@ class Passed:
 class Rank:
     """One process of a pipeline and its layers of the model.
 
-    One prompt is under way at a time, in one piece (no micro-batches): while one rank works the others have
-    nothing to do, which their idle time shows. Each process holds the whole checkpoint and runs its part.
+    Prompts run one at a time, each in one piece (no micro-batches): while one rank computes the others are
+    idle, and their idle time is measured. Each process loads the whole checkpoint and runs its layers.
 
-    Row counts follow from lengths alone (top-k), so a receiver knows the shape of what it is sent.
+    With top-k, row counts follow from lengths alone, so a receiver knows the shape of what it receives.
 
     Args:
         member: This process.
@@ -55,17 +55,17 @@ class Rank:
 
     @torch.inference_mode()
     def prefill(
-        self, ids: Tensor, pruning: Pruning, part: Part, scorer: Scorer, cache: StaticCache
-    ) -> Passed:
-        """Run this rank's layers and stages on a prompt; all ranks call it together.
+        self, ids: Tensor, pruning: Pruning, layer_range: LayerRange, scorer: Scorer, cache: StaticCache
+    ) -> RankPrefill:
+        """Run this rank's layers and stages on a prompt; all ranks must call it together.
 
-        Hidden states cross a boundary in the model's dtype, and with them the prompt indices of their tokens
-        (eight bytes each, which `sent_bytes` leaves out).
+        Hidden states are sent in the model's dtype, followed by the prompt indices of their tokens (eight
+        bytes each, not counted in `sent_bytes`).
 
         Args:
             ids: ``[tokens]`` int64 prompt, on this rank's device.
-            pruning: Where and how much to prune: hard mask, cascade, top-k.
-            part: What this rank runs.
+            pruning: Pruning with hard mask, cascade and top-k.
+            layer_range: Layers and stages of this rank.
             scorer: Importance of the candidates.
             cache: Emptied first; takes keys and values of this rank's layers.
 
@@ -77,55 +77,57 @@ class Rank:
         living_after = (tokens, *pruning.counts(tokens))
         cache.truncate(0)
         if member.rank:
-            rows = living_after[part.stages.start]
+            rows = living_after[layer_range.stages.start]
             states = self._receive_states(rows)
             kept = receive((rows,), torch.int64, self.lm.device, member.rank - 1)
         synchronise(self.lm.device)
         start = time.perf_counter()
         if member.rank:
-            living = Living(self.lm, pruning, tokens, states, kept, part.stages.start)
+            living = LivingPrompt(self.lm, pruning, tokens, states, kept, layer_range.stages.start)
         else:
-            living = begin(self.lm, pruning, ids)
-        run_layers(living, part.layers, scorer, cache)
-        if living.stages < part.stages.stop:
-            # The stage at the next rank's first layer: only its survivors cross.
+            living = embed_prompt(self.lm, pruning, ids)
+        run_layers(living, layer_range.layers, scorer, cache)
+        if living.stages < layer_range.stages.stop:
+            # The stage at the next rank's first layer, so that only its survivors are sent.
             living.prune(scorer)
         prefilled = finish(living) if member.last else None
         synchronise(self.lm.device)
         busy = time.perf_counter() - start
         if member.last:
-            return Passed(prefilled, 0, busy, living.position_offsets)
+            return RankPrefill(prefilled, 0, busy, living.position_offsets)
         sent = send(living.hidden, member.rank + 1)
         send(living.kept, member.rank + 1)
-        expected = boundary_bytes(living_after[part.stages.stop], self.lm.config.hidden_size, self.lm.dtype)
+        sent_rows = living_after[layer_range.stages.stop]
+        expected = boundary_bytes(sent_rows, self.lm.config.hidden_size, self.lm.dtype)
         if sent != expected:
             raise AssertionError(f"{sent} bytes of hidden states crossed, {expected} by the formula")
-        return Passed(None, sent, busy, living.position_offsets)
+        return RankPrefill(None, sent, busy, living.position_offsets)
 
     @torch.inference_mode()
     def continuation_states(
-        self, passed: Passed, ids: Tensor, part: Part, cache: StaticCache
+        self, rank_prefill: RankPrefill, ids: Tensor, layer_range: LayerRange, cache: StaticCache
     ) -> Tensor | None:
-        """This rank's share of `continuation.continuation_states`; all ranks call it after a prefill.
+        """Run this rank's layers of `continuation.continuation_states`; all ranks must call it together.
 
         Args:
-            passed: This rank's share of that prefill.
+            rank_prefill: This rank's part of the prefill before.
             ids: ``[tokens]`` int64 continuation, on this rank's device.
-            part: What this rank runs.
-            cache: Of that prefill; it grows.
+            layer_range: Layers and stages of this rank.
+            cache: Cache of that prefill; it grows.
 
         Returns:
             ``[tokens, hidden]`` on the last rank, None on the others.
         """
         member, rows = self.member, ids.shape[0] - 1
-        found = [passed.prefilled.state[None]] if member.last else []
+        states = [rank_prefill.prefilled.state[None]] if member.last else []
         if rows:
             hidden = self._receive_states(rows) if member.rank else self.lm.embed(ids[None, :-1])
-            hidden = continue_layers(self.lm, hidden, part.layers, passed.position_offsets, cache)
+            offsets = rank_prefill.position_offsets
+            hidden = continue_layers(self.lm, hidden, layer_range.layers, offsets, cache)
             if not member.last:
                 send(hidden, member.rank + 1)
-            found.append(hidden[0])
-        return torch.cat(found) if member.last else None
+            states.append(hidden[0])
+        return torch.cat(states) if member.last else None
 
     def _receive_states(self, rows: int) -> Tensor:
         shape = (1, rows, self.lm.config.hidden_size)

@@ -1,9 +1,9 @@
-"""What crosses the boundary between two ranks."""
+"""Tensors sent between two ranks."""
 
 import torch
 from torch import Tensor, distributed
 
-from ablations.sdtp.pipeline.group import talking
+from ablations.sdtp.pipeline.group import connection_errors
 
 
 def boundary_bytes(rows: int, hidden_size: int, dtype: torch.dtype) -> int:
@@ -12,16 +12,16 @@ def boundary_bytes(rows: int, hidden_size: int, dtype: torch.dtype) -> int:
 
 
 def send(message: Tensor, to: int) -> int:
-    """Send a tensor to rank `to`, which receives one of the same shape and type.
+    """Send a tensor to rank `to`, which must receive a tensor of the same shape and type.
 
     Returns:
-        Bytes that were handed to the library.
+        Bytes of the tensor.
 
     Raises:
         UserError: that rank ended.
     """
     message = message.contiguous()
-    with talking():
+    with connection_errors():
         distributed.send(message, to)
     return message.nbytes
 
@@ -33,6 +33,6 @@ def receive(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, so
         UserError: that rank ended.
     """
     message = torch.empty(shape, dtype=dtype, device=device)
-    with talking():
+    with connection_errors():
         distributed.recv(message, source)
     return message

@@ -13,14 +13,14 @@ from ablations.sdtp.pruned.pruning import Pruning
 def prefill_flops(lm: LayeredLM, rows: Sequence[int], scored: Iterable[int] = (), width: int = 0) -> int:
     """Floating-point operations of one prefill, a multiply-add counted as two.
 
-    Counted are linear layers, the two products of causal attention (only the pairs a row may see, whether
+    Counted are linear layers, the two products of causal attention (only pairs that the mask allows, whether
     or not a kernel skips the others), learned scorers, and the head on one row. Normalisation, rotary
-    embedding, softmax and activations, all linear in rows x hidden, are left out.
+    embedding, softmax and activations are not counted; their cost is linear in rows x hidden.
 
     Args:
-        lm: Model, its linear layers stock or packed.
-        rows: Rows that each layer runs on: the living ones, or all where dropped tokens stay visible.
-        scored: Rows that each stage scores with a learned pruner; none for other importances.
+        lm: Model; its linear layers may be packed.
+        rows: Rows that each layer runs on: the living tokens, or all tokens if dropped ones stay visible.
+        scored: Rows that each stage scores with a learned pruner; empty for other importances.
         width: Hidden width of the scorers.
     """
     head = 2 * _weights([lm.lm_head])
@@ -36,10 +36,10 @@ def scorer_flops(lm: LayeredLM, scored: Iterable[int], width: int) -> int:
 def saliency_flops(lm: LayeredLM, tokens: int, first_layer: int, loss_tokens: int) -> int:
     """Floating-point operations of a prompt's gradient saliency: a forward and a backward.
 
-    The forward is dense, with the head on the rows that predict the loss tokens. The backward reaches from
-    the head to the input of the first pruning layer, with respect to activations alone (weights are frozen):
-    each linear layer costs one product, as in the forward, and attention four (for queries, keys, values and
-    probabilities) in place of two. What a fused kernel computes again is not counted.
+    The forward is dense, with the head on the rows that predict the loss tokens. The backward goes from the
+    head to the input of the first pruning layer, with respect to activations only (weights are frozen). In it
+    a linear layer costs one product, as in the forward, and attention costs four (for queries, keys, values
+    and probabilities) instead of two. What a fused kernel recomputes is not counted.
 
     Args:
         lm: Model.
@@ -56,10 +56,10 @@ def saliency_flops(lm: LayeredLM, tokens: int, first_layer: int, loss_tokens: in
 def planned_rows(pruning: Pruning, tokens: int, num_layers: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Rows that will enter each layer, and rows that each stage will score, by top-k in a cascade."""
     counts = pruning.counts(tokens)
-    left = dict(zip(pruning.layers, counts, strict=True))
+    living_from = dict(zip(pruning.layers, counts, strict=True))
     rows, living = [], tokens
     for layer in range(num_layers):
-        living = left.get(layer, living)
+        living = living_from.get(layer, living)
         rows.append(living)
     return tuple(rows), (tokens, *counts[:-1]) if counts else ()
 

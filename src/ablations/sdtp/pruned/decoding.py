@@ -12,25 +12,25 @@ from ablations.sdtp.pruned.prefill import Prefilled
 
 @torch.inference_mode()
 def greedy_decode(lm: LayeredLM, prefilled: Prefilled, cache: StaticCache, tokens: int) -> Tensor:
-    """Decode a given number of tokens; the end of a sequence is a token like any other.
+    """Decode a given number of tokens; an end of sequence does not stop decoding.
 
-    The chosen ids stay on the device, so that on CUDA the host never waits for one.
+    The ids stay on the device, so that on CUDA the host never waits.
 
     Args:
         lm: Model.
-        prefilled: What the prefill of the prompt left.
-        cache: Its cache, with room for the new tokens but the last; it grows.
-        tokens: How many, at least one.
+        prefilled: Result of the prompt's prefill.
+        cache: Cache of that prefill, with room for all new tokens except the last; it grows.
+        tokens: Number of tokens, at least one.
 
     Returns:
         ``[tokens]`` int64, on the model's device; `NOT_FINITE` where logits were NaN or infinite.
     """
     token = greedy_ids(prefilled.logits)[None, None]
-    found = [token]
+    decoded = [token]
     for _ in range(tokens - 1):
         hidden = continue_layers(
             lm,
-            # What stands for a token that is none has no embedding.
+            # `NOT_FINITE` is negative and has no embedding.
             lm.embed(token.clamp(min=0)),
             range(lm.num_layers),
             prefilled.position_offsets,
@@ -38,5 +38,5 @@ def greedy_decode(lm: LayeredLM, prefilled: Prefilled, cache: StaticCache, token
             prefilled.weights,
         )
         token = greedy_ids(lm.head(hidden))
-        found.append(token)
-    return torch.cat(found, dim=1)[0]
+        decoded.append(token)
+    return torch.cat(decoded, dim=1)[0]

@@ -1,4 +1,4 @@
-"""Prefill with pruning: from each pruning layer on, a prompt is what its stages left of it."""
+"""Prefill with pruning at the inputs of given layers."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,23 +8,24 @@ from torch import Tensor
 
 from ablations.lm.cache import StaticCache
 from ablations.lm.layered import LayeredLM
-from ablations.sdtp.pruned.living import Living, Scorer, begin
+from ablations.sdtp.pruned.living import LivingPrompt, Scorer, embed_prompt
 from ablations.sdtp.pruned.pruning import DENSE, Pruning
 
 
 @dataclass(frozen=True)
 class Prefilled:
-    """What a prefill leaves behind.
+    """Result of a prefill.
 
     Attributes:
         logits: ``[vocabulary]``, of the last kept token (the last prompt token, unless it was dropped).
         state: ``[hidden]``, that token's state after the last layer, before the final norm.
         kept: ``[kept]`` int64, ascending prompt indices that survived every stage.
-        position_offsets: Per layer, the RoPE index of a later row less the rows that the layer has cached
-            (`Living.position_offsets`): layers hold different numbers of survivors, and each goes on after
-            its own.
+        position_offsets: Per layer, the RoPE index of a later row minus the layer's cached rows
+            (`LivingPrompt.position_offsets`). Layers have different numbers of survivors, and each continues
+            after its own.
         scored: Candidates that each stage scored.
-        weights: Soft mask alone: per layer ``[tokens]`` float32, what later tokens see the prompt's with.
+        weights: With a soft mask, per layer ``[tokens]`` float32, the weights with which later tokens attend
+            to the prompt's tokens.
     """
 
     logits: Tensor
@@ -36,29 +37,31 @@ class Prefilled:
 
 
 def no_scores(stage: int, states: Tensor, indices: Tensor) -> Tensor:
-    """The scorer of a dense prefill, which is never asked."""
+    """The scorer of a dense prefill, which is never called."""
     raise AssertionError("a dense prefill has no stages")
 
 
-def run_layers(living: Living, layers: Iterable[int], scorer: Scorer, cache: StaticCache | None) -> None:
-    """Run some consecutive layers, each after the stage at its input, if one is left to do there.
+def run_layers(
+    living: LivingPrompt, layers: Iterable[int], scorer: Scorer, cache: StaticCache | None
+) -> None:
+    """Run consecutive layers, each after the stage at its input, if there is one that has not run yet.
 
     Args:
-        living: The prompt at the input of the first of them; it moves on.
+        living: The prompt at the input of the first layer; it is advanced in place.
         layers: Ascending layers.
-        scorer: Importance of the candidates, asked once per stage.
+        scorer: Importance of the candidates, called once per stage.
         cache: Takes keys and values; None keeps none.
     """
     stage_layers = living.pruning.layers
     for layer in layers:
-        # A rank of a pipeline may find the stage at its first layer done by the rank before it.
+        # In a pipeline the rank before may have run the stage at this rank's first layer.
         if living.stages < len(stage_layers) and stage_layers[living.stages] == layer:
             living.prune(scorer)
         living.layer(layer, cache)
 
 
-def finish(living: Living) -> Prefilled:
-    """What is left after the last layer."""
+def finish(living: LivingPrompt) -> Prefilled:
+    """Result of the prefill, after the last layer has run."""
     state = living.state()
     return Prefilled(
         logits=living.lm.head(state[None, None])[0, 0],
@@ -79,10 +82,10 @@ def prefill(
     Args:
         lm: Model.
         ids: ``[tokens]`` int64 prompt, on the model's device.
-        cache: Empty cache, takes keys and values of what each layer saw.
+        cache: Empty cache; takes keys and values of the rows that each layer runs on.
         pruning: Where and how much to prune.
-        scorer: Importance of the candidates, asked once per stage.
+        scorer: Importance of the candidates, called once per stage.
     """
-    living = begin(lm, pruning, ids)
+    living = embed_prompt(lm, pruning, ids)
     run_layers(living, range(lm.num_layers), scorer, cache)
     return finish(living)

@@ -1,32 +1,32 @@
-"""Saliency by gradients (arXiv 2504.04514, eq. 3)."""
+"""Gradient saliency (arXiv 2504.04514, eq. 3)."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ablations.lm.layered import LayeredLM
-from ablations.study.contracts.sdtp import Measure
+from ablations.specs.sdtp.saliency import SaliencyMeasure
 
 
 def window_saliency(
-    lm: LayeredLM, ids: Tensor, layers: tuple[int, ...], loss_tokens: int, measure: Measure
+    lm: LayeredLM, ids: Tensor, layers: tuple[int, ...], loss_tokens: int, measure: SaliencyMeasure
 ) -> tuple[Tensor, float]:
     """Saliency of one window's tokens, by one forward and one backward (arXiv 2504.04514, eq. 3).
 
-    The gradient is that of the NLL with respect to the hidden states alone; the model is frozen. Where the
-    loss is about the continuation, what a prompt token does for its own neighbours is left out: it is of
-    no use once the prompt has been read.
+    The gradient of the NLL is taken with respect to hidden states only; the model is frozen. With the NLL of
+    the continuation, a prompt token's effect on the prompt's own tokens does not count: it has no use after
+    the prompt has been read.
 
     Args:
         lm: Frozen model.
         ids: ``[tokens]`` int64, on the model's device.
-        layers: Ascending layers whose input states are meant.
-        loss_tokens: How many tokens at the end the loss is about, fewer than all.
-        measure: Of gradient g and state x, `abs` is |g . x|, `norm` is |g| |x|, and `signed` is -g . x: by
-            how much the NLL would rise, to first order, if the state were zero.
+        layers: Ascending layers; saliency is that of their input states.
+        loss_tokens: Number of tokens at the end whose NLL is used, fewer than all.
+        measure: With gradient g and state x, `abs` is |g . x|, `norm` is |g| |x|, and `signed` is -g . x, the
+            first-order rise of the NLL if the state were zero.
 
     Returns:
-        ``[stages, tokens]`` float32 on the model's device, and the mean NLL of those tokens in nats.
+        ``[stages, tokens]`` float32 on the model's device, and the mean NLL of the loss tokens in nats.
     """
     states = {}
     with torch.no_grad():
@@ -35,7 +35,7 @@ def window_saliency(
         for layer in range(layers[0]):
             hidden = lm.layer(layer, hidden, rotary)
     with torch.enable_grad():
-        # The gradient of frozen weights is not wanted, so the graph begins at the first state that is.
+        # Weights need no gradient, so the graph begins at the states of the first pruning layer.
         hidden.requires_grad_()
         for layer in range(layers[0], lm.num_layers):
             if layer in layers:

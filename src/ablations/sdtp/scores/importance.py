@@ -1,4 +1,4 @@
-"""Where the scores of a prompt's tokens come from."""
+"""Importance: sources of the scores of a prompt's tokens."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ablations.core.errors import UserError
 from ablations.lm.layered import LayeredLM
 from ablations.sdtp.pruned.cost import saliency_flops, scorer_flops
 from ablations.sdtp.pruned.living import Scorer
@@ -14,19 +15,18 @@ from ablations.sdtp.scores.gradient import window_saliency
 from ablations.sdtp.scores.pruner import Pruner
 from ablations.sdtp.scores.table import SaliencyTable
 from ablations.sdtp.scores.targets import regression_targets
-from ablations.study.contracts.sdtp import PromptSaliency
-from ablations.study.errors import UserError
+from ablations.specs.sdtp.evaluate import PromptSaliency
 
 
 @dataclass(frozen=True)
 class Importance:
-    """One way to score.
+    """One source of scores.
 
     Attributes:
-        scorer: Takes a prompt ``[tokens]`` and its number among the evaluated ones; returns its scorer.
-            What it does belongs to the prefill, and is timed with it.
-        flops: Takes the prompt's tokens and the candidates of each stage; returns the floating-point
-            operations of all of its scoring.
+        scorer: Takes a prompt ``[tokens]`` and its number among the evaluated prompts; returns the prompt's
+            scorer. This call is part of the prefill, and is timed with it.
+        flops: Takes the number of the prompt's tokens and the candidates of each stage; returns the
+            floating-point operations of scoring the prompt.
     """
 
     scorer: Callable[[Tensor, int], Scorer]
@@ -43,13 +43,13 @@ def learned(lm: LayeredLM, pruner: Pruner) -> Importance:
 
 
 def random(seed: int) -> Importance:
-    """Uniform scores; a draw depends on the seed, the number of the prompt and the stage alone."""
+    """Uniform random scores; they depend on the seed, the number of the prompt and the stage only."""
 
     def scorer(ids: Tensor, number: int) -> Scorer:
         generator = torch.Generator(ids.device)
 
         def score(stage: int, states: Tensor, indices: Tensor) -> Tensor:
-            # A rank of a pipeline does not run the stages before its own.
+            # Seeded anew for each stage, since a rank of a pipeline does not run the stages before its own.
             generator.manual_seed(((seed * 1_000_003 + number) * 1_009 + stage) % 2**63)
             return torch.rand(states.shape[0], generator=generator, device=states.device)
 
@@ -59,7 +59,7 @@ def random(seed: int) -> Importance:
 
 
 def recent() -> Importance:
-    """The later in the prompt, the more important (the window of StreamingLLM, Xiao et al., 2024)."""
+    """Importance grows with the position in the prompt (the window of StreamingLLM, Xiao et al., 2024)."""
 
     def scorer(ids: Tensor, number: int) -> Scorer:
         return lambda stage, states, indices: indices.float()
@@ -68,7 +68,7 @@ def recent() -> Importance:
 
 
 def hidden_norm() -> Importance:
-    """L2 norm of a token's state, computed in float32."""
+    """L2 norm of a token's state, in float32."""
 
     def scorer(ids: Tensor, number: int) -> Scorer:
         return lambda stage, states, indices: torch.linalg.vector_norm(states, dim=-1, dtype=torch.float32)
@@ -77,15 +77,15 @@ def hidden_norm() -> Importance:
 
 
 def prior(table: SaliencyTable, device: torch.device) -> Importance:
-    """A fixed curve per stage: how salient the tokens at a relative position of a prompt are on average.
+    """A fixed curve per stage: the mean saliency of tokens by their relative position in the prompt.
 
-    The mean over the training windows of what a scorer regresses to (standardised logarithm of saliency),
-    over the part of the window that is prompt, interpolated to the length of the prompt at hand.
+    A curve is the mean of the regression targets (standardised logarithm of saliency) over the prompts of the
+    training windows, interpolated to the length of the scored prompt.
     """
-    prompt = table.ids.shape[1] - table.spec.continuation_tokens
-    saliency = table.saliency[~table.heldout, :, :prompt]
-    everything = torch.ones_like(saliency, dtype=torch.bool)
-    curves = regression_targets(saliency, everything, table.spec.target.measure).mean(0).to(device)
+    prompt_tokens = table.ids.shape[1] - table.spec.continuation_tokens
+    saliency = table.saliency[~table.heldout, :, :prompt_tokens]
+    all_tokens = torch.ones_like(saliency, dtype=torch.bool)
+    curves = regression_targets(saliency, all_tokens, table.spec.target.measure).mean(0).to(device)
 
     def scorer(ids: Tensor, number: int) -> Scorer:
         scores = F.interpolate(curves[None], size=ids.shape[0], mode="linear", align_corners=True)[0]
@@ -95,12 +95,12 @@ def prior(table: SaliencyTable, device: torch.device) -> Importance:
 
 
 def saliency(lm: LayeredLM, layers: tuple[int, ...], spec: PromptSaliency) -> Importance:
-    """Gradient saliency of the prompt itself: one forward and one backward over all of it (eq. 3).
+    """Gradient saliency of the scored prompt itself, by one forward and one backward over it (eq. 3).
 
     Args:
-        lm: Model whose linear layers have gradients, that is, not prepacked ones.
+        lm: Model with stock linear layers; packed ones have no gradient.
         layers: Pruning layers.
-        spec: What the gradient is of.
+        spec: Measure and loss of the saliency.
     """
 
     def loss_tokens(tokens: int) -> int:

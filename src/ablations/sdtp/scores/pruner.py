@@ -10,20 +10,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ablations.lm.packing import pack_module
-from ablations.study.artefact import Manifest, open_artefact
-from ablations.study.contracts.sdtp import PrunerSpec
-from ablations.study.errors import UserError
+from ablations.core.errors import UserError
+from ablations.specs.sdtp.train import PrunerSpec
 
 PRUNER_FILE = "pruner.safetensors"
 _EPSILON = 1e-6
 
 
 class TokenScorer(nn.Module):
-    """A two-layer MLP with GELU; two outputs per token, keep and drop.
+    """A two-layer MLP with GELU and two outputs per token, keep and drop.
 
-    The state is RMS-normalised first (no parameters): residual streams grow by orders of magnitude with
-    depth, and a few tokens (the first above all) are far larger still. The MLP runs in float32.
+    States are RMS-normalised first, without parameters: residual streams grow by orders of magnitude with
+    depth, and a few tokens (the first above all) have far larger states still. The MLP runs in float32.
     """
 
     def __init__(self, hidden_size: int, width: int) -> None:
@@ -38,11 +36,11 @@ class TokenScorer(nn.Module):
             states: ``[..., hidden]`` hidden states, any float dtype.
 
         Returns:
-            ``[...]`` float32: the keep logit, that is the log-odds of keeping (keep minus drop output).
-            Regression, ranking, masks and selection all use this one number.
+            ``[...]`` float32, the keep logit: keep minus drop output, the log-odds of keeping. Regression,
+            ranking, masks and selection all use it.
         """
         states = states.float()
-        # F.rms_norm passes over the states five times on the CPU, this twice.
+        # On the CPU F.rms_norm reads the states five times, this code twice.
         root_mean_square = torch.linalg.vector_norm(states, dim=-1, keepdim=True) * states.shape[-1] ** -0.5
         normalised = states / (root_mean_square + _EPSILON)
         keep, drop = self.outer(F.gelu(self.inner(normalised))).unbind(-1)
@@ -58,7 +56,7 @@ class Pruner(nn.Module):
         self.scorers = nn.ModuleList(TokenScorer(hidden_size, width) for _ in range(stages))
 
     def of_stages(self, stages: Sequence[int]) -> "Pruner":
-        """The pruner that has only these stages' scorers, in this order."""
+        """A pruner with the scorers of these stages only, in this order."""
         pruner = Pruner(self.scorers[0].inner.in_features, self.width, 0)
         pruner.scorers.extend(self.scorers[stage] for stage in stages)
         return pruner
@@ -69,16 +67,16 @@ class Pruner(nn.Module):
 
 
 def save_pruner(path: Path, pruner: Pruner, spec: PrunerSpec) -> None:
-    """Write the scorers' weights, with the spec they were trained from in the file's metadata."""
+    """Write the scorers' weights; the spec that they were trained from goes into the file's metadata."""
     weights = {name: tensor.contiguous().cpu() for name, tensor in pruner.state_dict().items()}
     save_file(weights, path, metadata={"spec": spec.model_dump_json()})
 
 
 def load_pruner(path: Path, device: torch.device) -> tuple[Pruner, PrunerSpec]:
-    """Read what `save_pruner` wrote; the pruner comes frozen.
+    """Read a pruner written by `save_pruner`; its weights are frozen.
 
     Raises:
-        UserError: the file is no pruner.
+        UserError: the file is not a pruner.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -90,25 +88,3 @@ def load_pruner(path: Path, device: torch.device) -> tuple[Pruner, PrunerSpec]:
     except (KeyError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: not a pruner ({error}); delete it and run snakemake again") from None
     return pruner.to(device).eval().requires_grad_(False), spec
-
-
-def open_pruner(
-    manifest_path: Path, layers: Sequence[int], device: torch.device
-) -> tuple[Pruner, PrunerSpec, Manifest]:
-    """Open a trained pruner for stages at `layers`: their scorers, what it was trained from, its manifest.
-
-    The scorers come with packed weights where they can, as those of the language model.
-
-    Raises:
-        UserError: a file is missing, corrupt or no pruner, or it was trained for other layers.
-    """
-    folder, manifest = open_artefact(manifest_path)
-    pruner, trained = load_pruner(folder / PRUNER_FILE, device)
-    if not set(layers) <= set(trained.layers):
-        raise UserError(
-            f"{manifest_path}: a pruner for layers {list(trained.layers)}, but 'schedule.layers' is"
-            f" {list(layers)}; let snakemake train one for these layers"
-        )
-    pruner = pruner.of_stages([trained.layers.index(layer) for layer in layers])
-    pack_module(pruner)
-    return pruner, trained, manifest

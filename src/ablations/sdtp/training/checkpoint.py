@@ -1,4 +1,4 @@
-"""The state of a training on disk, so that a job that was killed goes on where it was."""
+"""Checkpoints of a training, so that a killed job resumes from its last one."""
 
 import hashlib
 import io
@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 
-from ablations.study.files import atomic_path
+from ablations.core.files import atomic_path
 
 INTERVAL = 180.0
-"""Seconds between two checkpoints; at most so much work is lost."""
+"""Seconds between two checkpoints, the most work that can be lost."""
 
 
 class Checkpoint:
-    """One file that always holds a whole state: it is replaced, never rewritten.
+    """One file that always holds a complete state: it is replaced atomically, never rewritten.
 
     Args:
-        path: Where it lies. The name has to tell what is trained: nothing else is checked.
+        path: Path of the file. Its name must identify the training, since the content is not checked for it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,10 +39,9 @@ class Checkpoint:
         self._saved = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """The saved state, tensors on the CPU; None where there is none.
+        """The saved state with tensors on the CPU; None if there is none.
 
-        A damaged file is told of and left aside: it would only have saved time, and training from the
-        start gives the same weights.
+        A damaged file is reported and ignored: training from the start gives the same weights.
         """
         try:
             content = self.path.read_bytes()

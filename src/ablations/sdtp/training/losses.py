@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ablations.study.errors import UserError
+from ablations.core.errors import UserError
 
 
 def regression_loss(scores: Tensor, targets: Tensor, living: Tensor) -> Tensor:
-    """Mean squared error between keep logits and targets over living tokens, a mean over the rest (eq. 4).
+    """Mean squared error of keep logits over living tokens, averaged over stages and windows (eq. 4).
 
     Args:
         scores: ``[..., tokens]`` float32 keep logits.
@@ -23,10 +23,10 @@ def regression_loss(scores: Tensor, targets: Tensor, living: Tensor) -> Tensor:
 
 
 def ranking_loss(scores: Tensor, targets: Tensor, living: Tensor) -> Tensor:
-    """Pairwise logistic ranking loss (eq. 5 and 6), a mean over pairs and over the rest.
+    """Pairwise logistic ranking loss (eq. 5 and 6), averaged over pairs, stages and windows.
 
     ``log(1 + exp(-(score_i - score_j) * sign(target_i - target_j)))`` over pairs i < j of living tokens.
-    The paper sums; a mean keeps the weight independent of the length of the window.
+    The paper sums over pairs; with a mean the loss does not grow with the length of the window.
 
     Args:
         scores: ``[..., tokens]`` float32 keep logits.
@@ -50,8 +50,8 @@ def lm_loss(logits: Tensor, ids: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), ids)
 
 
-def require_finite(losses: dict[str, float], step: int) -> None:
-    """Stop a training that diverged.
+def require_finite_losses(losses: dict[str, float], step: int) -> None:
+    """Check that the training has not diverged.
 
     Raises:
         UserError: a loss is NaN or infinite.

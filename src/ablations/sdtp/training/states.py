@@ -8,7 +8,7 @@ from ablations.lm.layered import LayeredLM
 
 @torch.no_grad()
 def unpruned_states(lm: LayeredLM, ids: Tensor, layers: tuple[int, ...]) -> Tensor:
-    """Run the layers up to the last stage's and collect what each stage would see if none pruned.
+    """Run the layers up to the last stage's, and collect the states at each stage's input.
 
     Args:
         lm: Model.

@@ -1,4 +1,4 @@
-"""Training of the scorers of one pruner, the language model frozen (arXiv 2504.04514, section 3)."""
+"""Training of a pruner's scorers with the language model frozen (arXiv 2504.04514, section 3)."""
 
 import math
 import sys
@@ -13,44 +13,45 @@ from ablations.sdtp.pruned.masks import masked_forward, sample_keep
 from ablations.sdtp.scores.pruner import Pruner
 from ablations.sdtp.scores.table import SaliencyTable
 from ablations.sdtp.scores.targets import regression_targets
-from ablations.sdtp.training.losses import lm_loss, ranking_loss, regression_loss, require_finite
+from ablations.sdtp.training.losses import lm_loss, ranking_loss, regression_loss, require_finite_losses
 from ablations.sdtp.training.states import unpruned_states
-from ablations.study.contracts.sdtp import PrunerSpec, stage_counts
+from ablations.specs.sdtp.counts import stage_counts
+from ablations.specs.sdtp.train import PrunerSpec
 
 CLIP = 1.0
-"""Largest norm of one loss's gradient in one step."""
+"""Largest norm of the gradient of one loss in one step."""
 
 
-class Trainer:
+class PrunerTrainer:
     """Trains the scorers of one pruner on the training windows of one saliency table.
 
     Attributes:
         pruner: The scorers, in float32.
-        prompt: Tokens of a window before its continuation, the part that is pruned.
+        prompt_tokens: Tokens of a window's prompt; the continuation after it is not pruned.
         protected: Tokens of a prompt that no stage drops.
-        counts: Living tokens of a prompt after each stage.
-        history: The losses of each step that was taken, ``[step][loss]``.
-        epoch: Optimiser steps of one pass over the windows.
-        warmup: Optimiser steps on the unpruned model's states, before those on the masked model's.
+        living_counts: Living tokens of a prompt after each stage.
+        history: Losses of each step so far, ``[step][loss]``.
+        epoch_steps: Optimiser steps of one pass over the windows.
+        warmup_steps: Optimiser steps on states of the unpruned model, before the steps on the masked model.
     """
 
     def __init__(self, lm: LayeredLM, spec: PrunerSpec, table: SaliencyTable) -> None:
         self.lm = lm
         self.spec = spec
         self.table = table
-        self.prompt = table.ids.shape[1] - table.spec.continuation_tokens
-        self.protected = spec.preserve.of(self.prompt)
-        self.counts = stage_counts(self.prompt, spec.keep_ratios, self.protected.tokens)
+        self.prompt_tokens = table.ids.shape[1] - table.spec.continuation_tokens
+        self.protected = spec.preserve.of(self.prompt_tokens)
+        self.living_counts = stage_counts(self.prompt_tokens, spec.keep_ratios, self.protected.tokens)
         self.pruner = untrained(lm, spec)
         self.noise = torch.Generator(lm.device).manual_seed(spec.seed)
         self.history: list[dict[str, float]] = []
-        # A warm-up is on saliency, so without its losses there is none.
-        self._taught = table.spec.target.stages(spec.layers, lm.num_layers)
-        taught = self._taught and (spec.losses.mse or spec.losses.ranking)
-        warmup_epochs = spec.warmup_epochs if taught else 0
-        self._batches = self._order(warmup_epochs + spec.epochs)
-        self.epoch = len(self._batches) // (warmup_epochs + spec.epochs)
-        self.warmup = warmup_epochs * self.epoch
+        self._saliency_stages = table.spec.target.stages(spec.layers, lm.num_layers)
+        # The warm-up trains on saliency losses only.
+        has_saliency_losses = self._saliency_stages and (spec.losses.mse or spec.losses.ranking)
+        warmup_epochs = spec.warmup_epochs if has_saliency_losses else 0
+        self._batches = self._shuffled_batches(warmup_epochs + spec.epochs)
+        self.epoch_steps = len(self._batches) // (warmup_epochs + spec.epochs)
+        self.warmup_steps = warmup_epochs * self.epoch_steps
         self._states: dict[int, Tensor] = {}
         self._optimiser = torch.optim.AdamW(self.pruner.parameters(), lr=spec.learning_rate)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimiser, self._decay)
@@ -62,7 +63,7 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether all steps were taken."""
+        """Whether all steps have been taken."""
         return len(self.history) == self.steps
 
     def step(self) -> dict[str, float]:
@@ -72,53 +73,55 @@ class Trainer:
             UserError: a loss is NaN or infinite.
         """
         number = len(self.history)
-        losses = (self.warmup_losses if number < self.warmup else self.losses)(self._batches[number])
+        compute = self.warmup_losses if number < self.warmup_steps else self.losses
+        losses = compute(self._batches[number])
         self._set_gradients(losses)
         self._optimiser.step()
         self._schedule.step()
-        # The one moment of a step in which the host waits for the device.
+        # The only point of a step at which the host waits for the device.
         values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
-        require_finite(values, number)
+        require_finite_losses(values, number)
         self.history.append(values)
-        if len(self.history) == self.warmup:
+        if len(self.history) == self.warmup_steps:
             self._states.clear()
         return values
 
     def losses(self, windows: Tensor) -> dict[str, Tensor]:
-        """Losses of ``[batch]`` windows through the masked model; those of weight zero are not computed."""
+        """Losses of ``[batch]`` windows on the masked model; losses of weight zero are not computed."""
         weights = self.spec.losses
         ids = self.table.ids[windows].to(self.lm.device)
         scores: list[Tensor] = []
 
         def keep(stage: int, states: Tensor, visible: Tensor) -> Tensor:
-            scores.append(self.pruner(stage, states[:, : self.prompt]))
-            drawn = self._draw(stage, scores[-1], visible[:, : self.prompt])
-            # Without an LM loss nothing wants a gradient through the model.
-            drawn = drawn if weights.lm else drawn.detach()
-            return torch.cat([drawn, torch.ones_like(visible[:, self.prompt :])], -1)
+            scores.append(self.pruner(stage, states[:, : self.prompt_tokens]))
+            mask = self._sample_mask(stage, scores[-1], visible[:, : self.prompt_tokens])
+            # Only the LM loss needs a gradient through the model.
+            mask = mask if weights.lm else mask.detach()
+            return torch.cat([mask, torch.ones_like(visible[:, self.prompt_tokens :])], -1)
 
         end = None if weights.lm else self.spec.layers[-1]
         masked = masked_forward(self.lm, ids, self.spec.layers, keep, end)
         losses = {}
         if weights.lm:
-            logits = self.lm.head(masked.hidden[:, self.prompt - 1 : -1])
-            losses["lm"] = lm_loss(logits.flatten(0, 1), ids[:, self.prompt :].flatten())
-        return losses | self._saliency_losses(windows, scores, masked.living[..., : self.prompt])
+            logits = self.lm.head(masked.hidden[:, self.prompt_tokens - 1 : -1])
+            losses["lm"] = lm_loss(logits.flatten(0, 1), ids[:, self.prompt_tokens :].flatten())
+        return losses | self._saliency_losses(windows, scores, masked.living[..., : self.prompt_tokens])
 
     def warmup_losses(self, windows: Tensor) -> dict[str, Tensor]:
-        """Saliency losses of ``[batch]`` windows over all prompt tokens, on the unpruned model's states.
+        """Saliency losses of ``[batch]`` windows over all prompt tokens, on states of the unpruned model.
 
-        These states do not depend on the scorers: they are computed once and kept, so that a further pass
-        costs little. In late stages of the masked model hardly any but protected tokens live; what is
-        learned there of the others, is learned here.
+        These states do not depend on the scorers, so they are computed once and kept, and a further pass is
+        cheap. In late stages of the masked model few unprotected tokens are living, so the scorers of these
+        stages learn about unprotected tokens mainly here.
         """
-        states = torch.stack([self._unpruned(window) for window in windows.tolist()], 1).to(self.lm.device)
+        states = torch.stack([self._unpruned_states(window) for window in windows.tolist()], 1)
+        states = states.to(self.lm.device)
         scores = [self.pruner(stage, rows) for stage, rows in enumerate(states)]
-        everything = torch.ones(states.shape[:3], dtype=torch.bool, device=states.device)
-        return self._saliency_losses(windows, scores, everything)
+        all_tokens = torch.ones(states.shape[:3], dtype=torch.bool, device=states.device)
+        return self._saliency_losses(windows, scores, all_tokens)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that `load_state_dict` needs to go on as if nothing had happened."""
+        """State from which `load_state_dict` continues the training exactly."""
         return {
             "pruner": self.pruner.state_dict(),
             "optimiser": self._optimiser.state_dict(),
@@ -129,9 +132,10 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> bool:
-        """Continue from a `state_dict`, unless it comes from another kind of device; return whether it does.
+        """Load a `state_dict`; return whether it was loaded.
 
-        Noise drawn on another kind of device could not be continued; that is told, and nothing is loaded.
+        A state from another kind of device is reported and not loaded, since its noise generator cannot be
+        continued.
         """
         if state["device"] != self.lm.device.type:
             print(f"checkpoint is from a {state['device']} device; training starts anew", file=sys.stderr)
@@ -146,60 +150,61 @@ class Trainer:
 
     def _decay(self, step: int) -> float:
         """Cosine decay of the learning rate, once over the warm-up and once over the rest."""
-        first, end = (0, self.warmup) if step < self.warmup else (self.warmup, self.steps)
+        boundary = self.warmup_steps
+        first, end = (0, boundary) if step < boundary else (boundary, self.steps)
         return (1 + math.cos(math.pi * (step - first) / (end - first))) / 2
 
     def _saliency_losses(self, windows: Tensor, scores: list[Tensor], living: Tensor) -> dict[str, Tensor]:
-        """Losses against the saliency of ``[batch]`` windows, those of weight zero left out.
+        """Regression and ranking loss of ``[batch]`` windows; losses of weight zero are not computed.
 
-        Stages without a saliency (`SaliencyTarget.stages`) are left out, too.
+        Stages without a saliency (`SaliencyTarget.stages`) do not count.
 
         Args:
             windows: ``[batch]`` int64.
             scores: Per stage ``[batch, prompt]``.
-            living: ``[stages, batch, prompt]`` bool, the tokens that count.
+            living: ``[stages, batch, prompt]`` bool, tokens that count.
         """
         weights = self.spec.losses
         losses: dict[str, Tensor] = {}
-        if not self._taught:
+        stages = self._saliency_stages
+        if not stages:
             return losses
-        taught, living = torch.stack(scores[: self._taught]), living[: self._taught]
-        saliency = self.table.saliency[windows, : self._taught, : self.prompt].transpose(0, 1)
+        stage_scores, living = torch.stack(scores[:stages]), living[:stages]
+        saliency = self.table.saliency[windows, :stages, : self.prompt_tokens].transpose(0, 1)
         saliency = saliency.to(self.lm.device)
         if weights.mse:
             targets = regression_targets(saliency, living, self.table.spec.target.measure)
-            losses["mse"] = regression_loss(taught, targets, living)
+            losses["mse"] = regression_loss(stage_scores, targets, living)
         if weights.ranking:
-            losses["ranking"] = ranking_loss(taught, saliency, living)
+            losses["ranking"] = ranking_loss(stage_scores, saliency, living)
         return losses
 
-    def _unpruned(self, window: int) -> Tensor:
-        """``[stages, prompt, hidden]`` of one window, on the CPU, computed when first asked for."""
+    def _unpruned_states(self, window: int) -> Tensor:
+        """``[stages, prompt, hidden]`` of one window, on the CPU; computed once."""
         if window not in self._states:
-            ids = self.table.ids[window, : self.prompt].to(self.lm.device)
+            ids = self.table.ids[window, : self.prompt_tokens].to(self.lm.device)
             self._states[window] = unpruned_states(self.lm, ids[None], self.spec.layers)[:, 0].cpu()
         return self._states[window]
 
-    def _order(self, epochs: int) -> list[Tensor]:
-        """The windows of every step of every epoch, ``[batch]`` int64 each."""
+    def _shuffled_batches(self, epochs: int) -> list[Tensor]:
+        """Windows of every step of every epoch, ``[batch]`` int64 each."""
         windows = (~self.table.heldout).nonzero()[:, 0]
-        order = torch.Generator().manual_seed(self.spec.seed)
+        generator = torch.Generator().manual_seed(self.spec.seed)
         return [
             batch
             for _ in range(epochs)
-            for batch in windows[torch.randperm(len(windows), generator=order)].split(self.spec.batch)
+            for batch in windows[torch.randperm(len(windows), generator=generator)].split(self.spec.batch)
         ]
 
-    def _draw(self, stage: int, scores: Tensor, visible: Tensor) -> Tensor:
-        spec = self.spec
-        return sample_keep(scores, visible, self.counts[stage], self.protected, spec.temperature, self.noise)
+    def _sample_mask(self, stage: int, scores: Tensor, visible: Tensor) -> Tensor:
+        keep, temperature = self.living_counts[stage], self.spec.temperature
+        return sample_keep(scores, visible, keep, self.protected, temperature, self.noise)
 
     def _set_gradients(self, losses: dict[str, Tensor]) -> None:
-        """Give the parameters the weighted sum of each loss's gradient, clipped by itself.
+        """Set the parameters' gradients to the weighted sum of the losses' gradients, each clipped by itself.
 
-        Clipped together, the LM loss would drown the others: its gradient has little in common from
-        window to window, and grows by an order of magnitude with the inverse of the temperature and
-        where an attention sink was dropped.
+        Clipped together, the gradient of the LM loss would dominate the others: it varies much from window to
+        window, and grows by an order of magnitude at low temperatures and where an attention sink is dropped.
         """
         parameters = list(self.pruner.parameters())
         self._optimiser.zero_grad()
@@ -212,6 +217,6 @@ class Trainer:
 
 
 def untrained(lm: LayeredLM, spec: PrunerSpec) -> Pruner:
-    """The pruner that a training starts from."""
+    """The pruner from which a training starts, initialised from the spec's seed."""
     torch.manual_seed(spec.seed)
     return Pruner(lm.config.hidden_size, spec.width, len(spec.layers)).to(lm.device)

@@ -2,69 +2,96 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
+from ablations.core.contract import Contract, Distinct, Identifier, Identifiers
+from ablations.specs.dynatree.arm import (
+    Adaptation,
+    DistilledDraftSpec,
+    Mixture,
+    NeuralDraftSpec,
+    NgramDraftSpec,
+    Probability,
+    SelfContained,
+    Shape,
+    TreePruning,
+    check_tree,
+)
+from ablations.specs.dynatree.benchmark import BenchmarkRuns
+from ablations.specs.dynatree.calibrate_costs import CostTiming
+from ablations.specs.dynatree.decode import DecodeRuns
+from ablations.specs.dynatree.distil import DistilSpec
+from ablations.specs.dynatree.distil_teacher import TeacherSpec
+from ablations.specs.dynatree.fit_ngram import NgramSpec
+from ablations.specs.dynatree.grid import Lengths
+from ablations.specs.dynatree.prompts import PromptSelection
+from ablations.specs.lm import Compute
 from ablations.study.config.experiment import Ablation, Name
-from ablations.study.contracts.base import Contract, Distinct
-from ablations.study.contracts.benchmark import TransformersArm, check_settings
-from ablations.study.contracts.dynatree import Adaptation, Drafter, Probability, Pruning, Shape
-from ablations.study.contracts.lm import Compute, Split
-from ablations.study.contracts.paper import Identifier, Identifiers
+from ablations.study.config.references import Refers
+
+
+class NgramChoice(NgramDraftSpec, NgramSpec):
+    """Interpolated n-gram language model over training text and live context; needs no training."""
+
+    texts: Annotated[tuple[str, ...], Field(min_length=1), Refers("texts")]
+
+
+class NeuralChoice(NeuralDraftSpec):
+    """A causal LM that shares the target's vocabulary, with its own KV cache."""
+
+    model: Annotated[str, Refers("models")]
+    """Name of the draft model."""
+
+
+class DistilledChoice(DistilledDraftSpec):
+    """A draft of one decoder layer that the study distils from its target (`dynatree.distilling.model`)."""
+
+    text: Annotated[str, Refers("texts")]
+    """Name of the text whose training split the target continues."""
+    teacher: TeacherSpec
+    """What the target writes to learn from."""
+    distil: DistilSpec = DistilSpec()
+    """How the draft is trained."""
+
+
+class HybridChoice(Mixture):
+    """Mixture of a distilled draft and n-grams; the n-grams alone draft a round where they are sure."""
+
+    distilled: Annotated[str, Refers("dynatree.drafters", kind="distilled")]
+    """Name of a drafter of kind `distilled`."""
+    ngram: Annotated[str, Refers("dynatree.drafters", kind="ngram")]
+    """Name of a drafter of kind `ngram`."""
+
+
+DrafterChoice = Annotated[
+    NgramChoice | NeuralChoice | DistilledChoice | HybridChoice | SelfContained,
+    Field(discriminator="kind"),
+]
 
 
 class DynatreeBaseline(Contract):
     """The component groups of DynaTree; an ablation changes one of them."""
 
-    drafter: Name | None
+    drafter: Annotated[Name | None, Refers("dynatree.drafters")]
     """Name of the drafter; null decodes autoregressively."""
     shape: Shape = Shape()
     """Shape of a draft."""
-    pruning: Pruning = Pruning()
+    pruning: TreePruning = TreePruning()
     """Which drafted paths are given up."""
     adaptation: Adaptation | None = None
     """How trees adapt to the draft's probabilities and to costs; null for a fixed shape."""
 
     @model_validator(mode="after")
-    def _a_path_has_room(self) -> Self:
-        if self.drafter is not None and self.pruning.max_nodes < self.shape.depth:
-            raise ValueError(
-                f"a tree of {self.pruning.max_nodes} nodes cannot hold a path of depth {self.shape.depth}:"
-                " raise pruning.max_nodes or lower shape.depth"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _linear_is_one_unpruned_path(self) -> Self:
-        if self.drafter is None or self.shape.method != "linear":
-            return self
-        if self.adaptation is not None:
-            raise ValueError("a linear draft has a fixed length: set adaptation to null")
-        if self.shape.branching != 1:
-            raise ValueError("a linear draft is one path: set shape.branching to 1")
-        if self.pruning.tau is not None:
-            raise ValueError("a linear draft is not pruned: set pruning.tau to null")
+    def _go_together(self) -> Self:
+        if self.drafter is not None:
+            check_tree(self.shape, self.pruning, self.adaptation)
         return self
 
 
-class Prompts(Contract):
+class Prompts(PromptSelection):
     """Decoding prompts of one kind."""
 
-    text: Name
-    """Name of the text."""
-    split: Split = "heldout"
-    """Split the prompts are taken from."""
-    count: PositiveInt
-    """How many prompts."""
-    tokens: PositiveInt | None = None
-    """Cut each document to its first so many tokens; null takes it whole."""
-    chat: bool = False
-    """Put each document, as a user's turn, into the target's chat template."""
-
-    @model_validator(mode="after")
-    def _chat_is_whole(self) -> Self:
-        if self.chat and self.tokens is not None:
-            raise ValueError("a turn of a chat is taken whole: set tokens to null, or chat to false")
-        return self
+    text: Annotated[Name, Refers("texts")]
 
 
 def _without_null(kinds: Any) -> Any:
@@ -80,22 +107,12 @@ PromptKinds = Annotated[
 ]
 
 
-class Decoding(Contract):
+class Decoding(DecodeRuns):
     """Budget of every decoding experiment."""
 
     new_tokens: PositiveInt = 64
-    """Most tokens generated per prompt; end of sequence stops earlier."""
-    repeats: PositiveInt = 1
-    """Interleaved pairs of arm and reference per prompt."""
-    discarded: NonNegativeInt = 0
-    """Whole pairs of every prompt before those, which are not recorded."""
-    warmup: NonNegativeInt = 1
-    """Untimed runs of arm and reference on every prompt (on the first one, where pairs are discarded) before
-    the first timed one; short ones of what takes a token at a time."""
     temperature: float = 0.0
     """Only 0: decoding is greedy."""
-    compute: Compute = Compute()
-    """How decoding is computed."""
 
     @field_validator("temperature")
     @classmethod
@@ -105,42 +122,27 @@ class Decoding(Contract):
         return temperature
 
 
-class CostCalibration(Contract):
+class CostCalibration(CostTiming):
     """What drafting and verifying cost and bring, measured once per drafter for cost-aware trees."""
 
     prompts: Annotated[dict[Name, Prompts], Field(min_length=1)]
     """Validation prompts by kind."""
     new_tokens: PositiveInt = 48
-    """Most tokens generated per prompt."""
     max_nodes: PositiveInt = 64
     """Most nodes of a cost-aware tree; its specs say so where `pruning.max_nodes` is larger."""
-    prefix: PositiveInt = 256
-    """Tokens in the cache while costs are measured."""
-    repeats: PositiveInt = 7
-    """Timed forwards of each size; the fastest counts."""
 
 
-class BenchmarkSettings(Contract):
+class BenchmarkSettings(BenchmarkRuns):
     """The benchmark: the study's decoding arms and `transformers`, interleaved in one process."""
 
-    best_of: Annotated[Identifiers, Field(min_length=1)]
+    best_of: Annotated[Identifiers, Field(min_length=1), Refers("dynatree.ablations")]
     """Experiments of which the fastest stands for the method."""
-    transformers: dict[Identifier, TransformersArm]
-    """Settings of `generate` by name; assisted ones are run with the draft model of the first experiment
-    that has one (a drafter of kind `neural`)."""
     prompts: PositiveInt | None = None
     """Prompts of each kind; null: as many as `prompts` says."""
     new_tokens: PositiveInt | None = None
     """Most tokens generated per prompt; null: as in `decoding`."""
-    repeats: PositiveInt = 1
-    """Runs of each arm on each prompt, the order of arms rotating."""
     compute: Compute | None = None
     """How the benchmark is computed; null: as `decoding`."""
-
-    @model_validator(mode="after")
-    def _has_a_reference(self) -> Self:
-        check_settings(self.transformers)
-        return self
 
 
 class Grids(Contract):
@@ -158,19 +160,8 @@ class Grids(Contract):
     """Most nodes of the trees above; costs are calibrated up to the largest, the baseline's among them."""
     new_tokens: PositiveInt
     """Most tokens generated per prompt for the trees above."""
-    lengths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    lengths: Lengths
     """Most tokens generated per prompt, rising, for the baseline's tree and a linear draft of its depth."""
-
-    @model_validator(mode="after")
-    def _feasible(self) -> Self:
-        for key, depths in (("linear", self.linear), ("depths", self.depths)):
-            if self.max_nodes < max(depths):
-                raise ValueError(
-                    f"'max_nodes' must hold a path of depth {max(depths)}, which '{key}' asks for"
-                )
-        if list(self.lengths) != sorted(set(self.lengths)):
-            raise ValueError("'lengths' must rise")
-        return self
 
 
 class DecodingBudget(Contract):
@@ -190,9 +181,9 @@ class DynatreeAblation(Ablation):
 class DynatreeConfig(Contract):
     """The DynaTree half of a study."""
 
-    target: Name
+    target: Annotated[Name, Refers("models")]
     """Name of the target model."""
-    drafters: dict[Name, Drafter]
+    drafters: dict[Name, DrafterChoice]
     """Drafters by name."""
     baseline: DynatreeBaseline
     """The full method, which every experiment starts from."""

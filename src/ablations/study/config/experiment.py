@@ -4,8 +4,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from ablations.study.contracts.base import Contract
-from ablations.study.contracts.paper import Expectation, Identifier
+from ablations.core.contract import Contract, Identifier
+from ablations.evidence.expectations import Expectation
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}$")]
 

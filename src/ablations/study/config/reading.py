@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from ablations.study.errors import UserError
+from ablations.core.errors import UserError
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEEPEST = 50

@@ -4,12 +4,12 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from ablations.core.contract import Contract
+from ablations.evidence.inputs import PaperSettings
+from ablations.specs.lm import ModelSource, TextSource
 from ablations.study.config.dynatree import DynatreeConfig
 from ablations.study.config.experiment import Name
 from ablations.study.config.sdtp import SdtpConfig
-from ablations.study.contracts.base import Contract
-from ablations.study.contracts.lm import ModelSource, TextSource
-from ablations.study.contracts.paper import PaperSettings
 
 
 class Resources(Contract):

@@ -1,21 +1,58 @@
-"""What a job needs: work and memory, from its spec and the shapes of its models."""
+"""Demand of jobs: work and memory, from the spec of a job and the shapes of its models."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import singledispatch
-from typing import Any
+from typing import Any, cast
 
-from ablations.study.contracts.base import Contract
-from ablations.study.contracts.dynatree import NgramSpec
-from ablations.study.contracts.lm import Dtype, PrepareModelSpec, PrepareTextSpec
-from ablations.study.estimate.shapes import ModelShape
-from ablations.study.estimate.work import Work, activation_bytes, kv_bytes, weight_bytes
+from ablations.core.contract import Contract
+from ablations.specs.dynatree.arm import ArmSpec, DynamicTree, tree_nodes
+from ablations.specs.dynatree.benchmark import BenchmarkSpec, TransformersAssisted
+from ablations.specs.dynatree.calibrate_costs import CostSpec, row_counts
+from ablations.specs.dynatree.decode import DecodeSpec
+from ablations.specs.dynatree.distil import DistilSpec
+from ablations.specs.dynatree.distil_teacher import TeacherSpec
+from ablations.specs.dynatree.fit_ngram import NgramSpec
+from ablations.specs.dynatree.grid import GridSpec
+from ablations.specs.dynatree.prompts import Prompted
+from ablations.specs.lm import Compute, Dtype, PrepareModelSpec, PrepareTextSpec
+from ablations.specs.sdtp.calibrate import CalibrationSpec
+from ablations.specs.sdtp.evaluate import EvaluateSpec
+from ablations.specs.sdtp.reference import ReferenceSpec
+from ablations.specs.sdtp.saliency import SaliencySpec
+from ablations.specs.sdtp.sweep import SweepSpec
+from ablations.specs.sdtp.train import PrunerSpec
+from ablations.study.estimate.shapes import ModelShape, shape_of_job
+from ablations.study.estimate.work import (
+    Work,
+    activation_bytes,
+    dense,
+    forward,
+    gradient_bytes,
+    kv_bytes,
+    living_rows,
+    step,
+    weight_bytes,
+)
+from ablations.study.planning.jobs import Job
 
 Shapes = Mapping[str, ModelShape]
 """Shapes of a job's models: `model`, and `draft` where it has one."""
 
-Inputs = Mapping[str, Any]
-"""Specs of a job's input artefacts, by name; each kind of job knows what its own are."""
+InputSpecs = Mapping[str, Any]
+"""Specs of a job's input artefacts, by the name of the input."""
+
+ANSWER_TOKENS = 8
+"""Tokens decoded after a passkey prompt."""
+
+ACCEPTANCE = 2.5
+"""Assumed tokens per target forward of a drafting arm."""
+
+PRUNED_NODES = 24
+"""Assumed mean number of nodes of a tree pruned by path probability."""
+
+TYPICAL_PROMPT = 256
+"""Assumed tokens of a prompt that is taken whole."""
 
 
 @dataclass(frozen=True)
@@ -31,39 +68,301 @@ class Demand:
     memory: float
 
 
-@singledispatch
-def demand(spec: Contract, shapes: Shapes, inputs: Inputs) -> Demand:
-    """What a job needs.
+def job_demand(job: Job, known: Mapping[str, Any]) -> Demand:
+    """Demand of a planned job.
 
     Args:
-        spec: Its spec.
+        job: The job.
+        known: Fields of ``config.json`` of checkpoints that are not prepared yet, by name.
+
+    Raises:
+        UserError: the size of a model is not known.
+    """
+    shapes = dict(_shapes(job, known))
+    return demand(job.spec, shapes, {name: artefact.spec for name, artefact in job.inputs.items()})
+
+
+@singledispatch
+def demand(spec: Contract, shapes: Shapes, inputs: InputSpecs) -> Demand:
+    """Demand of a job.
+
+    Args:
+        spec: Spec of the job.
         shapes: Shapes of its models.
-        inputs: Specs of its input artefacts, by name.
+        inputs: Specs of its input artefacts.
     """
     raise NotImplementedError(type(spec).__name__)
 
 
 @demand.register(PrepareTextSpec)
 @demand.register(NgramSpec)
-def _(spec: Contract, shapes: Shapes, inputs: Inputs) -> Demand:
+def _of_text(spec: Contract, shapes: Shapes, inputs: InputSpecs) -> Demand:
     return Demand(Work(), 0.0)
 
 
 @demand.register
-def _(spec: PrepareModelSpec, shapes: Shapes, inputs: Inputs) -> Demand:
-    # On the CPU, in the checkpoint's own data type: fetched, read, written, hashed.
+def _of_preparation(spec: PrepareModelSpec, shapes: Shapes, inputs: InputSpecs) -> Demand:
+    # The checkpoint is read, written and hashed, on the CPU and in its own data type.
     return Demand(Work(loaded=3 * weight_bytes(shapes["model"], "bfloat16")), 0.0)
 
 
-def loaded(model: ModelShape, dtype: Dtype) -> Work:
-    """Reading a checkpoint."""
+@demand.register
+def _of_saliency(spec: SaliencySpec, shapes: Shapes, inputs: InputSpecs) -> Demand:
+    model, dtype, first = shapes["model"], spec.compute.dtype, spec.layers[0]
+    loss_tokens = spec.continuation_tokens if spec.target.loss == "continuation" else spec.tokens
+    # A backward through frozen weights costs about a forward.
+    window = dense(model, spec.tokens, loss_tokens) + dense(model, spec.tokens, loss_tokens, first)
+    held = gradient_bytes(model, dtype, spec.tokens, first, masked=False, loss_tokens=loss_tokens)
+    windows = spec.documents + spec.heldout_documents
+    return Demand(_loaded(model, dtype) + window * windows, weight_bytes(model, dtype) + held)
+
+
+@demand.register
+def _of_training(spec: PrunerSpec, shapes: Shapes, inputs: InputSpecs) -> Demand:
+    model, dtype = shapes["model"], spec.compute.dtype
+    saliency = cast(SaliencySpec, inputs["saliency"])
+    first, last = spec.layers[0], spec.layers[-1]
+    tokens, continuation = saliency.tokens, saliency.continuation_tokens
+    up_to_last = forward(model, [tokens] * last, 0)
+    masked = dense(model, tokens, continuation) + dense(model, tokens, continuation, first)
+    work = up_to_last * (2 * saliency.heldout_documents)
+    if spec.warmup_epochs and (spec.losses.mse or spec.losses.ranking):
+        work += up_to_last * saliency.documents
+    work += (masked if spec.losses.lm else up_to_last) * (spec.epochs * saliency.documents)
+    held = gradient_bytes(model, dtype, tokens, first, masked=True, loss_tokens=continuation) * spec.batch
+    held = held if spec.losses.lm else 0.0
+    return Demand(_loaded(model, dtype) + work, weight_bytes(model, dtype) + held)
+
+
+@demand.register
+def _of_reference(spec: ReferenceSpec, shapes: Shapes, inputs: InputSpecs) -> Demand:
+    model, dtype, windows = shapes["model"], spec.compute.dtype, spec.windows
+    tokens = windows.prompt_tokens + windows.continuation_tokens
+    work = dense(model, tokens, windows.continuation_tokens) * windows.documents
+    if spec.retrieval is not None:
+        prompt = spec.retrieval.tokens
+        probe = dense(model, prompt) + step(model, dtype, prompt) * ANSWER_TOKENS
+        work += probe * (len(spec.retrieval.depths) * spec.retrieval.keys)
+    longest = max(tokens, spec.retrieval.tokens if spec.retrieval else 0)
+    return Demand(_loaded(model, dtype) + work, _resident(model, dtype, longest, windows.continuation_tokens))
+
+
+@demand.register
+def _of_calibration(spec: CalibrationSpec, shapes: Shapes, inputs: InputSpecs) -> Demand:
+    model, dtype = shapes["model"], spec.compute.dtype
+    rows = living_rows(spec.tokens, spec.layers, spec.keep_ratios, spec.preserve, spec.layers[-1])
+    held = kv_bytes(model, dtype, spec.tokens) * spec.documents
+    work = forward(model, rows, 0) * spec.documents
+    return Demand(_loaded(model, dtype) + work, weight_bytes(model, dtype) + held)
+
+
+@demand.register
+def _of_evaluation(spec: EvaluateSpec, shapes: Shapes, inputs: InputSpecs) -> Demand:
+    model, dtype, windows = shapes["model"], spec.compute.dtype, spec.windows
+    tokens, continuation = windows.prompt_tokens, windows.continuation_tokens
+    pairs = 0
+    if spec.timing:
+        warmed = 1 if spec.selection == "top_k" else spec.timing.documents
+        pairs = spec.timing.documents * spec.timing.repeats + warmed * spec.timing.warmup
+    untimed = windows.documents - spec.timing.documents if spec.timing else windows.documents
+    work = _pruned(spec, model, tokens) * (pairs + untimed) + dense(model, tokens) * pairs
+    work += dense(model, continuation, continuation) * windows.documents
+    longest = tokens + continuation
+    if spec.retrieval is not None:
+        prompt = spec.retrieval.tokens
+        prompts = len(spec.retrieval.depths) * spec.retrieval.keys
+        work += (_pruned(spec, model, prompt) + step(model, dtype, prompt) * ANSWER_TOKENS) * prompts
+        longest = max(longest, prompt)
+    memory = _resident(model, dtype, longest, continuation) + kv_bytes(model, dtype, tokens)
+    if spec.importance == "saliency":
+        rows = spec.saliency.loss_tokens or longest
+        memory += gradient_bytes(model, dtype, longest, spec.layers[0], masked=False, loss_tokens=rows)
+    if spec.mask == "soft":
+        memory += 4.0 * longest**2
+    return Demand(_loaded(model, dtype) + work, memory)
+
+
+@demand.register
+def _of_sweep(spec: SweepSpec, shapes: Shapes, inputs: InputSpecs) -> Demand:
+    model, dtype, tokens = shapes["model"], spec.compute.dtype, spec.tokens
+    pairs = spec.warmup + spec.repeats
+    work = dense(model, tokens) * (2 * pairs)
+    decoded = step(model, dtype, tokens) * spec.new_tokens
+    for ratio in spec.keep_ratios:
+        rows = living_rows(tokens, spec.layers, [ratio] * len(spec.layers), spec.preserve, model.layers)
+        pruned = forward(model, rows, 1)
+        work += (
+            (pruned + dense(model, tokens)) * (2 * pairs + 1) + pruned * spec.repeats + decoded * (2 * pairs)
+        )
+    # The library's cache is held beside the static one.
+    memory = _resident(model, dtype, tokens + spec.new_tokens, 1) + kv_bytes(model, dtype, tokens)
+    return Demand(_loaded(model, dtype) + work, memory)
+
+
+@demand.register
+def _of_teacher(spec: TeacherSpec, shapes: Shapes, inputs: InputSpecs) -> Demand:
+    model, dtype = shapes["model"], spec.compute.dtype
+    sequences = spec.texts + spec.questions
+    tokens = spec.prompt_tokens + spec.new_tokens
+    batches = -(-sequences // spec.batch)
+    work = step(model, dtype, tokens * spec.batch / 2, spec.batch) * (spec.new_tokens * batches)
+    return Demand(_loaded(model, dtype) + work, _resident(model, dtype, tokens * spec.batch, spec.batch))
+
+
+@demand.register
+def _of_distillation(spec: DistilSpec, shapes: Shapes, inputs: InputSpecs) -> Demand:
+    model, teacher = shapes["model"], cast(TeacherSpec, inputs["teacher"])
+    tokens = teacher.prompt_tokens + teacher.new_tokens
+    draft = model.matrices / model.layers + spec.vocabulary * model.hidden
+    sequences = (teacher.texts + teacher.questions) * spec.epochs
+    work = Work(flops=6 * draft * tokens * spec.unroll * sequences)
+    held = 16 * draft + spec.batch * tokens * spec.vocabulary * 8
+    return Demand(_loaded(model, spec.compute.dtype) + work, weight_bytes(model, "float32") + held)
+
+
+@demand.register
+def _of_decoding(spec: DecodeSpec, shapes: Shapes, inputs: InputSpecs) -> Demand:
+    pairs = spec.discarded + spec.repeats
+    work = Work()
+    for tokens, count in _prompts(spec):
+        arm = _arm(spec, shapes, spec.compute.dtype, tokens, spec.new_tokens)
+        reference = _autoregressive(shapes["model"], spec.compute.dtype, tokens, spec.new_tokens)
+        if spec.reference == "generate":
+            # The library launches every layer itself.
+            reference = replace(reference, layers=reference.layers + reference.replayed, replayed=0.0)
+        work += (arm + reference) * (count * pairs)
+        if not spec.discarded and spec.drafter is not None:
+            work += arm * (count * spec.warmup)
+    return Demand(
+        _all_loaded(shapes, spec.compute) + work, _decoding_memory(spec, shapes, spec.compute, [spec])
+    )
+
+
+@demand.register
+def _of_benchmark(spec: BenchmarkSpec, shapes: Shapes, inputs: InputSpecs) -> Demand:
+    dtype, work = spec.compute.dtype, Work()
+    library = sum(
+        spec.assistant is not None or not isinstance(settings, TransformersAssisted)
+        for settings in spec.transformers.values()
+    )
+    for tokens, count in _prompts(spec):
+        plain = _autoregressive(shapes["model"], dtype, tokens, spec.new_tokens)
+        for arm in spec.arms.values():
+            # An arm without a drafter is warmed up by a few tokens alone.
+            passes = spec.repeats + (spec.warmup if arm.drafter is not None else 0)
+            runs = min(count, arm.prompts or count) * passes
+            models = {role: shapes[name] for role, name in arm.inputs.items() if name in shapes}
+            work += _arm(arm, {**shapes, **models}, dtype, tokens, spec.new_tokens) * runs
+        work += plain * (library * count * (spec.repeats + spec.warmup))
+    memory = _decoding_memory(spec, shapes, spec.compute, list(spec.arms.values()))
+    return Demand(_all_loaded(shapes, spec.compute) + work, memory)
+
+
+@demand.register
+def _of_cost_calibration(spec: CostSpec, shapes: Shapes, inputs: InputSpecs) -> Demand:
+    model, dtype = shapes["model"], spec.compute.dtype
+    work = Work()
+    for rows in row_counts(spec.max_nodes + 1):
+        work += step(model, dtype, spec.prefix, rows) * (spec.repeats + 1)
+    for tokens, count in _prompts(spec):
+        work += _autoregressive(model, dtype, tokens, spec.new_tokens) * count
+    return Demand(_all_loaded(shapes, spec.compute) + work, _replay_memory(spec, shapes, spec.max_nodes))
+
+
+@demand.register
+def _of_grid(spec: GridSpec, shapes: Shapes, inputs: InputSpecs) -> Demand:
+    model, dtype = shapes["model"], spec.compute.dtype
+    work = Work()
+    for tokens, count in _prompts(spec):
+        work += _autoregressive(model, dtype, tokens, spec.new_tokens) * count
+        # A replay drafts as decoding does, but runs no target forwards.
+        rounds = sum(spec.lengths) / ACCEPTANCE * count
+        work += Work(layers=rounds * sum(tree.shape.depth for tree in spec.trees))
+    nodes = max(tree.pruning.max_nodes for tree in spec.trees)
+    return Demand(_all_loaded(shapes, spec.compute) + work, _replay_memory(spec, shapes, nodes))
+
+
+def _shapes(job: Job, known: Mapping[str, Any]) -> Iterator[tuple[str, ModelShape]]:
+    """Shapes of a job's models, by the name of the input."""
+    if job.stage.rule == "prepare_model":
+        yield "model", shape_of_job(job, known)
+    for name, artefact in job.inputs.items():
+        if artefact.stage.rule == "prepare_model":
+            yield name, shape_of_job(artefact, known)
+
+
+def _loaded(model: ModelShape, dtype: Dtype) -> Work:
+    """Work of reading a checkpoint."""
     return Work(loaded=weight_bytes(model, dtype))
 
 
-def resident(model: ModelShape, dtype: Dtype, tokens: int, head_rows: int) -> float:
-    """Weights, a cache, and what a forward holds."""
+def _resident(model: ModelShape, dtype: Dtype, tokens: int, head_rows: int) -> float:
+    """Bytes of the weights, of a KV cache, and of the activations of a forward."""
     return (
         weight_bytes(model, dtype)
         + kv_bytes(model, dtype, tokens)
         + activation_bytes(model, dtype, tokens, head_rows)
     )
+
+
+def _pruned(spec: EvaluateSpec, model: ModelShape, tokens: int) -> Work:
+    """Work of a pruned prefill, with that of its scores where they need passes of their own."""
+    rows = (
+        [tokens] * model.layers
+        if spec.mask == "soft"
+        else living_rows(tokens, spec.layers, spec.keep_ratios, spec.preserve, model.layers)
+    )
+    scores = Work()
+    if spec.importance == "saliency":
+        head_rows = spec.saliency.loss_tokens or tokens
+        scores = dense(model, tokens, head_rows) + dense(model, tokens, head_rows, spec.layers[0])
+    return forward(model, rows, 1) + scores
+
+
+def _arm(spec: ArmSpec, shapes: Shapes, dtype: Dtype, prompt: int, new: int) -> Work:
+    """Work of one generation of `new` tokens by a decoding arm, after a prompt of `prompt` tokens."""
+    model = shapes["model"]
+    if spec.drafter is None or spec.shape is None or spec.pruning is None:
+        return _autoregressive(model, dtype, prompt, new)
+    adaptation = spec.adaptation
+    depth = adaptation.max_depth if isinstance(adaptation, DynamicTree) else spec.shape.depth
+    nodes = tree_nodes(depth, spec.shape.branching, spec.pruning.max_nodes)
+    if spec.pruning.tau is not None or adaptation is not None:
+        nodes = min(nodes, PRUNED_NODES)
+    context, rounds = prompt + new / 2, new / ACCEPTANCE
+    decoding_round = step(model, dtype, context, 1 + nodes)
+    if spec.drafter.kind == "neural":
+        decoding_round += step(shapes["draft"], dtype, context) * depth
+    return dense(model, prompt) + decoding_round * rounds
+
+
+def _autoregressive(model: ModelShape, dtype: Dtype, prompt: int, new: int) -> Work:
+    """Work of one generation of `new` tokens without drafts, after a prompt of `prompt` tokens."""
+    return dense(model, prompt) + step(model, dtype, prompt + new / 2) * new
+
+
+def _prompts(spec: Prompted) -> list[tuple[int, int]]:
+    """Tokens and number of the prompts of each kind."""
+    return [(prompts.tokens or TYPICAL_PROMPT, prompts.count) for prompts in spec.prompts]
+
+
+def _all_loaded(shapes: Shapes, compute: Compute) -> Work:
+    return Work(loaded=sum(weight_bytes(shape, compute.dtype) for shape in shapes.values()))
+
+
+def _decoding_memory(spec: Prompted, shapes: Shapes, compute: Compute, arms: list[ArmSpec]) -> float:
+    dtype = compute.dtype
+    tokens = max(prompt for prompt, _ in _prompts(spec)) + spec.new_tokens
+    held = float(sum(weight_bytes(shape, dtype) for shape in shapes.values()))
+    for arm in arms:
+        nodes = arm.pruning.max_nodes if arm.pruning is not None else 0
+        held += sum(kv_bytes(shape, dtype, tokens + nodes) for shape in shapes.values())
+    # The cache of the reference, and the logits of a whole tree.
+    model = shapes["model"]
+    held += kv_bytes(model, dtype, tokens)
+    return held + activation_bytes(model, dtype, tokens, head_rows=257)
+
+
+def _replay_memory(spec: CostSpec | GridSpec, shapes: Shapes, nodes: int) -> float:
+    tokens = max(prompt for prompt, _ in _prompts(spec)) + spec.new_tokens + nodes
+    return sum(_resident(shape, spec.compute.dtype, tokens, nodes) for shape in shapes.values())

@@ -1,25 +1,51 @@
-"""Rates of a device: the makers' peaks under stated assumptions, or fitted to the jobs that ran here."""
+"""Rates of a device: from its data sheet under stated assumptions, or fitted to the jobs that ran here."""
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 import numpy as np
 import psutil
-from pydantic import PositiveFloat
+from pydantic import PositiveFloat, ValidationError
 from scipy.optimize import nnls
 
-from ablations.study.contracts.base import Contract
-from ablations.study.contracts.lm import Dtype
-from ablations.study.errors import UserError
-from ablations.study.estimate.demand import Demand
-from ablations.study.estimate.finished import Finished
+from ablations.core.contract import Contract
+from ablations.core.errors import UserError
+from ablations.core.job import JobFile
+from ablations.specs.lm import Dtype
+from ablations.study.estimate.demand import Demand, demand
+from ablations.study.estimate.shapes import ModelShape, shape_of_folder
 from ablations.study.estimate.work import BYTES
+from ablations.study.planning.stages import MODEL, SPEC, STAGES, Stage
+from ablations.study.timings import measurements
+
+
+@dataclass(frozen=True)
+class TimedJob:
+    """A finished job with its time and memory.
+
+    Attributes:
+        rule: Its rule.
+        digest: Name of its result.
+        dtype: Data type that it computed in; None where it ran no model.
+        demand: Its estimated demand.
+        seconds: Measured time from start to end.
+        memory: Measured peak of its memory, bytes; 0 where it was not measured.
+    """
+
+    rule: str
+    digest: str
+    dtype: Dtype | None
+    demand: Demand
+    seconds: float
+    memory: float
 
 
 class Assumptions(Contract):
-    """What is assumed of devices that nothing was measured on."""
+    """What is assumed of devices on which nothing was measured."""
 
     compute: PositiveFloat
     """Share of the peak that prefills reach."""
@@ -28,7 +54,7 @@ class Assumptions(Contract):
     layer_seconds: PositiveFloat
     """Seconds of launching one layer."""
     job_seconds: PositiveFloat
-    """Seconds of a job beside its work."""
+    """Seconds of a job besides its work."""
     load_bytes: PositiveFloat
     """Bytes of a checkpoint read per second."""
     reserve: PositiveFloat
@@ -60,12 +86,12 @@ class Devices(Contract):
 
 
 class Rates(ABC):
-    """What a device can do.
+    """Speed and memory of a device.
 
     Attributes:
-        name: What it is.
+        name: Name of the device.
         room: Bytes that a job may hold.
-        basis: What the rates rest on, lines of text.
+        basis: Where the rates come from, lines of text.
     """
 
     name: str
@@ -82,7 +108,7 @@ class Rates(ABC):
 
 
 class AssumedRates(Rates):
-    """Rates of a device by its data sheet: computing or launching, whichever is slower, and moving."""
+    """Rates by a data sheet: a job computes or launches, whichever takes longer, and then moves bytes."""
 
     def __init__(self, device: Device, assumed: Assumptions) -> None:
         self.name = device.name
@@ -121,18 +147,21 @@ class AssumedRates(Rates):
 
 
 class FittedRates(Rates):
-    """Rates that fit the times of finished jobs best (non-negative least squares of relative errors).
+    """Rates fitted to the times of finished jobs by non-negative least squares of the relative errors.
 
-    A rule whose jobs were measured is corrected by the median of measured over fitted time, which takes in
-    what the count of work leaves out.
+    The fitted time of a rule with finished jobs is multiplied by the median of their measured over their
+    fitted times, which corrects for what the work does not count.
+
+    Args:
+        jobs: Finished jobs.
 
     Raises:
-        UserError: too few jobs ran here.
+        UserError: there are fewer than `FEWEST` jobs.
     """
 
     FEWEST = 5
 
-    def __init__(self, jobs: Sequence[Finished]) -> None:
+    def __init__(self, jobs: Sequence[TimedJob]) -> None:
         if len(jobs) < self.FEWEST:
             raise UserError(
                 f"plan: {len(jobs)} finished jobs here tell too little of this machine's rates; run some"
@@ -144,20 +173,20 @@ class FittedRates(Rates):
         terms = np.array([_terms(job.dtype, job.demand) for job in jobs])
         self._scale = np.where(terms.any(axis=0), terms.max(axis=0), 1.0)
         self._rates, _ = nnls(terms / self._scale / seconds[:, None], np.ones(len(jobs)))
-        shares = defaultdict(list)
+        ratios = defaultdict(list)
         for job in jobs:
-            shares[job.rule].append(job.seconds / self._fitted(job.dtype, job.demand))
-        self._corrections: Mapping[str, float] = {rule: median(found) for rule, found in shares.items()}
-        held = [(job.demand.memory, job.memory) for job in jobs if job.memory and job.demand.memory]
-        # Before a model ran here, a job is taken to hold what was counted.
+            ratios[job.rule].append(job.seconds / self._fitted(job.dtype, job.demand))
+        self._corrections: Mapping[str, float] = {rule: median(values) for rule, values in ratios.items()}
+        # Until a model ran here, a job is expected to hold the memory of its demand.
         self._memory = np.array([0.0, 1.0])
-        if held:
-            wanted = np.array([[1.0, demand] for demand, _ in held])
-            measured = np.array([memory for _, memory in held])
-            self._memory, _ = nnls(wanted / measured[:, None], np.ones(len(held)))
+        measured = [job for job in jobs if job.memory and job.demand.memory]
+        if measured:
+            memory = np.array([job.memory for job in measured])
+            counted = np.array([[1.0, job.demand.memory] for job in measured])
+            self._memory, _ = nnls(counted / memory[:, None], np.ones(len(measured)))
         self.basis = [
             f"rates: fitted to {len(jobs)} jobs that ran in this folder"
-            f" ({', '.join(f'{rule} {len(found)}' for rule, found in sorted(shares.items()))})"
+            f" ({', '.join(f'{rule} {len(values)}' for rule, values in sorted(ratios.items()))})"
         ]
 
     def seconds(self, rule: str, dtype: Dtype | None, demand: Demand) -> float:
@@ -172,8 +201,66 @@ class FittedRates(Rates):
         return float(self._rates @ (_terms(dtype, demand) / self._scale))
 
 
+def timed_jobs() -> list[TimedJob]:
+    """Every finished job in the working directory whose spec and models are still there."""
+    return [
+        job
+        for stage in STAGES
+        for stem, row in measurements(stage.rule)
+        # A shard of an evaluation does only a part of the work of its spec.
+        if "." not in stem and (job := _timed_job(stage, stem, row))
+    ]
+
+
 def _terms(dtype: Dtype | None, demand: Demand) -> np.ndarray:
-    """What time is a sum of: a job itself, operations by data type, bytes, layer calls, bytes loaded."""
+    """Terms of a job's time, shape (7,): start, operations by data type, bytes, layer calls, bytes loaded."""
     work = demand.work
-    flops = [work.flops if dtype == each else 0.0 for each in BYTES]
+    flops = [work.flops if dtype == peak_dtype else 0.0 for peak_dtype in BYTES]
     return np.array([1.0, *flops, work.bytes, work.layers + work.replayed, work.loaded])
+
+
+def _timed_job(stage: Stage, digest: str, row: Mapping[str, str]) -> TimedJob | None:
+    """A finished job, from the last row of its benchmark file; None where its spec or models are gone."""
+    file = _job_file(stage, digest)
+    if file is None:
+        return None
+    paths = {name: Path(path) for name, path in file.inputs.items()}
+    try:
+        shapes: dict[str, ModelShape] = {
+            name: shape_of_folder(path.parent)
+            for name, path in paths.items()
+            if path == MODEL.path(path.parent.name)
+        }
+        if stage == MODEL:
+            shapes = {"model": shape_of_folder(stage.path(digest).parent)}
+    except UserError:
+        return None
+    inputs = {name: spec for name, path in paths.items() if (spec := _input_spec(path))}
+    if len(inputs) < len(paths):
+        return None
+    compute = getattr(file.spec, "compute", None)
+    return TimedJob(
+        rule=stage.rule,
+        digest=digest,
+        dtype=compute.dtype if compute else None,
+        demand=demand(file.spec, shapes, inputs),
+        seconds=float(row["s"]),
+        memory=float(row["max_rss"]) * 2**20 if row["max_rss"] not in ("-", "NA") else 0.0,
+    )
+
+
+def _input_spec(manifest: Path) -> Contract | None:
+    """Spec of an input artefact."""
+    digest = manifest.parent.name
+    stage = next((stage for stage in STAGES if stage.path(digest) == manifest), None)
+    file = _job_file(stage, digest) if stage else None
+    return file.spec if file else None
+
+
+def _job_file(stage: Stage, digest: str) -> JobFile | None:
+    """Spec file of a job; None where it is gone or written by another version of this project."""
+    try:
+        content = Path(SPEC.format(digest=digest)).read_bytes()
+        return JobFile[stage.spec].model_validate_json(content)  # type: ignore[name-defined]
+    except (OSError, ValidationError):
+        return None

@@ -1,42 +1,50 @@
-"""What a job asks a scheduler for: memory and time, from what it needs.
+"""Memory and time that jobs request from a scheduler, from their demands.
 
-Bounds for slow machines, not predictions: too little ends a job, too much only lets it wait a little longer.
+They are bounds for slow machines, not predictions: too little ends a job, too much only delays its start.
 """
 
 from math import ceil
 from pathlib import Path
 
+from ablations.core.errors import UserError
 from ablations.study.config.study import Resources
-from ablations.study.errors import UserError
-from ablations.study.estimate.demand import Demand
-from ablations.study.estimate.planned import job_demand
+from ablations.study.estimate.demand import Demand, job_demand
 from ablations.study.estimate.shapes import known_models
 from ablations.study.estimate.work import Work
 from ablations.study.planning.jobs import Job
 
 MIB = 2**20
-# Interpreter and libraries take about 1 GiB; texts and what is not counted fit into the other.
 BASE_MIB = 2048
-# Weights are read, kept, and packed for speed.
+"""Memory of a job besides its demand: 1 GiB of interpreter and libraries, texts, what is not counted."""
+
 MEMORY_FACTOR = 2
-# A checkpoint of unknown size: enough for two billion parameters.
+"""Host memory over the demand: weights are read, kept, and packed for speed."""
+
 UNKNOWN_MIB = 8192
-# Starting, and waiting for another job's device lock.
+"""Memory of preparing a checkpoint of unknown size: enough for two billion parameters."""
+
 BASE_MINUTES = 20
-# Per second: operations of a CPU thread and of a GPU, bytes of the memory of each, bytes of checkpoints.
-THREAD_FLOPS, GPU_FLOPS, CPU_BYTES, GPU_BYTES, LOADED_BYTES = 1e10, 2e12, 4e9, 2e11, 1e8
+"""Time of a job besides its work: its start, and its wait for the device lock of another job."""
+
+THREAD_FLOPS, GPU_FLOPS = 1e10, 2e12
+"""Operations per second of a CPU thread and of a GPU."""
+
+CPU_BYTES, GPU_BYTES, LOADED_BYTES = 4e9, 2e11, 1e8
+"""Bytes per second: host memory, GPU memory, checkpoints read."""
+
 LAYER_SECONDS = 1e-3
+"""Seconds of launching a layer."""
 
 
 class Requests:
-    """Memory and time of a study's jobs.
+    """Memory and time requested for the jobs of a study.
 
     Args:
         settings: Limits of the study.
-        models: List of checkpoints that are not here yet, by name.
+        models: File of the known checkpoints.
 
     Raises:
-        UserError: the list is no such list.
+        UserError: the file is missing or not YAML, or an entry lacks a size.
     """
 
     def __init__(self, settings: Resources, models: Path) -> None:
@@ -44,22 +52,22 @@ class Requests:
         self._known = known_models(models)
 
     def memory_mib(self, job: Job, ranks: int) -> int:
-        """Host memory, MiB; each of the job's ranks loads the model."""
+        """Host memory of a job, MiB; each of its ranks loads the model."""
         if self._settings.mem_mb is not None:
             return self._settings.mem_mb * ranks
-        needed = self._demand(job)
+        demand = self._demand(job)
         if job.stage.rule == "prepare_model":
-            if needed is None:
+            if demand is None:
                 return UNKNOWN_MIB
-            # Three times in half precision, says the demand.
-            return BASE_MIB + ceil(2 * needed.work.loaded / MIB)
-        held = needed.memory if needed else 0.0
-        return ranks * (BASE_MIB + ceil(MEMORY_FACTOR * held / MIB))
+            # The demand counts the checkpoint three times in half precision.
+            return BASE_MIB + ceil(2 * demand.work.loaded / MIB)
+        memory = demand.memory if demand else 0.0
+        return ranks * (BASE_MIB + ceil(MEMORY_FACTOR * memory / MIB))
 
     def minutes(self, job: Job) -> int:
-        """Time limit, minutes: no more than the longest that the site allows."""
-        needed = self._demand(job)
-        work = needed.work if needed else Work()
+        """Time limit of a job, minutes, at most the study's limit."""
+        demand = self._demand(job)
+        work = demand.work if demand else Work()
         gpu = self._settings.gpu > 0
         compute = getattr(job.spec, "compute", None)
         flops = GPU_FLOPS if gpu else THREAD_FLOPS * (compute.threads if compute else 1)
@@ -72,9 +80,9 @@ class Requests:
         return min(self._settings.runtime, BASE_MINUTES + ceil(seconds / 60))
 
     def _demand(self, job: Job) -> Demand | None:
-        """What a job needs; None before a checkpoint of unknown size is prepared.
+        """Demand of a job; None before its checkpoint of unknown size is prepared.
 
-        Jobs that run it are submitted after that, so only a dry run sees too little.
+        Its jobs are submitted after the preparation, so that only a dry run shows too small requests.
         """
         try:
             return job_demand(job, self._known)

@@ -1,4 +1,4 @@
-"""Shapes of models, as far as costs depend on them."""
+"""Shapes of models: the sizes on which time and memory depend."""
 
 import json
 from collections.abc import Mapping
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ablations.core.errors import UserError
+from ablations.specs.lm import PrepareModelSpec, PretrainedModel, RandomModel, WheelModel
+from ablations.specs.userfiles import user_path
 from ablations.study.config.reading import read_yaml
-from ablations.study.contracts.lm import PrepareModelSpec, PretrainedModel, RandomModel, WheelModel
-from ablations.study.errors import UserError
 from ablations.study.planning.jobs import Job
-from ablations.study.userfiles import user_path
 
-# Bytes and the two special tokens of the tokenizer that random models have.
 RANDOM_VOCABULARY = 258
+"""Vocabulary of random models: the bytes and two special tokens."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class ModelShape:
         hidden: Width of the hidden states.
         heads: Query heads.
         intermediate: Width inside an MLP.
-        matrices: Weights of all layers' matrices.
-        kv_width: Width of keys (or values) of one token and layer.
+        matrices: Weights of the matrices of all layers.
+        kv_width: Width of the keys (or values) of one token in one layer.
         attention_width: Width of all query heads.
         vocabulary: Tokens.
         parameters: All weights.
@@ -54,7 +54,7 @@ def shape_of_config(config: Mapping[str, Any]) -> ModelShape:
     kv = (config.get("num_key_value_heads") or heads) * head_dim
     mlp = 2 if config["model_type"] == "gpt_neox" else 3
     matrices = layers * (2 * hidden * attention + 2 * hidden * kv + mlp * hidden * intermediate)
-    # GPT-NeoX unties by default, the others do so too, but SmolLM2 says that it does not.
+    # Embeddings are untied by default; checkpoints that tie them say so (SmolLM2).
     embeddings = 1 if config.get("tie_word_embeddings") else 2
     return ModelShape(
         layers, hidden, heads, intermediate, matrices, kv, attention, vocabulary,
@@ -84,12 +84,12 @@ def shape_of_folder(folder: Path) -> ModelShape:
 
 
 def known_models(path: Path) -> Mapping[str, Mapping[str, Any]]:
-    """The list of checkpoints that are not here yet: sizes, as ``config.json`` calls them, by name.
+    """Sizes of checkpoints that are not prepared yet, with the keys of ``config.json``, by name.
 
     Raises:
-        UserError: it is missing, not YAML, or an entry lacks a size.
+        UserError: the file is missing or not YAML, or an entry lacks a size.
     """
-    known = read_own(path)
+    known = read_list(path)
     if not isinstance(known, dict):
         raise UserError(f"{path}: not a map of models; correct it")
     for name, sizes in known.items():
@@ -102,11 +102,11 @@ def known_models(path: Path) -> Mapping[str, Mapping[str, Any]]:
     return known
 
 
-def read_own(path: Path) -> Any:
-    """A YAML file of the repository.
+def read_list(path: Path) -> Any:
+    """Content of a YAML file that the repository ships, one of `workflow/plan`.
 
     Raises:
-        UserError: it is missing, or not YAML.
+        UserError: the file is missing or not YAML.
     """
     try:
         return read_yaml(path)
@@ -115,10 +115,10 @@ def read_own(path: Path) -> Any:
 
 
 def shape_of_job(job: Job, known: Mapping[str, Mapping[str, Any]]) -> ModelShape:
-    """Shape of the model that a job prepares: of its result, its folder, or from the list of known models.
+    """Shape of the model that a job prepares: of its result, of its local source, or of the known models.
 
     Raises:
-        UserError: none of them tells.
+        UserError: the shape is not known.
     """
     if job.path.exists():
         return shape_of_folder(job.path.parent)

@@ -1,10 +1,10 @@
-"""How much there is to compute, to move and to hold: of forwards of one model."""
+"""Work and memory of forwards of one model: operations, bytes moved, layers launched, bytes held."""
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
-from ablations.study.contracts.lm import Dtype
-from ablations.study.contracts.sdtp import Preserve, stage_counts
+from ablations.specs.lm import Dtype
+from ablations.specs.sdtp.counts import Preserve, stage_counts
 from ablations.study.estimate.shapes import ModelShape
 
 BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -12,12 +12,12 @@ BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True)
 class Work:
-    """What a job does, in units that devices have rates for.
+    """Work of a job, in the units of a device's rates.
 
     Attributes:
         flops: Floating-point operations of forwards over many rows.
-        bytes: Bytes moved by forwards over few rows, which wait for memory.
-        layers: Layer calls, which launch kernels one by one.
+        bytes: Bytes moved by forwards over few rows, whose time is that of the memory.
+        layers: Layer calls whose kernels are launched one by one.
         replayed: Layer calls of forwards over few rows, which a GPU replays from a CUDA graph.
         loaded: Bytes of checkpoints read and checked.
     """
@@ -29,11 +29,10 @@ class Work:
     loaded: float = 0.0
 
     def __add__(self, other: "Work") -> "Work":
-        mine, others = astuple(self), astuple(other)
-        return Work(*(one + another for one, another in zip(mine, others, strict=True)))
+        return Work(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
     def __mul__(self, times: float) -> "Work":
-        return Work(*(one * times for one in astuple(self)))
+        return Work(*(amount * times for amount in astuple(self)))
 
 
 def forward(shape: ModelShape, rows: Sequence[float], head_rows: int) -> Work:
@@ -42,7 +41,7 @@ def forward(shape: ModelShape, rows: Sequence[float], head_rows: int) -> Work:
     Args:
         shape: Model.
         rows: Rows of each layer that runs.
-        head_rows: Rows that the LM head sees.
+        head_rows: Rows of the LM head.
     """
     per_row = 2 * shape.matrices / shape.layers
     flops = sum(per_row * count + 2 * shape.attention_width * count**2 for count in rows)
@@ -50,12 +49,12 @@ def forward(shape: ModelShape, rows: Sequence[float], head_rows: int) -> Work:
 
 
 def dense(shape: ModelShape, tokens: int, head_rows: int = 1, first: int = 0) -> Work:
-    """A forward of all layers from `first` on over `tokens` rows."""
+    """A forward over `tokens` rows of all layers from `first` on."""
     return forward(shape, [tokens] * (shape.layers - first), head_rows)
 
 
 def step(shape: ModelShape, dtype: Dtype, context: float, rows: float = 1) -> Work:
-    """A forward over few rows on a filled cache: all weights and the cache are read once."""
+    """A forward over few rows with `context` rows in the cache: weights and cache are read once."""
     weights = shape.matrices + shape.vocabulary * shape.hidden
     read = (weights + 2 * shape.layers * shape.kv_width * context) * BYTES[dtype]
     return Work(flops=2 * weights * (rows - 1), bytes=read, replayed=shape.layers)
@@ -64,11 +63,11 @@ def step(shape: ModelShape, dtype: Dtype, context: float, rows: float = 1) -> Wo
 def living_rows(
     tokens: int, layers: Sequence[int], ratios: Sequence[float], preserve: Preserve, depth: int
 ) -> list[int]:
-    """Rows of each of `depth` layers of a pruned prefill: a stage keeps its share, and what is protected."""
-    left = dict(zip(layers, stage_counts(tokens, ratios, preserve.of(tokens).tokens), strict=True))
+    """Rows of each of the first `depth` layers in a pruned prefill of `tokens` tokens."""
+    kept = dict(zip(layers, stage_counts(tokens, ratios, preserve.of(tokens).tokens), strict=True))
     rows, living = [], tokens
     for layer in range(depth):
-        living = left.get(layer, living)
+        living = kept.get(layer, living)
         rows.append(living)
     return rows
 
@@ -84,7 +83,7 @@ def kv_bytes(shape: ModelShape, dtype: Dtype, tokens: float) -> float:
 
 
 def activation_bytes(shape: ModelShape, dtype: Dtype, tokens: int, head_rows: int = 1) -> float:
-    """Bytes that one layer and the head hold at once in a forward without gradients."""
+    """Bytes that a forward without gradients holds: one layer's activations, or the logits if larger."""
     layer = tokens * (4 * shape.hidden + 3 * shape.intermediate) * BYTES[dtype]
     return max(layer, head_rows * shape.vocabulary * (4 + BYTES[dtype]))
 
@@ -99,8 +98,8 @@ def gradient_bytes(
         dtype: Data type.
         tokens: Rows.
         first: First layer with a gradient.
-        masked: Whether attention keeps its weights (a mask that has a gradient rules the fused kernel out).
-        loss_tokens: Rows of the head, whose logits and their gradient are held in float32, too.
+        masked: Whether attention keeps its weights, since no fused kernel takes a mask with a gradient.
+        loss_tokens: Rows of the head, whose logits and gradients are held in float32 and in `dtype`.
     """
     per_token = 10 * shape.hidden + 4 * shape.intermediate
     weights = 3 * shape.heads * tokens**2 if masked else 0.0

@@ -1,28 +1,201 @@
 """The DynaTree experiments of a study as jobs."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import product
 
-from ablations.study.changes import require_isolated, resolved, selected
-from ablations.study.config.dynatree import CostCalibration, DecodingBudget, DynatreeBaseline, Prompts
-from ablations.study.config.study import StudyConfig
-from ablations.study.contracts.benchmark import BenchmarkSpec
-from ablations.study.contracts.dynatree import (
+from ablations.core.errors import UserError
+from ablations.core.files import canonical_json, sha256_text
+from ablations.specs.dynatree.arm import (
+    DRAFTED_FROM,
+    ArmSpec,
     CostAwareTree,
-    CostSpec,
-    DecodeSpec,
+    DistilledDraftSpec,
     DraftSpec,
-    PromptSet,
+    HybridDraftSpec,
+    Mixture,
+    NeuralDraftSpec,
+    NgramDraftSpec,
     Shape,
+    TreePruning,
 )
-from ablations.study.contracts.grid import GridSpec
-from ablations.study.errors import UserError
-from ablations.study.planning.arms import benchmark_arm, distinct
-from ablations.study.planning.artefacts import Artefacts
-from ablations.study.planning.drafters import DrafterPlanner
-from ablations.study.planning.grids import largest, swept
-from ablations.study.planning.jobs import Job, Sources
-from ablations.study.planning.rows import Row, ablation_row
-from ablations.study.planning.stages import BENCHMARK, CALIBRATE_COSTS, DECODE, GRID
+from ablations.specs.dynatree.benchmark import BenchmarkArm, BenchmarkRuns, BenchmarkSpec
+from ablations.specs.dynatree.calibrate_costs import CostSpec, CostTiming
+from ablations.specs.dynatree.decode import DecodeRuns, DecodeSpec
+from ablations.specs.dynatree.fit_ngram import NgramSpec
+from ablations.specs.dynatree.grid import GridSpec, GridTree
+from ablations.specs.dynatree.prompts import PromptSelection, PromptSet
+from ablations.specs.userfiles import content_hash, user_path
+from ablations.study.config.changes import require_isolated, resolved, selected
+from ablations.study.config.dynatree import (
+    CostCalibration,
+    DecodingBudget,
+    DistilledChoice,
+    DrafterChoice,
+    DynatreeBaseline,
+    Grids,
+    HybridChoice,
+    NeuralChoice,
+    NgramChoice,
+    Prompts,
+)
+from ablations.study.config.study import StudyConfig
+from ablations.study.planning.jobs import (
+    DIGEST_LENGTH,
+    Artefacts,
+    Job,
+    Row,
+    Sources,
+    ablation_row,
+    configured_by,
+)
+from ablations.study.planning.stages import (
+    BENCHMARK,
+    CALIBRATE_COSTS,
+    DECODE,
+    DISTIL,
+    DISTIL_TEACHER,
+    FIT_NGRAM,
+    GRID,
+)
+
+ReplayedTrees = tuple[tuple[GridTree, ...], tuple[int, ...]]
+"""Configurations, and the lengths to which each is replayed."""
+
+
+def replayed_trees(grids: Grids, baseline: DynatreeBaseline) -> dict[str, ReplayedTrees]:
+    """The grid of trees (`trees`), and that of generated lengths (`lengths`)."""
+    full = GridTree(shape=baseline.shape, pruning=baseline.pruning)
+    trees = [
+        GridTree(
+            shape=Shape(depth=depth, branching=branching),
+            pruning=TreePruning(tau=tau, max_nodes=grids.max_nodes),
+        )
+        for depth, branching, tau in product(grids.depths, grids.branchings, grids.taus)
+    ]
+    return {
+        "trees": ((*_linear_trees(grids.linear, grids.max_nodes), *trees), (grids.new_tokens,)),
+        "lengths": (
+            (full, *_linear_trees([baseline.shape.depth], baseline.pruning.max_nodes)),
+            grids.lengths,
+        ),
+    }
+
+
+def largest_tree(grids: Grids, baseline: DynatreeBaseline) -> tuple[Shape, int]:
+    """Greatest depth and branching of all of them, and the most nodes that any of them can have."""
+    trees = [tree for trees, _ in replayed_trees(grids, baseline).values() for tree in trees]
+    shape = Shape(
+        depth=max(tree.shape.depth for tree in trees), branching=max(tree.shape.branching for tree in trees)
+    )
+    return shape, max(tree.nodes for tree in trees)
+
+
+def _linear_trees(depths: Iterable[int], max_nodes: int) -> list[GridTree]:
+    return [
+        GridTree(
+            shape=Shape(method="linear", depth=depth, branching=1),
+            pruning=TreePruning(tau=None, max_nodes=max_nodes),
+        )
+        for depth in depths
+    ]
+
+
+def distinct_rows(rows: Iterable[Row]) -> dict[str, Row]:
+    """Decoding experiments by the digest of their job; of those that share one, the first."""
+    rows_by_digest: dict[str, Row] = {}
+    for row in rows:
+        rows_by_digest.setdefault(row.jobs[0].digest, row)
+    return rows_by_digest
+
+
+def benchmark_arm(row: Row) -> tuple[str, BenchmarkArm, dict[str, Job]]:
+    """A decoding experiment as an arm.
+
+    Returns:
+        A name that follows from what the arm does, so that renaming an experiment measures nothing; the arm;
+        and the jobs that make what it drafts from, by their names in the benchmark.
+    """
+    (job,) = row.jobs
+    # A text of the prompts is no input of an arm; what two arms draft from may differ.
+    artefacts = {name: job.inputs[name] for name in DRAFTED_FROM if name in job.inputs}
+    names = {name: f"{name}_{artefact.digest}" for name, artefact in artefacts.items()}
+    arm = BenchmarkArm(
+        **job.spec.fields_of(ArmSpec), inputs=names, prompts=row.experiment.budget.get("prompts")
+    )
+    digest = sha256_text(canonical_json(arm.model_dump(mode="json")))[:DIGEST_LENGTH]
+    return f"arm_{digest}", arm, {names[name]: artefact for name, artefact in artefacts.items()}
+
+
+class DrafterPlanner:
+    """Plans what drafters need, shared wherever it is the same.
+
+    Args:
+        drafters: Drafters by name; what they refer to is there.
+        target: The job that makes the target.
+        artefacts: Plans models and texts.
+        sources: Code and pins.
+    """
+
+    def __init__(
+        self, drafters: Mapping[str, DrafterChoice], target: Job, artefacts: Artefacts, sources: Sources
+    ) -> None:
+        self._drafters = drafters
+        self._target = target
+        self._artefacts = artefacts
+        self._sources = sources
+        self._planned: dict[str, tuple[DraftSpec, dict[str, Job]]] = {}
+
+    def drafter(self, name: str, key: str) -> tuple[DraftSpec, dict[str, Job]]:
+        """The drafter called `name`, and the inputs that a decoding job needs for it.
+
+        Args:
+            name: Name in the configuration.
+            key: Key of the experiment that names it, for errors.
+
+        Raises:
+            UserError: no such drafter.
+        """
+        if name not in self._drafters:
+            raise UserError(
+                f"{key}.change.drafter: {name!r} is not in dynatree.drafters ({', '.join(self._drafters)})"
+            )
+        if name not in self._planned:
+            self._planned[name] = self._plan(name)
+        return self._planned[name]
+
+    def _plan(self, name: str) -> tuple[DraftSpec, dict[str, Job]]:
+        settings = self._drafters[name]
+        match settings:
+            case NeuralChoice():
+                return NeuralDraftSpec(), {"draft": self._artefacts.model(settings.model)}
+            case NgramChoice():
+                return NgramDraftSpec(**settings.fields_of(NgramDraftSpec)), self._ngram(settings)
+            case DistilledChoice():
+                return DistilledDraftSpec(), self._distilled(name)
+            case HybridChoice():
+                ngram = self._drafters[settings.ngram]
+                assert isinstance(ngram, NgramChoice)
+                spec = HybridDraftSpec(context_weight=ngram.context_weight, **settings.fields_of(Mixture))
+                return spec, self._distilled(settings.distilled) | self._ngram(ngram)
+            case _:
+                return settings, {}
+
+    def _ngram(self, settings: NgramChoice) -> dict[str, Job]:
+        spec = NgramSpec(**settings.fields_of(NgramSpec))
+        texts = {name: self._artefacts.text(name) for name in settings.texts}
+        return {"ngram": Job(FIT_NGRAM, spec, self._sources, {"model": self._target, **texts})}
+
+    def _distilled(self, name: str) -> dict[str, Job]:
+        settings = self._drafters[name]
+        inputs = {"model": self._target, "text": self._artefacts.text(settings.text)}
+        teacher = Job(DISTIL_TEACHER, settings.teacher, self._sources, inputs)
+        inputs = {"model": self._target, "teacher": teacher}
+        files = {}
+        if settings.distil.start is not None:
+            key = f"dynatree.drafters.{name}.distil.start"
+            start = user_path(settings.distil.start)
+            files["start"] = content_hash(start, key, self._sources.hashes.sha256)
+        return {"distilled": Job(DISTIL, settings.distil, self._sources, inputs, files)}
 
 
 class DynatreePlanner:
@@ -60,27 +233,28 @@ class DynatreePlanner:
             The job; None where the configuration has no benchmark, or the study no decoding experiment.
         """
         settings = self._config.benchmark
-        chosen = distinct(rows)
-        if settings is None or not chosen:
+        rows_by_digest = distinct_rows(rows)
+        if settings is None or not rows_by_digest:
             return None
         inputs = {"model": self._target}
         arms = {}
-        for row in chosen.values():
-            name, arms[name], made = benchmark_arm(row)
-            inputs |= made
+        for row in rows_by_digest.values():
+            name, arms[name], artefacts = benchmark_arm(row)
+            inputs |= artefacts
         prompts, texts = self._prompts(self._config.prompts, None)
         if settings.prompts is not None:
-            prompts = tuple(chosen.model_copy(update={"count": settings.prompts}) for chosen in prompts)
+            prompts = tuple(
+                prompt_set.model_copy(update={"count": settings.prompts}) for prompt_set in prompts
+            )
         decoding = self._config.decoding
         spec = BenchmarkSpec(
             arms=arms,
-            transformers=settings.transformers,
             assistant=next((arm.inputs["draft"] for arm in arms.values() if "draft" in arm.inputs), None),
             prompts=prompts,
             new_tokens=settings.new_tokens or decoding.new_tokens,
-            repeats=settings.repeats,
             warmup=decoding.warmup,
             compute=settings.compute or decoding.compute,
+            **settings.fields_of(BenchmarkRuns),
         )
         return Job(BENCHMARK, spec, self._sources, inputs | texts)
 
@@ -110,11 +284,7 @@ class DynatreePlanner:
             adaptation=components.adaptation if drafts else None,
             reference="autoregressive" if drafts else "generate",
             prompts=prompts,
-            new_tokens=config.decoding.new_tokens,
-            repeats=config.decoding.repeats,
-            discarded=config.decoding.discarded,
-            warmup=config.decoding.warmup,
-            compute=config.decoding.compute,
+            **config.decoding.fields_of(DecodeRuns),
         )
         return Job(DECODE, spec, self._sources, inputs | texts)
 
@@ -122,18 +292,11 @@ class DynatreePlanner:
         self, kinds: Mapping[str, Prompts], most: int | None
     ) -> tuple[tuple[PromptSet, ...], dict[str, Job]]:
         """Prompt sets of a spec, at most so many prompts of each kind, and the texts they are taken from."""
-        sets = [
-            PromptSet(
-                kind=kind,
-                text=chosen.text,
-                split=chosen.split,
-                count=min(chosen.count, most) if most else chosen.count,
-                tokens=chosen.tokens,
-                chat=chosen.chat,
-            )
-            for kind, chosen in kinds.items()
-        ]
-        return tuple(sets), {chosen.text: self._artefacts.text(chosen.text) for chosen in sets}
+        sets = []
+        for kind, prompts in kinds.items():
+            count = min(prompts.count, most or prompts.count)
+            sets.append(PromptSet(kind=kind, **prompts.fields_of(PromptSelection) | {"count": count}))
+        return tuple(sets), {prompts.text: self._artefacts.text(prompts.text) for prompts in sets}
 
     def grids(self) -> dict[str, Job]:
         """The grid of trees (`trees`) and that of generated lengths (`lengths`); none where not asked for.
@@ -148,7 +311,8 @@ class DynatreePlanner:
             raise UserError(f"{key}: the baseline has no drafter; name one in dynatree.baseline.drafter")
         drafter, extra = self._drafters.drafter(baseline.drafter, "dynatree.baseline")
         prompts, texts = self._prompts(self._config.prompts, None)
-        shape, nodes = largest(grids, baseline)
+        with configured_by(key, {"pruning": key}):
+            shape, nodes = largest_tree(grids, baseline)
         costs = self._costs(shape, nodes, drafter, extra, key)
         inputs = {"model": self._target, "costs": costs} | extra | texts
         compute = self._config.decoding.compute
@@ -166,7 +330,7 @@ class DynatreePlanner:
                 self._sources,
                 inputs,
             )
-            for name, (trees, lengths) in swept(grids, baseline).items()
+            for name, (trees, lengths) in replayed_trees(grids, baseline).items()
         }
 
     def _calibration(self, key: str) -> CostCalibration:
@@ -183,10 +347,8 @@ class DynatreePlanner:
             drafter=drafter,
             shape=shape,
             max_nodes=max_nodes,
-            prefix=calibration.prefix,
-            repeats=calibration.repeats,
             prompts=prompts,
-            new_tokens=calibration.new_tokens,
             compute=self._config.decoding.compute,
+            **calibration.fields_of(CostTiming),
         )
         return Job(CALIBRATE_COSTS, spec, self._sources, {"model": self._target} | extra | texts)

@@ -4,22 +4,15 @@ import json
 from functools import cached_property
 from pathlib import Path
 
-from ablations.study.contracts.benchmark import BenchmarkPlan
-from ablations.study.contracts.paper import PaperPlan
-from ablations.study.contracts.statistics import Resampling
-from ablations.study.errors import UserError
-from ablations.study.files import sha256_text, write_text, write_text_if_changed
-from ablations.study.planning.arms import benchmark_arm, distinct
-from ablations.study.planning.artefacts import Artefacts
-from ablations.study.planning.code import CodeIndex
-from ablations.study.planning.dynatree import DynatreePlanner
-from ablations.study.planning.hashes import Hashes
-from ablations.study.planning.jobs import DIGEST_LENGTH, Job, Sources
-from ablations.study.planning.pins import Pins
-from ablations.study.planning.rows import Row
+from ablations.core.errors import UserError
+from ablations.core.files import sha256_text, write_text, write_text_if_changed
+from ablations.evidence.inputs import BenchmarkInput, PaperInput, resampling
+from ablations.study.config.validation import load_study
+from ablations.study.planning.digests import CodeIndex, Hashes, Pins
+from ablations.study.planning.dynatree import DynatreePlanner, benchmark_arm, distinct_rows
+from ablations.study.planning.jobs import DIGEST_LENGTH, Artefacts, Job, Row, Sources, configured_by
 from ablations.study.planning.sdtp import SdtpPlanner
 from ablations.study.planning.stages import CODE, CONFIG, Stage
-from ablations.study.validation import load_study
 
 
 class Plan:
@@ -39,13 +32,16 @@ class Plan:
         self._raw = json.dumps(raw)
         self.sources = Sources(CodeIndex(), Pins.read(root / "constraints.txt"), Hashes())
         artefacts = Artefacts(self.config, self.sources)
-        sdtp = SdtpPlanner(self.config, artefacts, self.sources)
-        dynatree = DynatreePlanner(self.config, artefacts, self.sources)
-        decoding = [*dynatree.rows()]
-        self.rows = [*sdtp.rows(), *decoding]
-        self.sweeps = sdtp.sweeps()
-        self.benchmark = dynatree.benchmark(decoding)
-        self.grids = dynatree.grids()
+        with configured_by("sdtp"):
+            sdtp = SdtpPlanner(self.config, artefacts, self.sources)
+            pruning = [*sdtp.rows()]
+            self.sweeps = sdtp.sweeps()
+        with configured_by("dynatree"):
+            dynatree = DynatreePlanner(self.config, artefacts, self.sources)
+            decoding = [*dynatree.rows()]
+            self.benchmark = dynatree.benchmark(decoding)
+            self.grids = dynatree.grids()
+        self.rows = [*pruning, *decoding]
 
     @property
     def paper_results(self) -> list[Job]:
@@ -56,10 +52,10 @@ class Plan:
     @cached_property
     def paper_jobs(self) -> dict[str, Job]:
         """Every job that the paper needs, by digest."""
-        found: dict[str, Job] = {}
+        jobs: dict[str, Job] = {}
         for job in self.paper_results:
-            found |= job.with_inputs()
-        return found
+            jobs |= job.with_inputs()
+        return jobs
 
     @cached_property
     def jobs(self) -> dict[str, Job]:
@@ -106,7 +102,7 @@ class Plan:
         """Paths of all records, each once."""
         return list(dict.fromkeys(job.path for row in self.rows for job in row.jobs))
 
-    def paper_plan(self, code: str) -> PaperPlan:
+    def paper_plan(self, code: str) -> PaperInput:
         """What the paper is told of this study; rows that do not run are left out of its tables."""
         config = self.config
         running = {row.experiment.id for row in self.rows}
@@ -124,7 +120,7 @@ class Plan:
         )
         scorer = pruning.inputs.get("pruner") if pruning else None
         texts = {name: source.description or name for name, source in config.texts.items()}
-        return PaperPlan(
+        return PaperInput(
             study=config.study,
             settings=settings,
             experiments=tuple(row.experiment for row in self.rows),
@@ -150,23 +146,23 @@ class Plan:
             code=code,
         )
 
-    def benchmark_plan(self, code: str) -> BenchmarkPlan | None:
+    def benchmark_plan(self, code: str) -> BenchmarkInput | None:
         """What the benchmark's table is told of this study; None where it has no benchmark."""
         settings = self.config.dynatree.benchmark
         if settings is None or self.benchmark is None:
             return None
         rows = [row for row in self.rows if row.experiment.method == "dynatree"]
-        first = distinct(rows)
+        first = distinct_rows(rows)
         running = {row.experiment.id: row.jobs[0].digest for row in rows}
         # An experiment whose job is another's stands for that one.
         best_of = [first[running[name]].experiment.id for name in settings.best_of if name in running]
-        return BenchmarkPlan(
+        return BenchmarkInput(
             study=self.config.study,
             record=str(self.benchmark.path),
             arms={benchmark_arm(row)[0]: row.experiment.id for row in first.values()},
             titles={row.experiment.id: row.experiment.title for row in first.values()},
             best_of=tuple(best_of),
-            resampling=Resampling.of(self.config.paper),
+            resampling=resampling(self.config.paper),
             code=code,
         )
 

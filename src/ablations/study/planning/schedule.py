@@ -1,20 +1,20 @@
-"""Where a schedule prunes, and how much: explicit layers and one keep ratio per stage."""
+"""Schedules made explicit: the layers that prune, and one keep ratio for each stage."""
 
+from ablations.core.errors import UserError
 from ablations.study.config.sdtp import Schedule
-from ablations.study.errors import UserError
 
 
 def pruning_layers(schedule: Schedule, total: int, model: str, key: str) -> tuple[int, ...]:
     """Explicit pruning layers of a schedule.
 
     Args:
-        schedule: What the configuration says.
+        schedule: Schedule of the configuration.
         total: Layers of the model.
-        model: Its name, for errors.
-        key: Key of the component groups in the configuration, for errors.
+        model: Name of the model, for errors.
+        key: Configuration key of the component groups, for errors.
 
     Raises:
-        UserError: the model lacks a layer, or the stages do not fit.
+        UserError: the model has no such layer, or too few layers for the stages.
     """
     if schedule.layers is not None:
         layers = tuple(sorted(set(schedule.layers)))

@@ -2,27 +2,123 @@
 
 from collections.abc import Iterator
 from functools import cached_property
+from typing import cast
 
-from ablations.study.changes import BASELINE, require_isolated, resolved, selected
-from ablations.study.config.sdtp import SdtpBaseline
+from ablations.evidence.expectations import Experiment
+from ablations.specs.sdtp.calibrate import CalibrationSpec
+from ablations.specs.sdtp.evaluate import EvaluateSpec, Match, PromptSaliency, PruningComponents
+from ablations.specs.sdtp.reference import ReferenceSpec, Windows
+from ablations.specs.sdtp.saliency import SaliencySpec, SaliencyTarget, SaliencyWindows, require_saliency
+from ablations.specs.sdtp.sweep import SweepSpec, SweepTiming
+from ablations.specs.sdtp.train import PrunerSpec, PrunerTraining, require_choice
+from ablations.study.config.changes import BASELINE, require_isolated, resolved, selected
+from ablations.study.config.sdtp import SdtpBaseline, SdtpConfig
 from ablations.study.config.study import StudyConfig
-from ablations.study.contracts.paper import Experiment
-from ablations.study.contracts.sdtp import (
-    EvaluateSpec,
-    Match,
-    PromptSaliency,
-    ReferenceSpec,
-    SweepSpec,
-    Windows,
-    require_saliency,
-)
-from ablations.study.errors import UserError
-from ablations.study.planning.artefacts import Artefacts
-from ablations.study.planning.jobs import Job, Sources
-from ablations.study.planning.pruners import PrunerPlanner
-from ablations.study.planning.rows import Row, ablation_row
+from ablations.study.planning.jobs import Artefacts, Job, Row, Sources, ablation_row, configured_by
 from ablations.study.planning.schedule import pruning_layers, stage_ratios
-from ablations.study.planning.stages import EVALUATE_PIPELINE, EVALUATE_SDTP, REFERENCE, SWEEP
+from ablations.study.planning.stages import (
+    CALIBRATE,
+    EVALUATE_PIPELINE,
+    EVALUATE_SDTP,
+    REFERENCE,
+    SALIENCY,
+    SWEEP,
+    TRAIN_PRUNER,
+)
+
+
+class PrunerPlanner:
+    """Plans the artefacts that scores come from, shared wherever they are the same.
+
+    Args:
+        config: The SDTP half of a study.
+        model_layers: Layers of its model.
+        baseline_layers: Pruning layers of its baseline.
+        inputs: The jobs that make `model` and `text`.
+        learned: The job that makes the text that saliency is of.
+        sources: Code and pins.
+    """
+
+    def __init__(
+        self,
+        config: SdtpConfig,
+        model_layers: int,
+        baseline_layers: tuple[int, ...],
+        inputs: dict[str, Job],
+        learned: Job,
+        sources: Sources,
+    ) -> None:
+        self._config = config
+        self._model_layers = model_layers
+        self._baseline_layers = baseline_layers
+        self._inputs = inputs
+        self._learned = learned
+        self._sources = sources
+        self._saliencies: dict[tuple, Job] = {}
+        self._pruners: dict[tuple, Job] = {}
+
+    def saliency(self, components: SdtpBaseline) -> Job:
+        """Saliency at an arm's layers."""
+        key = (self._layers(components), components.saliency)
+        if key not in self._saliencies:
+            self._saliencies[key] = self._saliency(*key)
+        return self._saliencies[key]
+
+    def job(self, components: SdtpBaseline, seed: int) -> Job:
+        """The pruner an arm loads.
+
+        Raises:
+            UserError: a stage of its training would have nothing to drop.
+        """
+        ratio = components.schedule.trained_keep_ratio or self._config.training.keep_ratio
+        key = (self._layers(components), components.saliency, components.losses, ratio, seed)
+        if key not in self._pruners:
+            self._pruners[key] = self._pruner(components, ratio, seed)
+        return self._pruners[key]
+
+    def _saliency(self, layers: tuple[int, ...], target: SaliencyTarget) -> Job:
+        windows = self._config.saliency.fields_of(SaliencyWindows)
+        spec = SaliencySpec(layers=layers, target=target, **windows)
+        return Job(SALIENCY, spec, self._sources, {**self._inputs, "text": self._learned})
+
+    def _pruner(self, components: SdtpBaseline, ratio: float, seed: int) -> Job:
+        layers = self._layers(components)
+        spec = PrunerSpec(
+            layers=layers,
+            losses=components.losses,
+            keep_ratios=(ratio,) * len(layers),
+            # Trained once with the baseline's protection: what an arm protects is an inference setting.
+            preserve=self._config.baseline.preserve,
+            seed=seed,
+            **self._config.training.fields_of(PrunerTraining),
+        )
+        saliency = self.saliency(components)
+        require_choice(spec, cast(SaliencySpec, saliency.spec), "sdtp.")
+        inputs = {"model": self._inputs["model"], "saliency": saliency}
+        return Job(TRAIN_PRUNER, spec, self._sources, inputs)
+
+    def calibration(
+        self, components: SdtpBaseline, layers: tuple[int, ...], ratios: tuple[float, ...], seed: int
+    ) -> Job:
+        """The numbers with which an arm's selection rule keeps as much as top-k."""
+        evaluation = self._config.evaluation
+        spec = CalibrationSpec(
+            selection=components.selection,
+            layers=layers,
+            keep_ratios=ratios,
+            preserve=components.preserve,
+            documents=evaluation.calibration_documents,
+            tokens=evaluation.prompt_tokens,
+            compute=evaluation.compute,
+        )
+        inputs = {**self._inputs, "pruner": self.job(components, seed)}
+        return Job(CALIBRATE, spec, self._sources, inputs)
+
+    def _layers(self, components: SdtpBaseline) -> tuple[int, ...]:
+        """Layers that get a scorer: the baseline's own wherever they hold all that the arm needs."""
+        layers = pruning_layers(components.schedule, self._model_layers, self._config.model, "sdtp")
+        return self._baseline_layers if set(layers) <= set(self._baseline_layers) else layers
+
 
 # Importances that differ from seed to seed: by training, or by their own draw.
 _SEEDED = ("learned", "random")
@@ -44,22 +140,7 @@ class SdtpPlanner:
         self._pruners = PrunerPlanner(
             config.sdtp, self._model_layers, self._baseline_layers, self._inputs, learned, sources
         )
-        evaluation = config.sdtp.evaluation
-        if evaluation.timing.documents > evaluation.documents:
-            raise UserError(
-                f"sdtp.evaluation.timing.documents: {evaluation.timing.documents} timed documents, but only"
-                f" {evaluation.documents} are evaluated (sdtp.evaluation.documents)"
-            )
-        if evaluation.shards > evaluation.documents:
-            raise UserError(
-                f"sdtp.evaluation.shards: {evaluation.shards} jobs cannot share {evaluation.documents}"
-                " documents (sdtp.evaluation.documents); lower it"
-            )
-        self._windows = Windows(
-            documents=evaluation.documents,
-            prompt_tokens=evaluation.prompt_tokens,
-            continuation_tokens=evaluation.continuation_tokens,
-        )
+        self._windows = Windows(**config.sdtp.evaluation.fields_of(Windows))
 
     def rows(self) -> Iterator[Row]:
         """Each experiment with the jobs that measure it, the baseline first; none where `only` is empty.
@@ -99,14 +180,10 @@ class SdtpPlanner:
                 SWEEP,
                 SweepSpec(
                     layers=self._baseline_layers,
-                    keep_ratios=sweep.keep_ratios,
                     preserve=baseline.preserve,
                     tokens=tokens,
-                    new_tokens=sweep.new_tokens,
-                    repeats=sweep.repeats,
-                    warmup=sweep.warmup,
-                    beyond_positions=sweep.beyond_positions,
                     compute=self._config.evaluation.compute,
+                    **sweep.fields_of(SweepTiming),
                 ),
                 self._sources,
                 inputs,
@@ -119,7 +196,6 @@ class SdtpPlanner:
 
     def _evaluations(self, components: SdtpBaseline, key: str) -> tuple[Job, ...]:
         """An experiment's jobs: one per seed where a seed plays a part, the first of them timed."""
-        _require_learned(components, key)
         seeds = self._config.seeds
         if components.importance not in _SEEDED or components.pipeline is not None:
             # Ranks are about time and traffic, and the baseline has the seeds already.
@@ -128,14 +204,32 @@ class SdtpPlanner:
 
     def _evaluate(self, components: SdtpBaseline, key: str, seed: int) -> Job:
         evaluation = self._config.evaluation
-        protected = components.preserve.of(evaluation.prompt_tokens).tokens
-        if evaluation.prompt_tokens <= protected:
-            raise UserError(
-                f"sdtp.evaluation.prompt_tokens: a prompt of {evaluation.prompt_tokens} tokens is all"
-                f" protected ({key}.preserve keeps {protected}); make it longer or protect less"
-            )
         layers = self._layers(components, key)
         ratios = stage_ratios(components.schedule, len(layers))
+        last = self._config.saliency.continuation_tokens
+        own_saliency = PromptSaliency(
+            measure=components.saliency.measure,
+            loss_tokens=last if components.saliency.loss == "continuation" else None,
+        )
+        elsewhere = {
+            "saliency.loss_tokens": "sdtp.saliency.continuation_tokens",
+            "match": f"{key}.schedule.match",
+            "timing": "sdtp.evaluation.timing",
+        }
+        with configured_by(key, elsewhere):
+            spec = EvaluateSpec(
+                layers=layers,
+                keep_ratios=ratios,
+                match=self._match(components),
+                saliency=own_saliency if components.importance == "saliency" else None,
+                windows=self._windows,
+                retrieval=evaluation.retrieval if components.pipeline is None else None,
+                timing=evaluation.timing if seed == self._config.seeds[0] else None,
+                # A learned arm differs by its pruner alone.
+                seed=seed if components.importance == "random" else 0,
+                compute=evaluation.compute,
+                **components.fields_of(PruningComponents),
+            )
         inputs = {**self._inputs, "reference": self._reference}
         if components.importance == "learned":
             inputs["pruner"] = self._pruners.job(components, seed)
@@ -144,30 +238,6 @@ class SdtpPlanner:
         if components.selection != "top_k":
             inputs["calibration"] = self._pruners.calibration(components, layers, ratios, seed)
         self._require_saliency(components, layers, key)
-        last = self._config.saliency.continuation_tokens
-        own_saliency = PromptSaliency(
-            measure=components.saliency.measure,
-            loss_tokens=last if components.saliency.loss == "continuation" else None,
-        )
-        spec = EvaluateSpec(
-            importance=components.importance,
-            layers=layers,
-            keep_ratios=ratios,
-            match=self._match(components, layers, key),
-            preserve=components.preserve,
-            positions=components.positions,
-            mask=components.mask,
-            propagation=components.propagation,
-            selection=components.selection,
-            saliency=own_saliency if components.importance == "saliency" else None,
-            pipeline=components.pipeline,
-            windows=self._windows,
-            retrieval=evaluation.retrieval if components.pipeline is None else None,
-            timing=evaluation.timing if seed == self._config.seeds[0] else None,
-            # A learned arm differs by its pruner alone.
-            seed=seed if components.importance == "random" else 0,
-            compute=evaluation.compute,
-        )
         stage = EVALUATE_SDTP if components.pipeline is None else EVALUATE_PIPELINE
         return Job(stage, spec, self._sources, inputs)
 
@@ -185,19 +255,13 @@ class SdtpPlanner:
             return
         require_saliency(components.saliency, layers, self._model_layers, f"{key}.saliency.measure", why)
 
-    def _match(self, components: SdtpBaseline, layers: tuple[int, ...], key: str) -> Match | None:
+    def _match(self, components: SdtpBaseline) -> Match | None:
         """The baseline as something to match."""
-        schedule = components.schedule
-        if schedule.match is None:
+        if components.schedule.match is None:
             return None
-        if schedule.match == "count" and len(layers) != len(self._baseline_layers):
-            raise UserError(
-                f"{key}.schedule.match: 'count' needs the baseline's {len(self._baseline_layers)} stages,"
-                f" not {len(layers)}; use 'flops'"
-            )
         baseline = self._config.baseline
         return Match(
-            quantity=schedule.match,
+            quantity=components.schedule.match,
             layers=self._baseline_layers,
             keep_ratios=stage_ratios(baseline.schedule, len(self._baseline_layers)),
             preserve=baseline.preserve,
@@ -210,20 +274,3 @@ class SdtpPlanner:
             windows=self._windows, retrieval=evaluation.retrieval, compute=evaluation.compute
         )
         return Job(REFERENCE, spec, self._sources, self._inputs)
-
-
-def _require_learned(components: SdtpBaseline, key: str) -> None:
-    """Check that what works on a trained scorer's keep logits has one.
-
-    Raises:
-        UserError: it has not.
-    """
-    if components.importance == "learned":
-        return
-    for group, usual in (("mask", "hard"), ("selection", "top_k")):
-        value = getattr(components, group)
-        if value != usual:
-            raise UserError(
-                f"{key}.{group}: '{value}' needs the keep logits of importance 'learned',"
-                f" not '{components.importance}'; use '{usual}'"
-            )

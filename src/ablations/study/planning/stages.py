@@ -4,19 +4,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ablations.study.contracts.base import Contract
-from ablations.study.contracts.benchmark import BenchmarkSpec
-from ablations.study.contracts.dynatree import CostSpec, DecodeSpec, DistilSpec, NgramSpec, TeacherSpec
-from ablations.study.contracts.grid import GridSpec
-from ablations.study.contracts.lm import PrepareModelSpec, PrepareTextSpec
-from ablations.study.contracts.sdtp import (
-    CalibrationSpec,
-    EvaluateSpec,
-    PrunerSpec,
-    ReferenceSpec,
-    SaliencySpec,
-    SweepSpec,
-)
+from ablations.core.contract import Contract
+from ablations.specs.dynatree.benchmark import BenchmarkSpec
+from ablations.specs.dynatree.calibrate_costs import CostSpec
+from ablations.specs.dynatree.decode import DecodeSpec
+from ablations.specs.dynatree.distil import DistilSpec
+from ablations.specs.dynatree.distil_teacher import TeacherSpec
+from ablations.specs.dynatree.fit_ngram import NgramSpec
+from ablations.specs.dynatree.grid import GridSpec
+from ablations.specs.lm import PrepareModelSpec, PrepareTextSpec
+from ablations.specs.sdtp.calibrate import CalibrationSpec
+from ablations.specs.sdtp.evaluate import EvaluateSpec
+from ablations.specs.sdtp.reference import ReferenceSpec
+from ablations.specs.sdtp.saliency import SaliencySpec
+from ablations.specs.sdtp.sweep import SweepSpec
+from ablations.specs.sdtp.train import PrunerSpec
 
 RESULTS = Path("results")
 

@@ -1,7 +1,7 @@
-"""Stamps: what decides the paper's fixed-name files besides the records.
+"""Stamps: what the paper's files depend on besides the records.
 
-A stamp is rewritten only when its content changes, so that Snakemake's comparison of times reruns exactly
-the rendering that a change of wording, settings, templates or code makes stale.
+A stamp is rewritten only when its content changes. Snakemake, which compares times, therefore reruns exactly
+the rules that a change of wording, settings, templates or code makes stale.
 """
 
 import json
@@ -11,13 +11,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from ablations.study.files import (
-    canonical_json,
-    sha256_file,
-    sha256_text,
-    write_text,
-    write_text_if_changed,
-)
+from ablations.core.files import canonical_json, sha256_file, sha256_text, write_text, write_text_if_changed
 from ablations.study.planning.jobs import DIGEST_LENGTH
 from ablations.study.planning.plan import Plan
 from ablations.study.planning.stages import (
@@ -51,11 +45,11 @@ _REVISIONS = RESULTS / "revisions.json"
 
 
 def write_stamps(plan: Plan, root: Path) -> None:
-    """Write the stamps of rules whose files have fixed names, those that changed.
+    """Write the stamps of the rendering rules, as far as they changed.
 
     Args:
         plan: The study.
-        root: Folder of the Snakefile, where the templates lie.
+        root: Folder of the Snakefile, which holds the templates.
     """
     templates = _templates(root)
     paper_plan = plan.paper_plan(_code(plan, "ablations.paper.collect"))
@@ -80,61 +74,67 @@ def write_stamps(plan: Plan, root: Path) -> None:
     if benchmark := plan.benchmark_plan(_code(plan, "ablations.paper.benchmark")):
         content = benchmark.model_dump(mode="json", exclude={"revision", "lost"})
         _write(BENCHMARK_STAMP, content, [benchmark.record], [BENCHMARK_SUMMARY, BENCHMARK_TABLE])
-    plan.sources.code.remember()
 
 
 def _templates(root: Path) -> dict[str, dict[str, str]]:
-    """Hashes of the templates that each kind of output is rendered with."""
+    """SHA-256 of the templates that each kind of output is rendered with, by the template's name."""
     folder = root / _TEMPLATES
     files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
     hashes = {name: sha256_file(path) for name, path in files.items()}
-    # The page has templates of its own, and the other outputs do not use them.
+    # Only the page uses the templates in `page/`, and it uses no others.
     page = {name: digest for name, digest in hashes.items() if name.startswith("page/")}
     section = {name: digest for name, digest in hashes.items() if name not in page}
 
     def of(*outputs: str) -> dict[str, str]:
-        found = rendered_with(folder, [f"{Path(output).name}.j2" for output in outputs])
-        return {name: digest for name, digest in section.items() if found is None or name in found}
+        used = rendered_with(folder, [f"{Path(output).name}.j2" for output in outputs])
+        return {name: digest for name, digest in section.items() if used is None or name in used}
 
-    # No template names the data that the code of the tables reads.
+    # Data that the code of the tables reads; no template refers to it.
     data = {name: digest for name, digest in section.items() if not name.endswith(".j2")}
-    # The section names its floats as it goes.
+    # The section computes the names of the floats that it includes, so it may use any template.
     return {"tables": of(*TABLES) | data, "numbers": of(MACROS), "page": page, "section": section}
 
 
 def _code(plan: Plan, module: str) -> str:
-    """Digest of a rendering module's code together with the pins it renders with."""
+    """Digest of a rendering module's code, with the pins of the libraries that it renders with."""
     pins = plan.sources.pins.of(plan.sources.code.computes_with(module))
     pinned = ",".join(f"{name}=={version}" for name, version in pins.items())
     return f"{plan.sources.code.digest(module)[:DIGEST_LENGTH]} {pinned}".strip()
 
 
-def _write(stamp: str, content: dict[str, Any], needed: Iterable[str | Path], made: Iterable[str]) -> None:
-    """Write a stamp if its content changed, or if something was lost that its rule needs.
+def _write(stamp: str, content: dict[str, Any], inputs: Iterable[str | Path], outputs: Iterable[str]) -> None:
+    """Write a stamp if its content changed, or with a new revision if an input of its rule was lost.
 
-    Snakemake does not rebuild a missing file on the way to a target that is newer than all that is there,
-    so a deleted record or table would never come back. A new revision makes the rule stale. Revisions are
-    remembered by content: a configuration changed back has the stamp it had.
+    Snakemake does not rebuild a missing intermediate file while its target is newer than the files that
+    exist, so that a deleted record or table would never come back. A new revision makes the rule stale.
+    Revisions are kept by content: a configuration that is changed back has its earlier stamp again.
     """
     path = Path(stamp)
     revisions = _read(_REVISIONS)
     key = sha256_text(stamp + canonical_json(content))
-    asked = revisions.get(key)
-    if not (isinstance(asked, dict) and isinstance(asked.get("revision"), int) and "lost" in asked):
-        asked = {"revision": 0, "lost": []}
-    lost = [str(file) for file in needed if not Path(file).exists()]
-    if lost and not _pending(path, {**content, **asked}, lost == asked["lost"], made):
-        asked = {"revision": asked["revision"] + 1, "lost": lost}
-        write_text(_REVISIONS, json.dumps({**revisions, key: asked}, indent=1) + "\n")
-    write_text_if_changed(path, _text({**content, **asked}))
+    revision = revisions.get(key)
+    if not (isinstance(revision, dict) and isinstance(revision.get("revision"), int) and "lost" in revision):
+        revision = {"revision": 0, "lost": []}
+    lost = [str(file) for file in inputs if not Path(file).exists()]
+    if lost and not _pending(path, {**content, **revision}, lost == revision["lost"], outputs):
+        revision = {"revision": revision["revision"] + 1, "lost": lost}
+        write_text(_REVISIONS, json.dumps({**revisions, key: revision}, indent=1) + "\n")
+    write_text_if_changed(path, _text({**content, **revision}))
 
 
-def _pending(stamp: Path, content: dict[str, Any], asked: bool, made: Iterable[str]) -> bool:
-    """Whether the rule reruns anyway: it has never run to the end, or was asked for this loss already."""
-    files = [Path(file) for file in made]
+def _pending(stamp: Path, content: dict[str, Any], revised: bool, outputs: Iterable[str]) -> bool:
+    """Whether the rule reruns without a new revision: an output is missing, or older than this loss's stamp.
+
+    Args:
+        stamp: Path of the stamp.
+        content: Content of the stamp with its last revision.
+        revised: Whether that revision was made for the present loss.
+        outputs: Files that the rule makes.
+    """
+    files = [Path(file) for file in outputs]
     if not all(file.exists() for file in files):
         return True
-    if not asked or not stamp.exists() or stamp.read_text(encoding="utf-8") != _text(content):
+    if not revised or not stamp.exists() or stamp.read_text(encoding="utf-8") != _text(content):
         return False
     return stamp.stat().st_mtime_ns > min(file.stat().st_mtime_ns for file in files)
 

@@ -1,0 +1,50 @@
+"""Which prompts a decoding job takes, and how far it decodes them."""
+
+from typing import Self
+
+from pydantic import PositiveInt, model_validator
+
+from ablations.core.contract import Contract
+from ablations.specs.lm import Split
+
+
+class PromptSelection(Contract):
+    """Which documents of a text are prompts, and how they are cut."""
+
+    text: str
+    """Name of the text."""
+    split: Split = "heldout"
+    """Split the prompts are taken from."""
+    count: PositiveInt
+    """How many prompts."""
+    tokens: PositiveInt | None = None
+    """Cut each document to its first so many tokens; null takes it whole."""
+    chat: bool = False
+    """Put each document, as a user's turn, into the target's chat template."""
+
+    @model_validator(mode="after")
+    def _chat_is_whole(self) -> Self:
+        if self.chat and self.tokens is not None:
+            raise ValueError("a turn of a chat is taken whole: set tokens to null, or chat to false")
+        return self
+
+
+class PromptSet(PromptSelection):
+    """Decoding prompts of one kind."""
+
+    kind: str
+    """Name of the kind, as tables call it."""
+
+
+class Continued(Contract):
+    """How far prompts are decoded."""
+
+    new_tokens: PositiveInt
+    """Most tokens generated per prompt; end of sequence stops earlier."""
+
+
+class Prompted(Continued):
+    """What every job that decodes prompts is told."""
+
+    prompts: tuple[PromptSet, ...]
+    """Which prompts."""

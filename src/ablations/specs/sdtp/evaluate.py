@@ -1,0 +1,295 @@
+"""Spec, samples and totals of `ablations.sdtp.evaluate` and `evaluate_pipeline`."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from ablations.core.contract import Contract, Proportion, conflict
+from ablations.specs.lm import Compute
+from ablations.specs.sdtp.calibrate import Calibration
+from ablations.specs.sdtp.counts import Preserve, Ratio, Stages, check_prunable
+from ablations.specs.sdtp.pruning import Mask, Positions, Propagation, Selection
+from ablations.specs.sdtp.reference import Retrieval, Windows
+from ablations.specs.sdtp.saliency import SaliencyMeasure, SaliencySpec, SaliencyTarget
+from ablations.specs.sdtp.timing import TimedPair, Timing
+from ablations.specs.sdtp.train import PrunerSpec, Ranking
+
+Importance = Literal["learned", "saliency", "prior", "random", "recent", "hidden_norm"]
+
+
+OVER_RANKS = {
+    "importance": ("learned", "random", "recent", "hidden_norm"),
+    "mask": ("hard",),
+    "propagation": ("cascade",),
+    "selection": ("top_k",),
+    "positions": ("original", "packed"),
+}
+"""Components with which a prefill runs over the ranks of a pipeline."""
+
+
+class Match(Stages):
+    """Another configuration whose count or cost an arm must have; it takes the place of keep ratios."""
+
+    quantity: Literal["count", "flops"]
+    """`count`: as many tokens after each stage; `flops`: one ratio for all stages, of equal prefill FLOPs."""
+    preserve: Preserve
+    """Tokens that it protects."""
+
+
+class PromptSaliency(Contract):
+    """Importance `saliency`: the gradient saliency of the prompt itself, by a backward pass over it."""
+
+    measure: SaliencyMeasure
+    """What saliency means."""
+    loss_tokens: PositiveInt | None
+    """Last tokens of the prompt whose NLL the gradient is of; null for all but the first, which nothing
+    predicts."""
+
+    @property
+    def target(self) -> SaliencyTarget:
+        """The same as a target of training."""
+        return SaliencyTarget(
+            measure=self.measure, loss="window" if self.loss_tokens is None else "continuation"
+        )
+
+
+class Pipeline(Contract):
+    """The prefill split over ranks, consecutive layers each, one process per rank."""
+
+    ranks: Annotated[int, Field(ge=2)]
+    """Processes."""
+    prune: Literal["before", "after"] = "before"
+    """Which side of a boundary runs the stage that lies on it: the sender (`before`) or the receiver."""
+
+
+class PruningComponents(Contract):
+    """What tells one pruning configuration from another, beside its stages."""
+
+    importance: Importance = "learned"
+    """Where the scores of the prompt's tokens come from."""
+    preserve: Preserve = Preserve()
+    """Prompt tokens that no stage may drop, whatever their scores."""
+    positions: Positions = "original"
+    """RoPE indices of survivors: their own (`original`), renumbered at every stage, each layer continuing
+    after its own last survivor (`packed`), or the full-length rotary tensor left in place (`stale`)."""
+    mask: Mask = "hard"
+    """`hard` removes dropped tokens from hidden states, keys, values and masks; `soft` removes nothing and
+    weights attention by keep probabilities."""
+    propagation: Propagation = "cascade"
+    """`cascade`: what one stage dropped stays dropped; `local`: the next stage may take it up again, with the
+    state it had; `stale_keys`: its state stays as it was, and its keys and values stay visible."""
+    selection: Selection = "top_k"
+    """`top_k`: a stage keeps the highest scores up to its count; `top_p`: the fewest tokens with a given mass
+    of probability; `threshold`: all scores over a bound. Mass and bound are calibrated to top-k's counts."""
+    pipeline: Pipeline | None = None
+    """Ranks that share the prefill; null for a single process."""
+
+    @model_validator(mode="after")
+    def _keep_logits_are_learned(self) -> Self:
+        for key, usual in (("mask", "hard"), ("selection", "top_k")):
+            value = getattr(self, key)
+            if value != usual and self.importance != "learned":
+                raise conflict(
+                    key,
+                    f"'{value}' needs the keep logits of importance 'learned', not '{self.importance}';"
+                    f" use '{usual}'",
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _dropped_tokens_go_or_stay(self) -> Self:
+        if self.mask == "soft" and self.propagation != "cascade":
+            raise conflict(
+                "propagation", f"'{self.propagation}' needs mask 'hard'; use 'cascade' with 'soft'"
+            )
+        everything_stays = self.mask == "soft" or self.propagation == "stale_keys"
+        if everything_stays and self.positions != "original":
+            raise conflict(
+                "positions",
+                f"'{self.positions}' renumbers survivors, but with mask '{self.mask}' and propagation"
+                f" '{self.propagation}' dropped tokens stay; use 'original'",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ranks_can_run_it(self) -> Self:
+        for key, values in OVER_RANKS.items() if self.pipeline is not None else ():
+            if getattr(self, key) not in values:
+                raise conflict(
+                    key,
+                    f"'{getattr(self, key)}' does not run over pipeline ranks; use {' or '.join(values)},"
+                    " or set 'pipeline' to null",
+                )
+        return self
+
+
+class EvaluateSpec(PruningComponents, Stages):
+    """Job of `ablations.sdtp.evaluate`: one pruning configuration on the held-out windows."""
+
+    match: Match | None
+    """Configuration whose count or cost takes the place of `keep_ratios`; null for none."""
+    saliency: PromptSaliency | None
+    """How importance `saliency` is computed; null for other importances."""
+    windows: Windows
+    """Which windows."""
+    retrieval: Retrieval | None
+    """Passkey prompts; null for none."""
+    timing: Timing | None
+    """How prefill time is measured; null measures none (further seeds of an arm)."""
+    seed: int
+    """Seed of random scores."""
+    compute: Compute
+    """How the job computes."""
+
+    @model_validator(mode="after")
+    def _prunable(self) -> Self:
+        check_prunable(self.preserve, self.windows.prompt_tokens)
+        return self
+
+    @model_validator(mode="after")
+    def _only_evaluated_documents_are_timed(self) -> Self:
+        if self.timing is not None and self.timing.documents > self.windows.documents:
+            raise conflict(
+                "timing.documents",
+                f"{self.timing.documents} timed documents, but only {self.windows.documents} are evaluated"
+                " (evaluation.documents); lower it",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _saliency_can_be_computed(self) -> Self:
+        if (self.importance == "saliency") != (self.saliency is not None):
+            raise conflict(
+                "saliency", "belongs to importance 'saliency' and to no other; give both or neither"
+            )
+        if self.saliency is None:
+            return self
+        if self.compute.dtype == "float16":
+            raise conflict(
+                "importance",
+                "'saliency' takes gradients, which underflow in float16 (compute.dtype); use bfloat16 or"
+                " float32",
+            )
+        loss_tokens, tokens = self.saliency.loss_tokens, self.windows.prompt_tokens
+        if loss_tokens is not None and loss_tokens >= tokens:
+            raise conflict(
+                "saliency.loss_tokens",
+                f"{loss_tokens} is not less than the prompt's {tokens} tokens (evaluation.prompt_tokens);"
+                " lower it",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_match(self) -> Self:
+        if self.match is None:
+            return self
+        if (self.selection, self.propagation, self.mask) != ("top_k", "cascade", "hard"):
+            raise conflict("match", "needs selection 'top_k', propagation 'cascade' and mask 'hard'")
+        stages = len(self.match.layers)
+        if self.match.quantity == "count" and stages != len(self.layers):
+            raise conflict(
+                "match",
+                f"'count' needs the matched configuration's {stages} stages, not {len(self.layers)};"
+                " use 'flops'",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ranks_ask_for_no_passkeys(self) -> Self:
+        if self.pipeline is not None and self.retrieval is not None:
+            raise conflict("retrieval", "passkeys are not asked for over pipeline ranks; set it to null")
+        return self
+
+
+class RankTime(Contract):
+    """How one rank of a pipeline spent one prefill, seconds."""
+
+    busy: NonNegativeFloat
+    """Computing its layers and stages."""
+    idle: NonNegativeFloat
+    """Waiting for its input, handing over its output, or waiting for the end of the prefill."""
+
+
+class SdtpSample(Contract):
+    """One held-out window under one pruning configuration."""
+
+    document: str
+    """Identifier of the document."""
+    prompt_tokens: PositiveInt
+    """Tokens of the prompt before pruning."""
+    nll: float
+    """Mean NLL of the continuation after the pruned prompt, nats per token."""
+    reference_nll: float
+    """The same for the unpruned model."""
+    agreement: Proportion
+    """Share of the continuation's tokens for which both models' most probable token is the same."""
+    kl: NonNegativeFloat
+    """KL divergence of the pruned model's next-token distribution from the unpruned one's, a mean over the
+    continuation, nats."""
+    living: tuple[NonNegativeInt, ...]
+    """Tokens that enter each layer during prefill."""
+    pairs: tuple[TimedPair, ...] = ()
+    """Prefill times; empty for windows that are not timed."""
+    boundary_bytes: tuple[NonNegativeInt, ...] = ()
+    """Bytes of hidden states sent over each pipeline boundary in the pruned prefill; empty without ranks."""
+    reference_boundary_bytes: tuple[NonNegativeInt, ...] = ()
+    """The same for the unpruned model."""
+    ranks: tuple[RankTime, ...] = ()
+    """How each rank spent the last timed pruned prefill; empty without ranks or where it is not timed."""
+
+
+class RetrievalProbe(Contract):
+    """One passkey prompt under one pruning configuration."""
+
+    depth: Proportion
+    """Where the number was hidden."""
+    hit: bool
+    """Whether greedy decoding says the number."""
+    nll: float
+    """Mean NLL of the number's tokens, nats per token."""
+    reference_hit: bool
+    """The same for the unpruned model: the ceiling."""
+    reference_nll: float
+    """The same for the unpruned model."""
+
+
+class Training(Contract):
+    """How the scorer of a learned arm was trained, and how well it ranks."""
+
+    pruner: PrunerSpec
+    """What was trained."""
+    saliency: SaliencySpec
+    """What it was trained on."""
+    ranking: tuple[Ranking, ...]
+    """Per held-out window."""
+    ranking_untrained: tuple[Ranking, ...]
+    """The same before training."""
+    seconds: PositiveFloat
+    """Duration of the training."""
+
+
+class SdtpTotals(Contract):
+    """Facts of one pruning configuration; costs are means over the evaluated prompts."""
+
+    keep_ratios: tuple[Ratio, ...]
+    """Keep ratios in use, after matching."""
+    prefill_flops: PositiveFloat
+    """Floating-point operations of the pruned prefill, scorers (or their backward pass) included."""
+    reference_prefill_flops: PositiveFloat
+    """The same for the unpruned model."""
+    kv_bytes: PositiveFloat
+    """Bytes of the KV cache that the pruned prefill leaves."""
+    reference_kv_bytes: PositiveInt
+    """The same for the unpruned model."""
+    training: Training | None = None
+    """How the scorer was trained; null where none is used."""
+    calibration: Calibration | None = None
+    """Numbers of a calibrated selection rule; null for top-k."""
+    retrieval: tuple[RetrievalProbe, ...] = ()
+    """Passkey prompts."""
+    weight_layout: str
+    """How the weights lie in memory for both arms (`stock`, or the prepacking used)."""
+    cores: PositiveInt
+    """CPU cores this process could use."""
+    peak_memory_bytes: NonNegativeInt
+    """Peak memory of the process (CPU) or of the device's allocator (CUDA)."""

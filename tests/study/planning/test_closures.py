@@ -1,0 +1,113 @@
+"""Which jobs an edit of the source makes stale: those that run the module, and what reads their results."""
+
+import pkgutil
+from pathlib import Path
+
+import pytest
+import yaml
+from snakemake.utils import update_config
+
+import ablations.specs
+from ablations.study.planning import digests
+from ablations.study.planning.plan import Plan
+
+ROOT = Path(__file__).parents[3]
+
+pytestmark = pytest.mark.usefixtures("working_folder")
+
+PREPARING = {"prepare_model", "prepare_text"}
+SDTP_EVALUATIONS = {"evaluate_sdtp", "evaluate_pipeline"}
+SDTP = {"saliency", "train_pruner", "reference", "calibrate", "sweep", *SDTP_EVALUATIONS}
+DRAFTING = {"calibrate_costs", "decode", "benchmark", "grid"}
+DYNATREE = {"fit_ngram", "distil_teacher", "distil", *DRAFTING}
+
+USERS = {
+    "lm": PREPARING | SDTP | DYNATREE,
+    "userfiles": PREPARING | {"distil"},
+    "sdtp.counts": SDTP,
+    "sdtp.saliency": SDTP - {"reference"},
+    "sdtp.train": SDTP - {"saliency", "reference"},
+    "sdtp.pruning": SDTP - {"saliency", "train_pruner"},
+    "sdtp.reference": {"reference", *SDTP_EVALUATIONS},
+    "sdtp.calibrate": {"calibrate", *SDTP_EVALUATIONS},
+    "sdtp.timing": {"sweep", *SDTP_EVALUATIONS},
+    "sdtp.evaluate": SDTP_EVALUATIONS,
+    "sdtp.sweep": {"sweep"},
+    "dynatree.arm": DRAFTING,
+    "dynatree.prompts": DRAFTING,
+    "dynatree.costs": DRAFTING,
+    "dynatree.exactness": {"decode", "benchmark"},
+    "dynatree.fit_ngram": {"fit_ngram"},
+    "dynatree.distil_teacher": {"distil_teacher"},
+    "dynatree.distil": {"distil"},
+    "dynatree.calibrate_costs": {"calibrate_costs"},
+    "dynatree.decode": {"decode"},
+    "dynatree.benchmark": {"benchmark"},
+    "dynatree.grid": {"grid"},
+}
+"""Rules whose own code a spec's module is."""
+
+MEASURING = {
+    "core.job": PREPARING | SDTP | DYNATREE,
+    "lm.layered": {"fit_ngram"} | SDTP | DYNATREE,
+    "lm.packing": SDTP - {"saliency", "train_pruner"} | {"distil_teacher"} | DRAFTING,
+    "sdtp.scores.importance": SDTP_EVALUATIONS,
+    "sdtp.pruned.selection": SDTP - {"saliency", "train_pruner"},
+    "sdtp.training.losses": {"train_pruner"},
+    "dynatree.arm": {"decode", "benchmark"},
+    "dynatree.drafters.lookup": DRAFTING,
+    "dynatree.growth.dynamic": {"decode", "benchmark"},
+    "dynatree.distilling.model": {"distil"} | DRAFTING,
+}
+"""The same of modules that measure, where the papers' methods are likely to be extended."""
+
+ASKING = ("evidence.statistics", "study.config.dynatree", "study.planning.plan", "paper.section")
+"""Modules of configuration, planning, statistics and paper."""
+
+
+@pytest.fixture
+def raw():
+    """The full study, which has a job of every stage."""
+    found: dict = {}
+    for name in ("config.yaml", "workflow/studies/full.yaml"):
+        update_config(found, yaml.safe_load((ROOT / name).read_text()))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("module", "users"),
+    [
+        *((f"specs.{name}", users) for name, users in USERS.items()),
+        *MEASURING.items(),
+        *((name, set()) for name in ASKING),
+    ],
+)
+def test_an_edit_makes_stale_what_runs_the_module_and_what_reads_its_results(raw, monkeypatch, module, users):
+    jobs = Plan(raw, ROOT).jobs
+    assert {job.stage.rule for job in jobs.values()} == PREPARING | SDTP | DYNATREE
+    expected: set[str] = set()
+    for digest, job in jobs.items():
+        # What a job reads comes before it.
+        if job.stage.rule in users or expected & {needed.digest for needed in job.inputs.values()}:
+            expected.add(digest)
+    source = digests.module_source
+
+    def edited(name):
+        return source(name) + "\nEDITED = 1\n" * (name == f"ablations.{module}")
+
+    monkeypatch.setattr(digests, "module_source", edited)
+    assert jobs.keys() - Plan(raw, ROOT).jobs.keys() == expected
+
+
+def test_every_spec_has_its_users_written_down():
+    found = pkgutil.walk_packages(ablations.specs.__path__, "ablations.specs.")
+    assert {module.name.removeprefix("ablations.specs.") for module in found if not module.ispkg} == {*USERS}
+
+
+def test_no_measured_job_runs_configuration_statistics_or_paper(raw):
+    plan = Plan(raw, ROOT)
+    ground = {"__init__", "core", "specs", "lm", "sdtp", "dynatree"}
+    for module in {job.stage.module for job in plan.jobs.values()}:
+        closure = plan.sources.code.closure(module)
+        assert module in closure
+        assert {name.split(".")[1] for name in closure if name != "ablations"} <= ground, module

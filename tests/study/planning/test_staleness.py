@@ -1,0 +1,154 @@
+"""Digests change when what they stand for changes, and only then."""
+
+import copy
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ablations.study.planning.plan import Plan
+from ablations.study.status import remaining_work, statuses
+
+ROOT = Path(__file__).parents[3]
+
+pytestmark = pytest.mark.usefixtures("working_folder")
+
+
+@pytest.fixture
+def raw():
+    return yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def stale(raw, mutate):
+    """Rules and labels of the jobs that a change of the configuration makes new."""
+    before = Plan(copy.deepcopy(raw), ROOT)
+    changed = copy.deepcopy(raw)
+    mutate(changed)
+    after = Plan(changed, ROOT)
+    return sorted(
+        f"{job.stage.rule}:{after.label(digest)}" if "record" in job.stage.result else job.stage.rule
+        for digest, job in after.jobs.items()
+        if digest not in before.jobs
+    )
+
+
+def test_a_keep_ratio_reruns_its_own_evaluation_alone(raw):
+    def mutate(config):
+        config["sdtp"]["ablations"]["A7"]["change"]["schedule"]["keep_ratio"] = 0.55
+
+    assert stale(raw, mutate) == ["evaluate_sdtp:A7"]
+
+
+def test_wording_reruns_no_experiment(raw):
+    def mutate(config):
+        ablation = config["sdtp"]["ablations"]["A7"]
+        ablation["title"] = ablation["hypothesis"] = ablation["section"] = "other"
+        ablation["expect"] = {"quality": "up"}
+        config["models"]["smollm2"]["description"] = "another name"
+        config["texts"]["python"]["description"] = "another name"
+        config["paper"]["thresholds"] = {"quality_same": 0.5}
+        config["resources"] = {"gpu": 3}
+
+    assert stale(raw, mutate) == []
+
+
+def test_renaming_an_experiment_reruns_nothing(raw):
+    def mutate(config):
+        ablations = config["sdtp"]["ablations"]
+        ablations["Seven"] = ablations.pop("A7")
+        config["paper"]["main"] = []
+
+    assert stale(raw, mutate) == []
+
+
+def test_a_loss_weight_reruns_training_and_evaluation(raw):
+    def mutate(config):
+        config["sdtp"]["ablations"]["A5"]["change"]["losses"]["ranking"] = 0.5
+
+    assert stale(raw, mutate) == ["evaluate_sdtp:A5", "train_pruner"]
+
+
+def test_a_shared_budget_reruns_its_users(raw):
+    def mutate(config):
+        config["dynatree"]["decoding"]["new_tokens"] = 32
+
+    labels = ["D1", "E1", "E2", "E3", "F1", "F2", "F2b", "F2c", "F3", "F4", "K3"]
+    labels += ["N1", "N2", "N3", "N4", "NG", "O1", "PL"]
+    # The benchmark has a length of its own.
+    assert stale(raw, mutate) == [f"decode:{label}" for label in labels]
+
+
+def test_training_of_a_draft_reruns_its_users(raw):
+    def mutate(config):
+        config["dynatree"]["drafters"]["distilled"]["distil"]["epochs"] = 3
+
+    # The hybrid draft of the baseline is one.
+    labels = ["D1", "E1", "E2", "E3", "F2", "F2b", "F2c", "F3", "F4", "K3", "N1", "N2", "N3", "N4", "O1"]
+    users = [f"decode:{label}" for label in labels]
+    assert stale(raw, mutate) == ["benchmark", "calibrate_costs", *users, "distil"]
+
+
+def test_a_changed_torch_pin_makes_every_model_job_stale_and_a_seaborn_pin_none(raw, tmp_path):
+    constraints = (ROOT / "constraints.txt").read_text()
+
+    def digests(text):
+        (tmp_path / "constraints.txt").write_text(text)
+        return {job.digest: job.stage.rule for job in Plan(raw, tmp_path).jobs.values()}
+
+    before = digests(constraints)
+    assert digests(constraints.replace("seaborn==", "seaborn==9.")) == before
+    fresh = {
+        rule
+        for digest, rule in digests(constraints.replace("torch==", "torch==9.")).items()
+        if digest in before
+    }
+    assert fresh <= {"prepare_text"}
+
+
+def test_user_texts_are_known_by_their_bytes(raw, tmp_path):
+    (tmp_path / "constraints.txt").write_text((ROOT / "constraints.txt").read_text())
+    text = tmp_path / "mine.txt"
+    text.write_text("one")
+    raw["texts"]["mine"] = {"source": "local", "path": "mine.txt"}
+    raw["dynatree"]["prompts"]["documentation"]["text"] = "mine"
+
+    def digest():
+        return Plan(raw, tmp_path).row("F1").jobs[0].digest
+
+    first = digest()
+    text.write_text("two")
+    assert digest() != first
+    text.write_text("one")
+    assert digest() == first
+
+
+def test_an_edit_behind_a_link_and_a_link_to_another_file_make_stale(raw, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text(name[:1] * 9)
+        # Of one size and time, by which the cache of hashes knows a file.
+        os.utime(tmp_path / name / "a.txt", (1, 1))
+    raw["texts"]["mine"] = {"source": "local", "path": str(folder)}
+    raw["sdtp"]["text"] = "mine"
+    digests = []
+    for target in ("one", "two"):
+        (folder / "linked").unlink(missing_ok=True)
+        (folder / "linked").symlink_to(tmp_path / target)
+        plan = Plan(raw, ROOT)
+        digests.append(plan.row("baseline").jobs[0].inputs["text"].digest)
+        # The next plan knows the hashes of the files that were read.
+        plan.sources.hashes.save()
+    (tmp_path / "two/a.txt").write_text("edited")
+    digests.append(Plan(raw, ROOT).row("baseline").jobs[0].inputs["text"].digest)
+    assert len({*digests}) == 3
+
+
+def test_whoever_only_looks_writes_nothing(raw):
+    before = sorted(Path().rglob("*"))
+    plan = Plan(raw, ROOT)
+    statuses(plan)
+    remaining_work(plan)
+    assert sorted(Path().rglob("*")) == before
