@@ -34,8 +34,8 @@ for stage in filter(plan.jobs_of, stages.STAGES):
             " {params.options} > {log} 2>&1"
 
 
-# An evaluation is one job, or several that share its prompts and one that joins their records. The record has
-# the same name either way: how many jobs shared the prompts is no part of a result.
+# An evaluation is one job, or several, each with a shard of its prompts, and one that joins their records. The
+# record has the same name either way: the number of shards is no part of a result.
 scattergather:
     evaluation=plan.config.sdtp.evaluation.shards,
 
@@ -52,7 +52,7 @@ if plan.config.sdtp.evaluation.shards > 1 and plan.jobs_of(stages.EVALUATE_SDTP)
         benchmark:
             "benchmarks/evaluate_sdtp/{digest}.{scatteritem}.tsv"
         wildcard_constraints:
-            digest=due(stages.EVALUATE_SDTP, done={*finished, *finished_shares()}),
+            digest=due(stages.EVALUATE_SDTP, done={*finished, *finished_shards()}),
         message:
             "Evaluating {params.label} (SDTP), share {wildcards.scatteritem}"
 

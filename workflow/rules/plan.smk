@@ -135,8 +135,8 @@ def due(stage, done=finished):
     return f"{but}(?:{'|'.join(planned)})"
 
 
-def finished_shares():
-    """Names of the results of finished shares of evaluations."""
+def finished_shards():
+    """Names of the results of finished shards of evaluations."""
     if not workflow.is_main_process:
         return []
     return [path.name for path in Path(stages.SHARD).parent.glob("*.json")]
@@ -194,7 +194,7 @@ def job_label(wildcards):
 
 
 def job_options(wildcards):
-    """What a job is told besides its spec: the id that its record keeps, and its share of an evaluation."""
+    """What a job is told besides its spec: the id that its record keeps, and its shard of an evaluation."""
     options = {"--label": job_label(wildcards), "--shard": wildcards.get("scatteritem")}
     return shlex.join(
         word for option in options.items() if option[1] for word in option
