@@ -1,4 +1,4 @@
-"""What becomes of the tokens that a stage does not keep."""
+"""How a stage selects tokens, and what becomes of the others: their positions, mask and propagation."""
 
 from typing import Literal
 
