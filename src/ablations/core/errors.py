@@ -29,19 +29,33 @@ def one_line_errors(out: Path) -> Iterator[None]:
     print_any_text()
     try:
         yield
-    except UserError as error:
-        fail(str(error))
-    except ValidationError as error:
-        fail(f"{out}: the result breaks its contract: {one_line(error)}")
-    except OSError as error:
-        fail(f"{error.filename or out}: {error.strerror or error}")
     except Exception as error:
         if out_of_memory(error):
             fail("out of memory; lower the token or document budgets in config.yaml, or use a larger machine")
-        # Libraries written in Rust (safetensors) give the operating system's error as text only.
-        if number := re.search(r"\(os error (\d+)\)", str(error)):
-            fail(f"{out}: {os.strerror(int(number[1]))}")
-        raise
+        reason = to_mend(error, out)
+        if reason is None:
+            raise
+        fail(reason)
+
+
+def to_mend(error: Exception, out: Path) -> str | None:
+    """What the user must mend, one line; None for a fault of the program and where memory ran out.
+
+    Args:
+        error: What was raised while `out` was made.
+        out: The result.
+    """
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, ValidationError):
+        return f"{out}: the result breaks its contract: {one_line(error)}"
+    if out_of_memory(error):
+        return None
+    if isinstance(error, OSError):
+        return f"{error.filename or out}: {error.strerror or error}"
+    # Libraries written in Rust (safetensors) give the operating system's error as text only.
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return f"{out}: {os.strerror(int(number[1]))}" if number else None
 
 
 def require_out(out: Path, option: str = "--out") -> None:

@@ -3,7 +3,7 @@
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -155,6 +155,24 @@ def require_code(job: JobFile, spec_path: Path) -> None:
             )
 
 
+def require_inputs(job: JobFile, receipts: Iterable[Path]) -> None:
+    """Check that no panel failed to make an input of a job.
+
+    Args:
+        job: The job.
+        receipts: Receipts of the panels that made its inputs; each says which of its entries failed, and why.
+
+    Raises:
+        UserError: an input could not be made.
+    """
+    for receipt in receipts:
+        failed = json.loads(receipt.read_bytes())["failed"]
+        for name, digest in job.input_digests.items():
+            if digest in failed:
+                log = f"logs/{receipt.suffixes[0][1:]}/{receipt.name.partition('.')[0]}.log"
+                raise UserError(f"input '{name}' was not made: {failed[digest]} ({log})")
+
+
 def main(
     module: str,
     spec_type: type[Spec],
@@ -179,6 +197,7 @@ def main(
     parser.add_argument("--spec", type=Path, required=True, help="spec file written for the study")
     parser.add_argument("--out", type=Path, required=True, help="result to write, atomically")
     parser.add_argument("--label", help="id of the experiment, kept in its record")
+    parser.add_argument("--receipts", type=Path, nargs="*", default=[], help="of the panels that made inputs")
     if add_arguments is not None:
         add_arguments(parser)
     arguments = parser.parse_args()
@@ -187,4 +206,5 @@ def main(
         job = read_job(arguments.spec, spec_type)
         require_pins(job.pins)
         require_code(job, arguments.spec)
+        require_inputs(job, arguments.receipts)
         work(Run(job, arguments.out, arguments.label, arguments))
