@@ -68,12 +68,12 @@ for row in plan.rows:
         localrule: True
 
 
-# What is finished is made by no rule; asked for by its path, it is there.
-for target, path in named_results(sys.argv, plan.jobs.values(), finished):
+# What is finished is made by no rule; asked for by its path, it is there. A panel makes no result by its path.
+for target, job in named_results(sys.argv, plan.jobs.values(), finished):
 
     rule:
         name:
             target
         input:
-            path,
+            lambda wildcards, job=job: file_of(job),
         localrule: True

@@ -19,6 +19,7 @@ from ablations.core.artefact import open_artefact
 from ablations.core.errors import UserError
 from ablations.core.files import sha256_file
 from ablations.core.job import JobFile, read_job, require_code
+from ablations.core.panel import Entry, PanelFile, read_panel
 from ablations.lm.prepare_text import prepare_text
 from ablations.lm.texts.dataset import dataset_documents
 from ablations.lm.texts.local import files_not_read, local_documents
@@ -195,6 +196,17 @@ READERS: dict[str, tuple[str, bytes, Reader]] = {
         .model_dump_json()
         .encode(),
         job_of,
+    ),
+    "panel": (
+        "results/panel/p.json",
+        PanelFile(
+            rule="decode",
+            module="ablations.dynatree.decode",
+            entries=(Entry(digest="d", label="F1", out="results/block/d", spans=((0, 2),)),),
+        )
+        .model_dump_json()
+        .encode(),
+        lambda folder, name: read_panel(folder / name),
     ),
     "manifest": (
         "manifest.json",

@@ -19,6 +19,7 @@ from tests.dynatree.noisy_models import noisy_copy, tiny_model
 from tests.dynatree.workspace import (
     CALIBRATED,
     COST_AWARE,
+    COST_SPEC,
     NEURAL,
     NEW_TOKENS,
     NGRAM,
@@ -43,7 +44,7 @@ def arm(drafter, shape, pruning, **changes) -> dict:
 
 def spec(**changes) -> dict:
     common = decode_spec(None, None, None)
-    settings = {key: common[key] for key in ("prompts", "new_tokens", "compute")}
+    settings = {key: common[key] for key in ("new_tokens", "compute")} | {"prompts": COST_SPEC["prompts"]}
     arms = {name: arm(*parts) for name, parts in OWN.items()}
     arms["O1"] = arm(NGRAM, TREE, CALIBRATED, prompts=1, **COST_AWARE)
     transformers = {

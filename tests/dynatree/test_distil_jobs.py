@@ -10,8 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ablations.core.artefact import open_artefact
 from ablations.core.errors import UserError
-from ablations.core.record import Record, read_record
-from ablations.dynatree import decode, distil, distil_teacher, fit_ngram
+from ablations.dynatree import distil, distil_teacher, fit_ngram
 from ablations.dynatree.decoding import decode_autoregressive
 from ablations.dynatree.distil_teacher import Teacher, draw_windows
 from ablations.dynatree.distilling.model import DRAFT_FILE
@@ -22,14 +21,12 @@ from ablations.dynatree.written import written_texts
 from ablations.lm.checkpoint import load_tokenizer
 from ablations.lm.prepare_model import prepare_model
 from ablations.lm.prepare_text import prepare_text
-from ablations.specs.dynatree.decode import DecodeSample, DecodeSpec
 from ablations.specs.dynatree.distil import DistilSpec
 from ablations.specs.dynatree.distil_teacher import TeacherSpec
-from ablations.specs.dynatree.exactness import DecodeTotals
 from ablations.specs.dynatree.fit_ngram import NgramSpec
 from ablations.specs.lm import Compute, PrepareModelSpec, PrepareTextSpec
 from tests.dynatree.noisy_models import VOCABULARY, tiny_model
-from tests.dynatree.workspace import PRUNED, TREE, decode_spec, run_job
+from tests.dynatree.workspace import PRUNED, TREE, decode_spec, decoded, run_job
 from tests.lm.llama_like import BOS, SYMBOLS, save_llama_like
 
 TEMPLATE = (
@@ -77,9 +74,8 @@ def inputs(folder) -> dict[str, Path]:
 @pytest.mark.parametrize("drafter", [DISTILLED, HYBRID])
 def test_a_distilled_draft_decodes_the_greedy_tokens(drafter, folder, inputs):
     spec = decode_spec(drafter, TREE, PRUNED | {"tau": None})
-    out = run_job(folder, drafter["kind"], DecodeSpec, decode.run, spec, inputs)
-    record = read_record(out, Record[DecodeSpec, DecodeSample, DecodeTotals])
-    assert all(sample.matched and sample.draft_forwards for sample in record.samples)
+    samples = decoded(folder, drafter["kind"], spec, inputs).samples
+    assert all(sample.matched and sample.draft_forwards for sample in samples)
 
 
 def test_what_the_target_wrote_can_be_a_text(inputs):

@@ -104,9 +104,8 @@ def test_a_reference_that_departs_is_judged_too(target, greedy):
 def test_the_margin_of_low_precision_is_what_rounding_does_to_gaps(dtype, monkeypatch):
     target = LayeredLM(tiny_model("llama").model.to(dtype))
     text = torch.randint(0, VOCABULARY, (200,), generator=torch.Generator().manual_seed(4)).tolist()
-    exactness_check = Exactness(target)
-    assert exactness_check.margin == 0
-    measured = exactness_check._measured_margin(text)
+    assert Exactness(target).margin == 0
+    measured = exactness.measured_margin(target, text)
     # By hand: one row at a time beside all rows at once.
     ids = torch.tensor([text])
     whole = target.forward(ids, torch.arange(200)[None])[0].float()
@@ -123,7 +122,7 @@ def test_the_margin_of_low_precision_is_what_rounding_does_to_gaps(dtype, monkey
     assert measured <= MAX_ROUNDING_STEPS * torch.finfo(dtype).eps * float(whole.max())
     # A difference that is not rounding does not widen the margin: here the rows of a chunk ignore the text.
     monkeypatch.setattr(exactness, "cache_for", lambda *_: Forgetful(target))
-    assert exactness_check._measured_margin(text) == pytest.approx(
+    assert exactness.measured_margin(target, text) == pytest.approx(
         MAX_ROUNDING_STEPS * torch.finfo(dtype).eps * float(whole.max()), rel=1e-5
     )
 

@@ -8,24 +8,27 @@ import torch
 
 from ablations.core.errors import UserError
 from ablations.core.job import Run, read_job
-from ablations.core.record import Record, read_contract, read_record
-from ablations.dynatree import calibrate_costs, decode, grid
+from ablations.core.panel import Member, Panel
+from ablations.core.record import read_contract
+from ablations.dynatree import calibrate_costs, grid
+from ablations.dynatree.drafters import build
 from ablations.dynatree.growth.cost_aware import CostModel
 from ablations.dynatree.pricing import price, read_costs
 from ablations.specs.dynatree.calibrate_costs import CostSpec
-from ablations.specs.dynatree.decode import DecodeSample, DecodeSpec
-from ablations.specs.dynatree.exactness import DecodeTotals
 from ablations.specs.dynatree.grid import Grid, GridSpec
-from tests.dynatree.test_jobs import (
+from tests.dynatree.test_jobs import folder, inputs  # noqa: F401
+from tests.dynatree.workspace import (
+    CODE,
     COST_AWARE,
     COST_SPEC,
     LINEAR,
+    NEURAL,
     NEW_TOKENS,
     NGRAM,
+    PROMPTS,
     TREE,
     decode_spec,
-    folder,  # noqa: F401
-    inputs,  # noqa: F401
+    decoded,
     run_job,
     write_job,
 )
@@ -35,28 +38,70 @@ UNPRUNED = {"tau": None, "max_nodes": 12}
 TREES = [{"shape": LINEAR, "pruning": UNPRUNED}, {"shape": TREE, "pruning": CAPPED}]
 
 
-def replayed(folder: Path, inputs: dict[str, Path], **changes) -> Grid:  # noqa: F811
-    prompts = [{"kind": "code", "text": "prompts", "split": "heldout", "count": 2, "tokens": 30}]
+def grid_job(folder: Path, name: str, inputs: dict[str, Path], **changes) -> Member:  # noqa: F811
     spec = {
         "drafter": NGRAM,
         "trees": TREES,
         "lengths": [4, NEW_TOKENS],
-        "prompts": prompts,
+        "prompts": [CODE | {"count": PROMPTS}],
         "compute": {"dtype": "float32", "threads": 1},
     } | changes
     spec["new_tokens"] = spec["lengths"][-1]
-    out = folder / "grid.json"
-    grid.run(Run(read_job(write_job(folder, "grid", spec, inputs), GridSpec), out, "grid"))
-    return read_contract(out, Grid)
+    out = folder / f"{name}.json"
+    out.unlink(missing_ok=True)
+    return Member(Run(read_job(write_job(folder, name, spec, inputs), GridSpec), out, name))
+
+
+def replayed(folder: Path, inputs: dict[str, Path], **changes) -> Grid:  # noqa: F811
+    """A grid in a panel of its own; its error is raised."""
+    member = grid_job(folder, "grid", inputs, **changes)
+    grid.grids(Panel([member]))
+    if member.failure is not None:
+        raise UserError(member.failure)
+    return read_contract(member.run.out, Grid)
+
+
+@pytest.mark.parametrize("drafter", [NGRAM, NEURAL])
+def test_grids_share_target_and_drafter_and_give_what_they_give_alone(drafter, folder, inputs, monkeypatch):  # noqa: F811
+    deep = [{"shape": {"depth": 6, "branching": 1, "method": "linear"}, "pruning": UNPRUNED}]
+    grids = {"trees": {"lengths": [8]}, "lengths": {"trees": deep, "lengths": [2, NEW_TOKENS, 20]}}
+    alone = [replayed(folder, inputs, drafter=drafter, **changes) for changes in grids.values()]
+    loads = []
+    for module in (grid, build):
+        load = module.load_model
+        monkeypatch.setattr(
+            module,
+            "load_model",
+            lambda path, *rest, load=load: loads.append(path.parent.name) or load(path, *rest),
+        )
+    members = [grid_job(folder, name, inputs, drafter=drafter, **changes) for name, changes in grids.items()]
+    grid.grids(Panel(members))
+    together = [read_contract(member.run.out, Grid) for member in members]
+    assert [one.points for one in together] == [one.points for one in alone]
+    assert loads == (["model", "draft"] if drafter == NEURAL else ["model"])
+
+
+def test_a_grid_is_skipped_or_fails_alone(folder, inputs, monkeypatch):  # noqa: F811
+    large = [{"shape": TREE, "pruning": {"tau": 0.05, "max_nodes": 13}}]
+    there, failing, fine = (
+        grid_job(folder, name, inputs, **changes)
+        for name, changes in {"there": {}, "failing": {"trees": large}, "fine": {}}.items()
+    )
+    there.run.out.write_text("as it was")
+    grid.grids(Panel([there, failing, fine]))
+    assert there.run.out.read_text() == "as it was"
+    assert "costs are known for 12" in failing.failure
+    assert not failing.run.out.exists()
+    assert fine.run.out.exists()
+    monkeypatch.delattr(grid, "load_model")
+    grid.grids(Panel([there, fine]))
 
 
 def test_replay_accepts_what_decoding_accepts(folder, inputs):  # noqa: F811
     points = [point for point in replayed(folder, inputs).points if point.tokens == NEW_TOKENS]
     for name, tree, point in zip(("line", "tree"), TREES, points, strict=True):
-        spec = decode_spec(NGRAM, tree["shape"], tree["pruning"])
-        out = run_job(folder, name, DecodeSpec, decode.run, spec, inputs)
-        record = read_record(out, Record[DecodeSpec, DecodeSample, DecodeTotals])
-        for point_sample, sample in zip(point.samples, record.samples, strict=True):
+        samples = decoded(folder, name, decode_spec(NGRAM, tree["shape"], tree["pruning"]), inputs).samples
+        for point_sample, sample in zip(point.samples, samples, strict=True):
             assert (point_sample.document, point_sample.new_tokens) == (sample.document, sample.new_tokens)
             assert (point_sample.rounds, point_sample.accepted, point_sample.drafted) == (
                 sample.target_forwards,
@@ -110,7 +155,7 @@ def test_costs_beyond_the_calibrated_rows_are_refused_and_not_those_of_the_last(
 def test_a_cost_aware_tree_is_not_cut_in_silence(folder, inputs):  # noqa: F811
     spec = decode_spec(NGRAM, TREE, {"tau": None, "max_nodes": 13}, **COST_AWARE)
     with pytest.raises(UserError, match=r"trees of 13 nodes, but costs are calibrated for 12; raise it"):
-        run_job(folder, "large", DecodeSpec, decode.run, spec, inputs)
+        decoded(folder, "large", spec, inputs)
 
 
 @pytest.mark.parametrize("lengths", [[1], [1, 2]])

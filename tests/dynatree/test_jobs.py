@@ -1,7 +1,4 @@
-import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +7,9 @@ import pytest
 from ablations.core.artefact import Manifest
 from ablations.core.errors import UserError
 from ablations.core.files import sha256_file
-from ablations.core.record import Record, read_record
-from ablations.dynatree import calibrate_costs, cost_fits, decode, fit_ngram
+from ablations.core.panel import Panel
+from ablations.dynatree import calibrate_costs, cost_fits, fit_ngram
+from ablations.dynatree.decode import decode
 from ablations.dynatree.drafters.ngram_counts import NgramCounts
 from ablations.dynatree.exactness import FLOAT32_MARGIN
 from ablations.dynatree.pricing import read_costs
@@ -19,11 +17,10 @@ from ablations.dynatree.repetition import repeated_share
 from ablations.lm import timing
 from ablations.lm.layered import LayeredLM
 from ablations.specs.dynatree.calibrate_costs import CostSpec
-from ablations.specs.dynatree.decode import DecodeSample, DecodeSpec
-from ablations.specs.dynatree.exactness import DecodeTotals
 from ablations.specs.dynatree.fit_ngram import NgramSpec
 from tests.dynatree.workspace import (
     CALIBRATED,
+    CODE,
     COST_AWARE,
     COST_SPEC,
     DYNAMIC,
@@ -33,13 +30,16 @@ from tests.dynatree.workspace import (
     NEURAL,
     NEW_TOKENS,
     NGRAM,
+    PROMPTS,
     PRUNED,
     TREE,
     WHOLE,
+    blocks,
     decode_spec,
+    decoded,
     make_inputs,
     run_job,
-    write_job,
+    series,
 )
 
 
@@ -73,16 +73,14 @@ def arm_spec(arm: str) -> dict:
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_a_record_says_what_was_measured(arm, folder, inputs):
-    out = run_job(folder, arm, DecodeSpec, decode.run, arm_spec(arm), inputs)
-    record = read_record(out, Record[DecodeSpec, DecodeSample, DecodeTotals])
-    assert record.label == arm
-    assert record.outcome.status == "ok"
-    assert len(record.samples) == 2
-    assert record.totals.tie_margin == FLOAT32_MARGIN
-    side = out.parent / record.side.file
-    assert sha256_file(side) == record.side.sha256
-    rows = [json.loads(line) for line in side.read_text().splitlines()]
-    for sample, row in zip(record.samples, rows, strict=True):
+    series = decoded(folder, arm, arm_spec(arm), inputs)
+    (block,) = series.blocks
+    assert block.label == arm
+    assert block.module == "ablations.dynatree.decode"
+    assert block.outcome.status == "ok"
+    assert block.totals.tie_margin == FLOAT32_MARGIN
+    assert block.environment.seconds > 0
+    for sample, row in zip(block.samples, series.rows, strict=True):
         assert (sample.document, sample.kind, sample.prompt_tokens) == (row["document"], "code", 30)
         assert sample.matched
         assert (sample.ties, sample.departures) == (0, ())
@@ -104,11 +102,13 @@ def test_a_record_says_what_was_measured(arm, folder, inputs):
         assert rounds <= last.arm - last.arm_first
         cut = sample.accepted + sample.target_forwards + 1 - sample.new_tokens
         assert cut == 0 or (cut == 1 and sample.stopped)
-        assert len(sample.pairs) == 2
+        # The third round is run where the first two differ.
+        assert len(sample.pairs) in (2, 3)
         for pair in sample.pairs:
             assert pair.arm_first < pair.arm
             assert pair.reference_first < pair.reference
-    drafts = [sample.draft_forwards for sample in record.samples]
+            assert pair.again > 0
+    drafts = [sample.draft_forwards for sample in block.samples]
     assert all(drafts) if arm != "ar" else not any(drafts)
 
 
@@ -137,11 +137,9 @@ def test_costs_that_cannot_be_measured_are_refused(changes, message, folder, inp
 
 
 def test_lower_precision_records_its_ties(folder, inputs):
-    prompts = [{"kind": "code", "text": "prompts", "split": "heldout", "count": 12, "tokens": 30}]
     compute = {"dtype": "bfloat16", "threads": 1}
-    spec = decode_spec(NGRAM, TREE, WHOLE, compute=compute, prompts=prompts, new_tokens=40)
-    out = run_job(folder, "bfloat16", DecodeSpec, decode.run, spec, inputs)
-    record = read_record(out, Record[DecodeSpec, DecodeSample, DecodeTotals])
+    spec = decode_spec(NGRAM, TREE, WHOLE, compute=compute, new_tokens=40)
+    (record,) = decoded(folder, "bfloat16", spec, inputs, count=12).blocks
     departures = [departure for sample in record.samples for departure in sample.departures]
     assert (record.totals.tie_margin > 0) == bool(departures)
     for sample in record.samples:
@@ -175,7 +173,7 @@ def edited_draft(inputs: dict[str, Path], folder: Path, name: str, old: str, new
 def test_a_draft_that_does_not_fit_the_target_is_refused(file, old, new, message, folder, inputs):
     changed = inputs | {"draft": edited_draft(inputs, folder, file, old, new)}
     with pytest.raises(UserError, match=rf"edited-{file}/manifest\.json: {message}"):
-        run_job(folder, "other", DecodeSpec, decode.run, decode_spec(*ARMS["neural"]), changed)
+        decoded(folder, "other", decode_spec(*ARMS["neural"]), changed)
 
 
 def test_counts_of_a_larger_vocabulary_are_refused(folder, inputs):
@@ -199,25 +197,8 @@ def test_bad_input_is_one_line(changes, message, folder, inputs):
     with pytest.raises(UserError, match=message):
         spec = decode_spec(NGRAM, TREE, PRUNED) | changes
         known = {name: path for name, path in inputs.items() if name != "costs"}
-        run_job(folder, "bad", DecodeSpec, decode.run, spec, known)
-    assert not (folder / "bad.record.json").exists()
-
-
-def test_the_command_line_prints_one_line_and_fails(folder, inputs):
-    spec = write_job(folder, "cli", decode_spec(NGRAM, TREE, PRUNED) | {"shape": None}, inputs)
-    command = [
-        sys.executable,
-        "-m",
-        "ablations.dynatree.decode",
-        "--spec",
-        spec,
-        "--out",
-        folder / "cli.json",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ") and "'shape' and 'pruning' are needed with a drafter" in line
+        decoded(folder, "bad", spec, known)
+    assert not (folder / "bad.blocks").exists()
 
 
 def test_a_text_without_training_documents_is_refused(folder, inputs):
@@ -254,9 +235,8 @@ def test_repeated_share_counts_later_occurrences():
 @pytest.mark.parametrize("arm", ["ar", "tree"])
 def test_few_new_tokens_are_decoded(arm, new_tokens, folder, inputs):
     spec = arm_spec(arm) | {"new_tokens": new_tokens}
-    out = run_job(folder, f"{arm}-{new_tokens}", DecodeSpec, decode.run, spec, inputs)
-    record = read_record(out, Record[DecodeSpec, DecodeSample, DecodeTotals])
-    assert [sample.new_tokens for sample in record.samples] == [new_tokens] * 2
+    samples = decoded(folder, f"{arm}-{new_tokens}", spec, inputs).samples
+    assert [sample.new_tokens for sample in samples] == [new_tokens] * 2
 
 
 @pytest.mark.parametrize("discarded", [0, 1])
@@ -264,14 +244,12 @@ def test_few_new_tokens_are_decoded(arm, new_tokens, folder, inputs):
 def test_no_number_of_rows_is_new_to_what_is_timed(arm, discarded, folder, inputs, monkeypatch):
     """Target and draft have run untimed on every number of rows, including the prompts' lengths."""
     stopwatch, embed = timing.stopwatch, LayeredLM.embed
-    runs, recorded = 0, False
+    recorded = False
     known, fresh, forwards = set(), set(), 0
 
     def timed(device, work):
-        nonlocal runs, recorded
-        # Two pairs are recorded, after the discarded ones.
-        recorded = runs // 2 % (discarded + 2) >= discarded
-        runs += 1
+        nonlocal recorded
+        recorded = True
         try:
             return stopwatch(device, work)
         finally:
@@ -287,15 +265,19 @@ def test_no_number_of_rows_is_new_to_what_is_timed(arm, discarded, folder, input
             known.add(forward)
         return embed(lm, ids)
 
-    # Only the pairs' stopwatch: decoding has imported the function under its own name.
+    # Only the rounds' stopwatch: decoding has imported the function under its own name.
     monkeypatch.setattr(timing, "stopwatch", timed)
     monkeypatch.setattr(LayeredLM, "embed", watched)
-    prompts = [
-        {"kind": f"of {tokens}", "text": "prompts", "split": "heldout", "count": 1, "tokens": tokens}
+    members = [
+        series(
+            folder,
+            f"rows-{arm}-{discarded}-{tokens}",
+            arm_spec(arm) | {"prompts": CODE | {"tokens": tokens}, "discarded": discarded},
+            inputs,
+        )
         for tokens in (30, 17)
     ]
-    spec = arm_spec(arm) | {"prompts": prompts, "discarded": discarded}
-    run_job(folder, f"rows-{arm}-{discarded}", DecodeSpec, decode.run, spec, inputs)
-    assert runs == 2 * (discarded + 2) * len(prompts)
+    decode(Panel(members))
+    assert [len(blocks(member).samples) for member in members] == [PROMPTS] * 2
     assert forwards > 2 * NEW_TOKENS
     assert not fresh

@@ -9,11 +9,12 @@ from ablations.core.artefact import Manifest
 from ablations.core.errors import UserError
 from ablations.core.files import sha256_file
 from ablations.core.job import read_job
-from ablations.dynatree.prompts import read_prompts
+from ablations.dynatree.prompts import first_prompts, read_prompts
 from ablations.lm.checkpoint import load_tokenizer
 from ablations.lm.prepare_model import prepare_model
 from ablations.lm.prepare_text import prepare_text
 from ablations.specs.dynatree.decode import DecodeSpec
+from ablations.specs.dynatree.prompts import PromptKind
 from ablations.specs.lm import PrepareModelSpec, PrepareTextSpec
 from tests.dynatree.noisy_models import tiny_model
 from tests.dynatree.workspace import decode_spec, run_job, write_job
@@ -76,6 +77,22 @@ def test_a_target_with_bos_reads_it_once(tmp_path):
     assert texts["plain"] == {f"{BOS}▁{turn}" for turn in turns}
     # After its own BOS token the template goes on without a space.
     assert texts["chat"] == {f"{BOS}<user>{turn}<assistant>" for turn in turns}
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_a_prompt_is_the_same_whatever_the_count(job, kind):
+    """So that a block of a series belongs to no count."""
+    give_template(job.path("model"))
+    target, chosen = tiny_model("llama"), job.spec.prompts[kind]
+    source = PromptKind(**chosen.fields_of(PromptKind))
+    paths = job.path("turns"), job.path("model")
+    one, both = (first_prompts(source, count, *paths, target, 12) for count in (1, 2))
+    whole = [window for window in read_prompts(job, target) if window.kind == chosen.kind]
+    for windows in (one, both):
+        for window, expected in zip(windows, whole, strict=False):
+            assert (window.document, window.kind) == (expected.document, chosen.kind)
+            assert window.ids.equal(expected.ids)
+    assert (len(one), len(both)) == (1, 2)
 
 
 def test_chat_prompts_need_a_chat_template(job):

@@ -3,15 +3,25 @@
 import json
 from pathlib import Path
 
+from ablations.core.block import Joined, read_series
+from ablations.core.errors import UserError
 from ablations.core.job import Run, read_job
-from ablations.dynatree import benchmark, calibrate_costs, decode, fit_ngram
+from ablations.core.panel import Member, Panel
+from ablations.core.record import Record
+from ablations.dynatree import benchmark, calibrate_costs, fit_ngram
+from ablations.dynatree.decode import decode
 from ablations.lm.prepare_model import prepare_model
 from ablations.lm.prepare_text import prepare_text
 from ablations.specs.dynatree.calibrate_costs import CostSpec
+from ablations.specs.dynatree.decode import DecodeSample, DecodeSeries
+from ablations.specs.dynatree.exactness import DecodeTotals
 from ablations.specs.dynatree.fit_ngram import NgramSpec
 from ablations.specs.lm import PrepareModelSpec, PrepareTextSpec
 
+DecodeBlock = Record[DecodeSeries, DecodeSample, DecodeTotals]
+PROMPTS = 2
 NEW_TOKENS = 12
+CODE = {"kind": "code", "text": "prompts", "split": "heldout", "tokens": 30}
 NGRAM = {"kind": "ngram", "context_weight": 16.0}
 NEURAL = {"kind": "neural"}
 TREE = {"method": "tree", "depth": 4, "branching": 2}
@@ -30,7 +40,7 @@ COST_SPEC = {
     "max_nodes": 12,
     "prefix": 20,
     "repeats": 2,
-    "prompts": [{"kind": "code", "text": "prompts", "split": "heldout", "count": 2, "tokens": 30}],
+    "prompts": [CODE | {"count": PROMPTS}],
     "new_tokens": NEW_TOKENS,
     "compute": {"dtype": "float32", "threads": 1},
 }
@@ -38,8 +48,7 @@ COST_SPEC = {
 
 def run_job(folder: Path, name: str, spec_type, work, spec: dict, inputs: dict[str, Path]) -> Path:
     """Run a job in this process from a spec file, as its command line does."""
-    recorded = work in (decode.run, benchmark.run)
-    out = folder / f"{name}.record.json" if recorded else folder / name / "manifest.json"
+    out = folder / f"{name}.record.json" if work == benchmark.run else folder / name / "manifest.json"
     work(Run(read_job(write_job(folder, name, spec, inputs, work.__module__), spec_type), out, name))
     return out
 
@@ -52,17 +61,45 @@ def write_job(folder: Path, name: str, spec: dict, inputs: dict[str, Path], modu
 
 
 def decode_spec(drafter, shape, pruning, **changes) -> dict:
-    prompts = [{"kind": "code", "text": "prompts", "split": "heldout", "count": 2, "tokens": 30}]
+    """Spec of a series of decoded prompts; with `prompts` as a list of sets it is that of a record."""
     return {
         "drafter": drafter,
         "shape": shape,
         "pruning": pruning,
         "reference": "autoregressive" if drafter else "generate",
-        "prompts": prompts,
+        "prompts": CODE,
         "new_tokens": NEW_TOKENS,
         "repeats": 2,
         "compute": {"dtype": "float32", "threads": 1},
     } | changes
+
+
+def series(
+    folder: Path, name: str, spec: dict, inputs: dict[str, Path], spans=((0, PROMPTS),)
+) -> Member[DecodeSeries]:
+    """A series as a member of a panel; it lacks the items of `spans`."""
+    job = read_job(write_job(folder, name, spec, inputs, "ablations.dynatree.decode"), DecodeSeries)
+    return Member(Run(job, folder / f"{name}.blocks", name), spans)
+
+
+def blocks(member: Member[DecodeSeries], count: int = PROMPTS) -> Joined[DecodeBlock]:
+    """The first items of a series, read from its blocks."""
+    return read_series(member.run.out, count, DecodeBlock)
+
+
+def decoded(
+    folder: Path, name: str, spec: dict, inputs: dict[str, Path], count: int = PROMPTS
+) -> Joined[DecodeBlock]:
+    """The first items of a series, decoded in a panel of its own into one block.
+
+    Raises:
+        UserError: the series failed.
+    """
+    member = series(folder, name, spec, inputs, [(0, count)])
+    decode(Panel([member]))
+    if member.failure is not None:
+        raise UserError(member.failure)
+    return blocks(member, count)
 
 
 def make_inputs(folder: Path) -> dict[str, Path]:

@@ -13,7 +13,9 @@ from ablations.evidence.statistics import (
     compare,
     estimate,
     holm,
+    log_noise,
     log_speedup,
+    median_seconds,
     minimum_detectable_effect,
     paired_p,
 )
@@ -22,17 +24,29 @@ RESAMPLING = Resampling(alpha=0.05, resamples=999, seed=0)
 
 
 class Pair:
-    def __init__(self, arm: float, reference: float) -> None:
-        self.arm, self.reference = arm, reference
+    def __init__(self, arm: float, reference: float, again: float | None = None) -> None:
+        self.arm, self.reference, self.again = arm, reference, again
 
 
 def compare_quality(arm: pd.Series, versus: pd.Series | None):
     return compare(arm, versus, RESAMPLING, names=("A", "B"), measure="quality")
 
 
-def test_log_speedup_is_the_log_of_the_geometric_mean_of_ratios():
-    pairs = [Pair(1.0, 2.0), Pair(1.0, 8.0)]
-    assert math.exp(log_speedup(pairs)) == pytest.approx(4.0)
+def test_a_round_that_the_machine_disturbed_does_not_count():
+    undisturbed = [Pair(1.0, 2.0), Pair(2.0, 4.2)]
+    assert math.exp(log_speedup([*undisturbed, Pair(50.0, 2.0)])) == pytest.approx(2.0)
+    assert median_seconds([1.0, 50.0, 2.0]) == 2.0
+
+
+def test_of_two_rounds_the_log_speedup_is_the_mean_of_logs():
+    assert math.exp(log_speedup([Pair(1.0, 2.0), Pair(1.0, 8.0)])) == pytest.approx(4.0)
+    assert median_seconds([1.0, 2.0]) == 1.5
+
+
+def test_noise_is_the_speedup_of_the_reference_over_itself():
+    pairs = [Pair(1.0, 2.0, 2.2), Pair(1.0, 3.0, 3.0), Pair(1.0, 2.0, 1.0), Pair(9.0, 9.0)]
+    assert log_noise(pairs) == pytest.approx(0.0)
+    assert log_noise([Pair(2.0, 2.0), Pair(1.0, 1.0, None)]) is None
 
 
 def coverage(sample, mean: float, repetitions: int) -> float:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import NormalDist
 
@@ -26,6 +27,13 @@ CELL = re.compile(r"\\ablationcell\{(.*)\}\{(.*)\}")
 UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "G": 1e9}
 INTERVAL_SLACK = 0.2
 RESAMPLES = 20_000
+
+
+def middle(numbers: Iterable[float]) -> float:
+    """The middle one of sorted numbers, or the mean of the middle two."""
+    ordered = sorted(numbers)
+    half = len(ordered) // 2
+    return float(ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2)
 
 
 def interval(values: np.ndarray, alpha: float) -> tuple[float, float] | None:
@@ -92,7 +100,7 @@ class Study:
             for row in record["samples"]:
                 if row["pairs"]:
                     logs = [np.log(pair["reference"]) - np.log(pair["arm"]) for pair in row["pairs"]]
-                    found[row.get("kind"), row["document"]] = 0.0 if alone else float(np.mean(logs))
+                    found[row.get("kind"), row["document"]] = 0.0 if alone else middle(logs)
         return found
 
     def ranking(self, name: str, when: str, measure: str) -> dict[str, float]:
@@ -270,7 +278,7 @@ def _check_cost(checker: Checker, study: Study, where: str, name: str, cells: li
     )
     timed = [row["pairs"] for row in samples if row["pairs"]]
     for column, side in ((9, "arm"), (10, "reference")):
-        seconds = [np.exp(np.mean(np.log([pair[side] for pair in pairs]))) for pairs in timed]
+        seconds = [middle(pair[side] for pair in pairs) for pairs in timed]
         checker.point(f"{where} {side} seconds", cells[column], np.mean(seconds) if seconds else None)
     speed = values_of(study.speed(name))
     reached = None if speed is None else speed - np.log(ideal)
@@ -331,20 +339,22 @@ def _check_sweep(checker: Checker, study: Study, table: Path) -> None:
         key = int(cells[0]), float(NUMBER.findall(cells[1])[0])
         sweep, point = points[key]
         where = f"sweep.tex {key}"
-        arm, reference = (np.log([pair[side] for pair in point["prefill"]]) for side in ("arm", "reference"))
-        whole = np.log([pair["reference"] / pair["arm"] for pair in point["end_to_end"]])
+        prefill, whole, library = (
+            np.log([pair["reference"] / pair["arm"] for pair in pairs])
+            for pairs in (point["prefill"], point["end_to_end"], sweep["library"])
+        )
+        arm, reference = (middle(pair[side] for pair in point["prefill"]) for side in ("arm", "reference"))
         ideal = point["reference_flops"] / point["flops"]
-        speed = np.exp((reference - arm).mean())
-        library = np.exp(np.mean([np.log(pair["reference"] / pair["arm"]) for pair in sweep["library"]]))
+        speed = np.exp(middle(prefill))
         kv_share = point["kv_bytes"] / point["reference_kv_bytes"]
         expected = [
-            *(np.exp(arm.mean()), np.exp(reference.mean()), speed, ideal, 100 * speed / ideal),
-            *(np.exp(whole.mean()), 100 * kv_share, 100 * point["overhead"], library),
+            *(arm, reference, speed, ideal, 100 * speed / ideal),
+            *(np.exp(middle(whole)), 100 * kv_share, 100 * point["overhead"], np.exp(middle(library))),
         ]
         for cell, value in zip(cells[2:], expected, strict=True):
             match = CELL.fullmatch(cell)
             checker.point(where, match[1] if match else cell, value)
-        for cell, ratios in ((cells[4], np.exp(reference - arm)), (cells[7], np.exp(whole))):
+        for cell, ratios in ((cells[4], np.exp(prefill)), (cells[7], np.exp(whole))):
             low, high = CELL.fullmatch(cell)[2].strip("$[]").split(",\\,")
             checker.point(f"{where} smallest", low, ratios.min())
             checker.point(f"{where} largest", high, ratios.max())
@@ -404,8 +414,8 @@ def _check_decoding(
 
 
 def _seconds(samples: list[dict], side: str) -> float:
-    """Sum over prompts of the geometric mean over repeats."""
-    return sum(np.exp(np.mean(np.log([pair[side] for pair in row["pairs"]]))) for row in samples)
+    """Sum over prompts of the median over rounds."""
+    return sum(middle(pair[side] for pair in row["pairs"]) for row in samples)
 
 
 def _throughput(samples: list[dict]) -> float:

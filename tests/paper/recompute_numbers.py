@@ -17,18 +17,20 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-from recompute_cells import INTERVAL_SLACK, NUMBER, interval
+from recompute_cells import INTERVAL_SLACK, NUMBER, interval, middle
 from scipy.stats import t as student
 
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "G": 1e9, "s": 1}
+CHANGES = ("relative_speed", "loss", "median", "p95")
+"""Ratios that are printed as what they differ from one by."""
 
 
 def log_ratio(pairs: Iterable[dict]) -> float:
-    return float(np.mean([np.log(pair["reference"] / pair["arm"]) for pair in pairs]))
+    return middle(np.log(pair["reference"] / pair["arm"]) for pair in pairs)
 
 
-def geometric(pairs: Iterable[dict], side: str) -> float:
-    return float(np.exp(np.mean([np.log(pair[side]) for pair in pairs])))
+def seconds(pairs: Iterable[dict], side: str) -> float:
+    return middle(pair[side] for pair in pairs)
 
 
 class Sources:
@@ -74,7 +76,7 @@ class Sources:
         return sum(row[name] for row in self.samples)
 
     def seconds(self, side: str) -> list[float]:
-        return [geometric(row["pairs"], side) for row in self.samples if row["pairs"]]
+        return [seconds(row["pairs"], side) for row in self.samples if row["pairs"]]
 
     def later(self) -> int:
         return sum(row["new_tokens"] - 1 for row in self.samples)
@@ -201,16 +203,26 @@ def of_sweep(item: Sources, name: str) -> tuple[np.ndarray | float, tuple[float,
         for key, field in (("speedup", "prefill"), ("end_to_end", "end_to_end"))
     }
     if measure in logs:
-        return logs[measure], (logs[measure].min(), logs[measure].max())
+        return middle(logs[measure]), (logs[measure].min(), logs[measure].max())
     plain = {
-        "seconds": lambda: geometric(point["prefill"], "arm"),
-        "reference_seconds": lambda: geometric(point["prefill"], "reference"),
+        "seconds": lambda: seconds(point["prefill"], "arm"),
+        "reference_seconds": lambda: seconds(point["prefill"], "reference"),
         "ideal": lambda: float(np.log(point["reference_flops"] / point["flops"])),
         "kv_share": lambda: point["kv_bytes"] / point["reference_kv_bytes"],
         "overhead": lambda: point["overhead"],
         "library": lambda: log_ratio(sweep["library"]),
     }
     return plain[measure](), None
+
+
+def of_noise(item: Sources, measure: str) -> float:
+    """Of the ratios of both runs of a reference in a round: the middle one of a document, its size."""
+    found = set()
+    for row in item.all:
+        logs = [np.log(pair["reference"] / pair["again"]) for pair in row["pairs"] if pair["again"]]
+        if logs:
+            found.add((row["document"], abs(middle(logs))))
+    return float(np.percentile([size for _, size in found], {"median": 50, "p95": 95}[measure]))
 
 
 def of_grid(item: Sources, name: str) -> np.ndarray | float:
@@ -250,7 +262,7 @@ def printed(number: dict, value: float) -> float:
     if number["unit"].startswith("log ratio"):
         value = float(np.exp(value))
         if r"\%" in text:
-            return 100 * (value - 1) if number["measure"] in ("relative_speed", "loss") else 100 * value
+            return 100 * (value - 1 if number["measure"] in CHANGES else value)
         return value
     if r"\%" in text:
         return 100 * value
@@ -322,6 +334,8 @@ def recomputed(number: dict, alpha: float) -> tuple[np.ndarray | float, tuple[fl
         return of_sweep(item, name)
     if name.startswith(("trees.", "lengths.")):
         return of_grid(item, name), None
+    if name.startswith("noise."):
+        return of_noise(item, measure), None
     if measure == "acceptance":
         return of_depth(item, name), None
     if measure.endswith("boundary_bytes"):
@@ -350,7 +364,7 @@ def check_number(number: dict, alpha: float) -> list[str]:
     if number["low"] is None:
         return []
     ends = ends or interval(data, alpha)
-    slack = 1e-9 if len(data) < 20 else INTERVAL_SLACK * (ends[1] - ends[0])
+    slack = 1e-9 if np.size(data) < 20 else INTERVAL_SLACK * (ends[1] - ends[0])
     return [
         f"{name}: end of the interval {given}, recomputed {end}"
         for given, end in zip((number["low"], number["high"]), ends, strict=True)

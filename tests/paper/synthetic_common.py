@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from ablations.core.record import Digests, Environment, Outcome
-from tests.paper.design import WHOLE
 
 
 def record_of(kind: type, name: str, spec: Any, outcome: Outcome, samples: tuple, totals: Any) -> Any:
@@ -18,14 +17,8 @@ def record_of(kind: type, name: str, spec: Any, outcome: Outcome, samples: tuple
         samples=samples,
         totals=totals,
         environment=environment(),
-        digests=digests(name, {"pruner": _scorer(name)} if name in WHOLE else {}),
+        digests=digests(name),
     )
-
-
-def _scorer(name: str) -> str:
-    """Arms that change neither losses nor target nor the ratio of training share a scorer."""
-    row = WHOLE[name]
-    return f"{row.losses} {row.target} {row.trained_at}"
 
 
 def environment() -> Environment:
@@ -44,12 +37,12 @@ def environment() -> Environment:
     )
 
 
-def digests(name: str, inputs: dict[str, str]) -> Digests:
+def digests(name: str) -> Digests:
     return Digests(
         job=hashlib.sha256(name.encode()).hexdigest()[:16],
         spec="0" * 16,
         code="0" * 16,
-        inputs={"model": "m", **inputs},
+        inputs={"text": "t"},
         pins={},
     )
 

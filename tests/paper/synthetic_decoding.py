@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ablations.core.record import Outcome
-from ablations.evidence.records import DecodeRecord
+from ablations.evidence.join import DecodeRecord
 from ablations.specs.dynatree.arm import (
     CostAwareTree,
     DistilledDraftSpec,
@@ -278,7 +278,7 @@ def decode_record(
     )
     if crashed:
         return record_of(DecodeRecord, name, spec, crash(), (), None)
-    own = rng(name)
+    own, second = rng(name), rng(f"{name} again")
     samples = []
     for index in range(prompts):
         ease = np.random.default_rng(index).normal(0, 0.12)
@@ -312,6 +312,7 @@ def decode_record(
                         arm_first=0.6,
                         reference=float(s * own.lognormal(0, 0.02)),
                         reference_first=0.6,
+                        again=float(s * second.lognormal(0, 0.02)),
                     )
                     for s in seconds
                 ),

@@ -51,7 +51,7 @@ def _grid(name: str, trees: Iterable[GridTree], lengths: tuple[int, ...]) -> Gri
             for tree, tokens in product(trees, lengths)
         ),
         environment=environment(),
-        digests=digests(name, {}),
+        digests=digests(name),
     )
 
 

@@ -3,19 +3,12 @@
 import numpy as np
 
 from ablations.core.record import Outcome
-from ablations.evidence.records import SdtpRecord
+from ablations.evidence.join import SdtpRecord
 from ablations.specs.lm import Compute
 from ablations.specs.sdtp.calibrate import Calibration
 from ablations.specs.sdtp.counts import Preserve
-from ablations.specs.sdtp.evaluate import (
-    EvaluateSpec,
-    RankTime,
-    RetrievalProbe,
-    SdtpSample,
-    SdtpTotals,
-    Training,
-)
-from ablations.specs.sdtp.reference import Retrieval, Windows
+from ablations.specs.sdtp.evaluate import RankTime, RetrievalProbe, Training
+from ablations.specs.sdtp.record import EvaluateSpec, Retrieval, SdtpSample, SdtpTotals, Windows
 from ablations.specs.sdtp.saliency import SaliencySpec
 from ablations.specs.sdtp.sweep import Sweep, SweepPoint, SweepSpec
 from ablations.specs.sdtp.timing import TimedPair, Timing
@@ -55,7 +48,7 @@ def sdtp_record(name: str, documents: int, row: Row, seed: int = 0) -> SdtpRecor
     shared = np.random.default_rng(0)
     levels = shared.normal(2.2, 0.5, documents).round(6)
     sensitivity = shared.normal(0.0, 0.12, documents)
-    own, other = rng(name + "+" * seed), rng(f"{name} {seed}")
+    own, other, second = rng(name + "+" * seed), rng(f"{name} {seed}"), rng(f"{name} again")
     living = _living(spec)
     drift = 0.0 if seed == 0 else float(own.normal(0, 0.02))
     samples = []
@@ -66,7 +59,11 @@ def sdtp_record(name: str, documents: int, row: Row, seed: int = 0) -> SdtpRecor
         if spec.timing and index < spec.timing.documents:
             seconds = own.lognormal(np.log(3.1), 0.03, 3)
             pairs = tuple(
-                TimedPair(arm=float(s / row.speedup * own.lognormal(0, 0.02)), reference=float(s))
+                TimedPair(
+                    arm=float(s / row.speedup * own.lognormal(0, 0.02)),
+                    reference=float(s),
+                    again=float(s * second.lognormal(0, 0.01)),
+                )
                 for s in seconds
             )
             ranks = (RankTime(busy=1.2, idle=0.8), RankTime(busy=0.7, idle=1.3)) if spec.pipeline else ()
@@ -145,7 +142,7 @@ def sweep(tokens: int) -> Sweep:
         library=pairs(1.1),
         weight_layout="stock",
         environment=environment(),
-        digests=digests(f"sweep {tokens}", {}),
+        digests=digests(f"sweep {tokens}"),
     )
 
 

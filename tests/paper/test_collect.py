@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -251,7 +252,42 @@ def test_sweeps_that_have_not_run_are_left_out(render, tmp_path):
     ]
     point = points[0]
     assert point.prefill.low <= point.prefill.value <= point.prefill.high
-    assert point.prefill.value == pytest.approx(math.log(point.reference_seconds / point.seconds))
+    (pairs,) = (
+        item["prefill"]
+        for item in json.loads(Path(plan["sweeps"][0]).read_text())["points"]
+        if item["keep_ratio"] == 0.9
+    )
+    # Three rounds: the middle one counts.
+    assert point.prefill.value == sorted(math.log(pair["reference"] / pair["arm"]) for pair in pairs)[1]
+    assert point.seconds == sorted(pair["arm"] for pair in pairs)[1]
+
+
+def test_noise_is_of_each_reference_once(study):
+    """K2 shares the record of F3; every other arm was measured by itself, each document once."""
+    found = {noise.method: noise for noise in study.summary.noise}
+    timed = {
+        method: [row for row in study.summary.rows if row.method == method] for method in ("sdtp", "dynatree")
+    }
+    assert found["sdtp"].n == 24 * len(timed["sdtp"])
+    distinct = {row.files[0].path: row.decoding.prompts for row in timed["dynatree"]}
+    assert found["dynatree"].n == sum(distinct.values())
+    assert len(found["dynatree"].files) == len(distinct)
+    assert 0 < found["sdtp"].median < found["sdtp"].p95 < 0.05
+
+
+def test_arms_of_one_panel_share_their_references(study, tmp_path):
+    """Their records hold the same times of the reference: one measurement, not two."""
+    record = sdtp_record("A9", 32, SMALL["A9"])
+    summary = collected(replaced(study.plan, tmp_path, "A7", record))
+    assert [noise.n for noise in summary.noise] == [
+        study.summary.noise[0].n - 24,
+        study.summary.noise[1].n,
+    ]
+
+
+def test_without_second_runs_there_is_no_noise(render):
+    names = ["baseline", *(name for name in SMALL if name != "baseline"), *DYNATREE]
+    assert render(missing=tuple(names)).summary.noise == ()
 
 
 def with_seed(plan, folder, record):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ablations.core.errors import UserError
+from ablations.core.panel import Entry, PanelFile
 from ablations.evidence.inputs import PaperInput
 from ablations.paper.page import page_data, render_page
 from tests.paper.conftest import TEMPLATES, Study
@@ -25,12 +26,27 @@ def mixed(render) -> Study:
 @pytest.fixture(scope="module")
 def page(mixed, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("page")
-    (folder / "logs/evaluate_sdtp").mkdir(parents=True)
-    (folder / "logs/evaluate_sdtp/A7.log").write_text(LOG)
+    write_panel(Path(mixed.summary.row("A7").files[0].path), folder / "logs")
     plan = PaperInput.model_validate_json(mixed.plan.read_bytes())
     data = page_data(mixed.summary, plan, folder / "logs")
     (folder / "results.html").write_text(render_page(data, TEMPLATES))
     return folder / "results.html"
+
+
+def write_panel(record: Path, logs: Path) -> None:
+    """The spec of a record, the panel that measured its series, and the panel's log."""
+    spec = json.loads(record.read_text())["spec"]
+    job = {"digest": record.stem, "module": "m", "spec": spec, "spec_digest": "s", "code_digest": "c"}
+    results = record.parent.parent
+    (results / "spec").mkdir()
+    (results / "spec" / record.name).write_text(json.dumps(job | {"input_digests": {"text": "series"}}))
+    entries = (Entry(digest="series", label="A7", out="o"), Entry(digest="another", label="A9", out="o"))
+    panel = PanelFile(rule="evaluate_sdtp", module="m", entries=entries)
+    (results / "panel").mkdir()
+    (results / "panel" / "shared.json").write_text(panel.model_dump_json())
+    for name, text in (("evaluate_sdtp/shared.log", LOG), ("join_record/A9.log", "joined")):
+        (logs / name).parent.mkdir(parents=True)
+        (logs / name).write_text(text)
 
 
 def data_of(page: Path) -> dict:
@@ -48,8 +64,13 @@ def test_every_experiment_is_there_with_what_it_is_made_of(page, mixed):
     assert before != after
     record = json.loads(Path(mixed.summary.row("A7").files[0].path).read_text())
     assert [row[0] for row in one["prompts"]["rows"]] == [row["document"] for row in record["samples"]]
-    assert one["log"].endswith("last <b>of</b> the bar\nthe end </script><script>alert(1)</script>")
-    assert "second" not in one["log"]
+    (log,) = one["logs"]
+    assert log.endswith("logs/evaluate_sdtp/shared.log")
+    text = data_of(page)["logs"][log]
+    assert text.endswith("last <b>of</b> the bar\nthe end </script><script>alert(1)</script>")
+    assert "second" not in text
+    assert [Path(path).name for path in rows["A9"]["logs"]] == ["A9.log"]
+    assert rows["A5"]["logs"] == []
     assert rows["A2"]["status"] == "not run"
     assert rows["A6"]["crash"].startswith("RuntimeError: ")
 
@@ -109,7 +130,7 @@ def test_a_browser_sorts_filters_and_opens(page, mixed):
     assert all(effects[name] for name in ranked[: len(measured)])
     opened = browse(page, "?search=A7#A7")
     assert shown(opened) == ["A7"]
-    for part in ("Spec against baseline", "Per prompt", "Numbers", "A7.effect", "evaluate_sdtp/A7.log"):
+    for part in ("Spec against baseline", "Per prompt", "Numbers", "A7.effect", "evaluate_sdtp/shared.log"):
         assert part in opened
     assert "<script>alert(1)" not in opened
 

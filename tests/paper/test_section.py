@@ -56,6 +56,17 @@ def test_labels_and_floats_are_stable(study):
         assert study.section.count(target) == 1
 
 
+def test_the_section_says_how_rounds_become_one_time_and_what_noise_is(study, render):
+    assert "the median over a document's rounds and a geometric mean over documents" in study.section
+    assert "three timed rounds per document for SDTP, two per prompt for decoding" in study.section
+    numbers = {item.name: item.text for item in all_quantities(study.summary)}
+    sentence = study.section.split("A second run of the reference in the same rounds")[1].split(".\n")[0]
+    for name in ("noise.sdtp.median", "noise.sdtp.p95", "noise.dynatree.median", "noise.dynatree.p95"):
+        assert numbers[name] in sentence
+    nothing = render(missing=(*SMALL, *DYNATREE))
+    assert "A second run" not in nothing.section
+
+
 def test_the_heading_level_is_a_setting(render):
     section = render(settings={"heading": "subsection"}).section
     assert r"\subsection{Ablation Studies}" in section

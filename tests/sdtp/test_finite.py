@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from ablations.core.errors import UserError
+from ablations.core.panel import Panel
 from ablations.lm.finite import NOT_FINITE
 from ablations.lm.layered import LayeredLM
-from ablations.sdtp import reference, sweep
+from ablations.sdtp import evaluate, sweep
 from ablations.sdtp.evaluation.retrieval import probe
 from ablations.sdtp.pruned.continuation import quality
 from ablations.sdtp.pruned.decoding import greedy_decode
@@ -61,10 +62,13 @@ def test_a_sweep_ends(workspace, monkeypatch):
     assert not (workspace.folder / "never.json").exists()
 
 
-def test_a_reference_ends(workspace, monkeypatch):
-    damage(monkeypatch, reference)
-    with pytest.raises(UserError, match=MESSAGE.format("the NLL of document '.*'")):
-        workspace.run("reference", "never_reference")
-    monkeypatch.setattr(reference, "_windows", lambda *_: ([], []))
-    with pytest.raises(UserError, match=MESSAGE.format("the logits after a passkey prompt")):
-        workspace.run("reference", "never_reference")
+@pytest.mark.parametrize(
+    ("measure", "what"),
+    [("quality", "the NLL of document '.*'"), ("retrieval", "the logits after a passkey prompt")],
+)
+def test_an_unpruned_model_of_nan_ends_the_whole_panel(workspace, monkeypatch, measure, what):
+    damage(monkeypatch, evaluate)
+    members = [workspace.member(measure, f"never-{number}", importance="recent") for number in (1, 2)]
+    with pytest.raises(UserError, match=MESSAGE.format(what)):
+        evaluate.evaluate(Panel(members))
+    assert not any(member.failure or member.run.out.exists() for member in members)

@@ -24,6 +24,7 @@ from ablations.lm.models.random import make_random_model
 from ablations.lm.packing import pack_linears
 from ablations.sdtp.evaluation.arm import PrunedArm
 from ablations.sdtp.harness import run, tasks
+from ablations.sdtp.harness.__main__ import read_configuration
 from ablations.sdtp.harness.adapter import PrunedLM, unpruned_arm
 from ablations.sdtp.harness.run import run_tasks
 from ablations.sdtp.harness.scores import Downstream
@@ -34,8 +35,9 @@ from ablations.sdtp.pruned.pruning import Pruning
 from ablations.sdtp.scores import importance
 from ablations.specs.lm import RandomModel
 from ablations.specs.sdtp.counts import Preserve
-from ablations.specs.sdtp.evaluate import EvaluateSpec, PromptSaliency
+from ablations.specs.sdtp.evaluate import PromptSaliency, TextSeries
 from tests.sdtp.naive import naive_greedy
+from tests.sdtp.workspace import ARM, WINDOWS
 
 ROOT = Path(__file__).parents[2]
 TASKS = ROOT / "tests" / "data" / "downstream"
@@ -219,7 +221,7 @@ def test_a_generation_of_nan_is_an_error(whole, pruned):
 
 
 def job(workspace, **change):
-    return read_job(workspace.spec_file("evaluate", change, {}), EvaluateSpec)
+    return read_job(workspace.spec_file("quality", change, {}), TextSeries)
 
 
 @pytest.fixture
@@ -377,15 +379,12 @@ def test_a_broken_chat_template_is_one_line(workspace, local, tmp_path, monkeypa
 def test_where_nothing_can_be_written_is_known_before_anything_runs(workspace, tmp_path, out, why):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
-    spec = workspace.spec_file("evaluate", {}, {})
-    for module, more in (("harness", ["--tasks", "x"]), ("evaluate", [])):
-        command = [sys.executable, "-m", f"ablations.sdtp.{module}", "--spec", str(spec), *more]
-        done = subprocess.run(
-            [*command, "--out", out], capture_output=True, text=True, check=False, cwd=tmp_path
-        )
-        assert done.returncode == 1
-        message = f"error: --out: {out} cannot be written \\({why}\\); choose another file\n"
-        assert re.fullmatch(message, done.stderr)
+    spec = workspace.spec_file("quality", {}, {})
+    command = [sys.executable, "-m", "ablations.sdtp.harness", "--spec", str(spec), "--tasks", "x"]
+    done = subprocess.run([*command, "--out", out], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    message = f"error: --out: {out} cannot be written \\({why}\\); choose another file\n"
+    assert re.fullmatch(message, done.stderr)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
 
 
@@ -399,7 +398,7 @@ def test_missing_data_is_one_line(workspace, local, tmp_path):
 
 
 def test_command_line_without_the_extra(workspace, tmp_path):
-    spec = workspace.spec_file("evaluate", {}, {})
+    spec = workspace.spec_file("quality", {}, {})
     program = (
         "import sys; sys.modules['lm_eval'] = None;from ablations.sdtp.harness.__main__ import main; main()"
     )
@@ -409,6 +408,20 @@ def test_command_line_without_the_extra(workspace, tmp_path):
     assert done.stderr == (
         "error: lm-eval is not installed; pip install -c constraints.txt -e '.[harness]'\n"
     )
+
+
+def test_the_spec_of_a_record_stands_for_the_series_of_its_text(workspace):
+    series = workspace.spec_file("quality", {}, {}, digest="text-series")
+    arm = {key: value for key, value in ARM.items() if key != "prompt_tokens"}
+    spec = arm | {"windows": WINDOWS | {"documents": 3}, "retrieval": None, "timing": None}
+    content = {"digest": "record", "module": "m", "spec": spec, "spec_digest": "s", "code_digest": "c"}
+    record = series.with_name("record.json")
+    record.write_text(json.dumps(content | {"inputs": {"text": "results/block/text-series"}}))
+    found, path = read_configuration(record)
+    assert (found, path) == read_configuration(series)
+    assert path == series
+    with pytest.raises(UserError, match=r"model\.json: not a spec of this job"):
+        read_configuration(workspace.spec_file("model", {}, {}))
 
 
 def test_local_tasks_have_an_answer_among_their_choices():

@@ -13,7 +13,7 @@ from ablations.core.files import sha256_file
 from ablations.lm.models.random import MAX_POSITIONS
 from ablations.sdtp.scores.pruner import PRUNER_FILE, load_pruner
 from ablations.specs.sdtp.train import PrunerSpec
-from tests.sdtp.workspace import COMPUTE, RETRIEVAL, SPECS, WINDOWS
+from tests.sdtp.workspace import COMPUTE, COUNTS, SPECS
 
 MATCH = {
     "quantity": "count",
@@ -64,12 +64,12 @@ def test_losses_of_weight_zero_are_not_computed(workspace):
         (
             "evaluate",
             {"preserve": {"head": 40, "tail": 8}},
-            r"spec\.preserve: keeps all 48 tokens of a prompt",
+            r"preserve: keeps all 48 tokens of a prompt",
         ),
         (
             "evaluate",
-            {"windows": WINDOWS | {"prompt_tokens": 10}, "preserve": {"head": 4, "tail": 16}},
-            r"spec\.preserve: keeps all 10 tokens of a prompt",
+            {"prompt_tokens": 10, "preserve": {"head": 4, "tail": 16}},
+            r"preserve: keeps all 10 tokens of a prompt",
         ),
         ("evaluate", {"layers": [1, 9]}, r"layer 9 does not exist.*0 to 4"),
         ("evaluate", {"layers": [1, 9], "importance": "random"}, r"layer 9 does not exist.*0 to 4"),
@@ -81,10 +81,7 @@ def test_losses_of_weight_zero_are_not_computed(workspace):
         ("evaluate", {"layers": [1, 2]}, r"pruner for layers \[1, 3\]"),
         ("evaluate", {"keep_ratios": [0.7, 0.0]}, r"keep_ratios.*greater than 0"),
         ("evaluate", {"keep_ratios": [0.7]}, r"keep_ratios: 1 ratios for 2 layers"),
-        ("evaluate", {"windows": WINDOWS | {"documents": 3}}, "made for other windows"),
-        ("evaluate", {"windows": WINDOWS | {"documents": 4000}}, "4000 documents"),
-        ("evaluate", {"retrieval": RETRIEVAL | {"keys": 2}}, "made for other passkeys"),
-        ("evaluate", {"pipeline": {"ranks": 2}, "retrieval": None}, r"pipeline.*evaluate_pipeline"),
+        ("evaluate", {"pipeline": {"ranks": 2}}, r"pipeline.*evaluate_pipeline"),
         ("evaluate", {"importance": "random", "mask": "soft"}, "mask: 'soft' needs the keep logits"),
         ("evaluate", {"importance": "recent", "selection": "top_p"}, "selection.*keep logits"),
         ("evaluate", {"importance": "saliency"}, "saliency: belongs to importance 'saliency'"),
@@ -106,13 +103,13 @@ def test_losses_of_weight_zero_are_not_computed(workspace):
             "positions: 'stale'.*use 'original'",
         ),
         ("evaluate", {"mask": "soft", "propagation": "local"}, "propagation: 'local' needs mask 'hard'"),
-        ("evaluate", {"match": MATCH, "propagation": "local"}, r"spec\.match: needs"),
+        ("evaluate", {"match": MATCH, "propagation": "local"}, r"match: needs"),
         (
             "evaluate",
             {"match": MATCH, "layers": [3], "keep_ratios": [0.7]},
-            r"spec\.match: 'count' needs",
+            r"match: 'count' needs",
         ),
-        ("reference", {"windows": WINDOWS | {"prompt_tokens": 9999}}, "at least 10007 tokens"),
+        ("evaluate", {"prompt_tokens": 3000}, "at least 3008 tokens"),
         ("saliency", {"layers": [1, 9]}, "layer 9 does not exist"),
         ("saliency", {"compute": COMPUTE | {"dtype": "float16"}}, r"compute\.dtype.*float16"),
         ("pruner", {"layers": [1, 2]}, r"saliency of layers \[1, 3\]"),
@@ -133,14 +130,17 @@ def test_losses_of_weight_zero_are_not_computed(workspace):
         ("pruner", {"losses": {"lm": 0.0, "mse": 0.0, "ranking": 0.0}}, "losses: all weights are zero"),
         ("pruner", {"learning_rate": 1e30}, "diverged.*learning_rate"),
         ("calibration", {"layers": [1, 9]}, "layer 9 does not exist"),
-        ("calibration", {"tokens": 6}, r"spec\.preserve: keeps all 6 tokens"),
+        ("calibration", {"tokens": 6}, r"preserve: keeps all 6 tokens"),
         ("calibration", {"tokens": 9999}, "at least 9999 tokens"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(workspace, job, change, message):
-    out = "bad.json" if job == "evaluate" else "bad"
+    out = "block/bad-quality" if job == "evaluate" else "bad"
     with pytest.raises(UserError, match=message) as caught:
-        workspace.run(job, out, **change)
+        if job == "evaluate":
+            workspace.evaluate(name="bad", **change)
+        else:
+            workspace.run(job, out, **change)
     assert "\n" not in str(caught.value)
     assert not (workspace.folder / out).exists()
 
@@ -157,11 +157,11 @@ def test_what_the_last_layers_product_cannot_tell_is_refused(workspace):
     with pytest.raises(UserError, match=vanishing + ".*nothing would be trained"):
         workspace.run("pruner", "never", inputs, losses=losses, **last)
     with pytest.raises(UserError, match=vanishing + ".*nothing could be chosen"):
-        workspace.run("evaluate", "never.json", inputs, importance="prior", **last)
+        workspace.evaluate(inputs=inputs, importance="prior", **last)
     workspace.run("pruner", "last_pruner", inputs, warmup_epochs=1, **last)
     manifest = json.loads((workspace.folder / "last_pruner/manifest.json").read_text())
     assert set(manifest["facts"]["losses"]) == {"lm"}
-    record = workspace.evaluate(inputs={"pruner": "last_pruner"}, timing=None, **last)
+    record = workspace.evaluate(inputs={"pruner": "last_pruner"}, **last)
     assert record.totals.training.ranking == ()
 
 
@@ -189,17 +189,19 @@ def test_damaged_pruner(workspace):
 
 
 def test_command_line(workspace):
-    spec = workspace.spec_file("evaluate", {"preserve": {"head": 40, "tail": 8}}, {})
-    command = [
-        sys.executable,
-        "-m",
-        "ablations.sdtp.evaluate",
-        "--spec",
-        spec,
-        "--out",
-        workspace.folder / "no",
-    ]
+    """One bad series is named and the other measured; the second time nothing is left to do."""
+    good = workspace.member("quality", "line-good", label="good", importance="recent")
+    bad = workspace.member("quality", "line-bad", label="bad", layers=[1, 9])
+    panel = workspace.panel("ablations.sdtp.evaluate", [good, bad])
+    command = [sys.executable, "-m", "ablations.sdtp.evaluate", "--panel", str(panel)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {spec}: not a spec of this job: spec.preserve: keeps all 48")
-    assert done.stderr.count("\n") == 1
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 2
+    assert lines[0].startswith("error: bad: schedule.layers: layer 9 does not exist")
+    assert lines[1] == "error: 1 of 2 failed: bad (their errors are above)"
+    assert len(workspace.blocks(good, "quality").samples) == COUNTS["quality"]
+    before = {path: path.stat().st_mtime_ns for path in good.run.out.iterdir()}
+    done = subprocess.run([*command, "--without", "line-bad"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in good.run.out.iterdir()} == before

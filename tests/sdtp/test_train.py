@@ -10,6 +10,7 @@ from ablations.sdtp.scores.table import SaliencyTable
 from ablations.sdtp.scores.targets import regression_targets
 from ablations.sdtp.training.losses import ranking_loss, regression_loss
 from ablations.sdtp.training.ranking import rank_heldout
+from ablations.sdtp.training.states import UnprunedStates
 from ablations.sdtp.training.trainer import PrunerTrainer, untrained
 from ablations.specs.sdtp.saliency import SaliencySpec
 from ablations.specs.sdtp.train import PrunerSpec
@@ -137,6 +138,44 @@ def test_warm_up_learns_saliency_from_unpruned_states_that_are_computed_once(fro
     train(trainer)
     assert set(trainer.history[-1]) == {"lm", "mse", "ranking"}
     assert trainer._optimiser.param_groups[0]["lr"] == 0
+
+
+def test_trainings_share_the_unpruned_states_and_drop_them_after_the_last_warm_up(frozen):
+    lm, table = frozen
+    states = UnprunedStates(lm, table.ids[:, :-CONTINUATION], LAYERS)
+    ranking = {"losses": {"lm": 0.0, "mse": 0.0, "ranking": 1.0}, "seed": 3}
+    specs = [make_spec(warmup_epochs=2, epochs=1, **change) for change in ({}, ranking)]
+    alone = [PrunerTrainer(lm, spec, table) for spec in specs]
+    for trainer in alone:
+        train(trainer)
+    ran = []
+    hook = lm.layers[0].register_forward_hook(lambda *_: ran.append(1))
+    for spec, expected in zip(specs, alone, strict=True):
+        trainer = PrunerTrainer(lm, spec, table, states, last=spec is specs[-1])
+        while len(trainer.history) < trainer.warmup_steps:
+            trainer.step()
+        assert len(ran) == 32, "one forward per window for both"
+        assert len(states) == (0 if spec is specs[-1] else 32)
+        hook.remove()
+        train(trainer)
+        assert trainer.history == expected.history
+        for own, other in zip(trainer.pruner.parameters(), expected.pruner.parameters(), strict=True):
+            assert torch.equal(own, other)
+
+
+@pytest.mark.parametrize("steps", [16, 20])
+def test_a_training_that_resumes_after_its_warm_up_drops_the_states_that_others_needed(frozen, steps):
+    lm, table = frozen
+    spec = make_spec(warmup_epochs=1, epochs=1)
+    states = UnprunedStates(lm, table.ids[:, :-CONTINUATION], LAYERS)
+    first = PrunerTrainer(lm, spec, table, states, last=False)
+    while len(first.history) < steps:
+        first.step()
+    assert len(states) == 32
+    resumed = PrunerTrainer(lm, spec, table, states)
+    assert len(states) == 32, "it may have to warm up"
+    resumed.load_state_dict(first.state_dict())
+    assert len(states) == 0
 
 
 def test_warm_up_losses_are_those_of_the_unpruned_model(frozen):

@@ -64,7 +64,10 @@ PartitionName=urgent Nodes=node MaxTime=60 PriorityTier=2 PreemptMode=OFF
 
 @dataclass(frozen=True)
 class Job:
-    """What Slurm says of a job: times in seconds, the limit in minutes, memory in MiB."""
+    """What Slurm says of a job: times in seconds, the limit in minutes, memory in MiB.
+
+    `name` is what the job's rule was asked for: the digest of a job, or of a panel.
+    """
 
     id: str
     state: str
@@ -75,6 +78,7 @@ class Job:
     cpus: int
     tres: str
     rule: str
+    name: str
     started: float
     ended: float
     exclusive: bool
@@ -255,7 +259,7 @@ def _free_ports(count: int) -> list[int]:
 
 def _job(line: str) -> Job:
     fields = dict(part.partition("=")[::2] for part in line.split() if "=" in part)
-    rule = fields.get("Comment", "").removeprefix("rule_").partition("_wildcards_")[0]
+    rule, _, name = fields.get("Comment", "").removeprefix("rule_").partition("_wildcards_")
     return Job(
         id=fields["JobId"],
         state=fields["JobState"],
@@ -266,6 +270,7 @@ def _job(line: str) -> Job:
         cpus=int(fields["NumCPUs"].partition("-")[0]),
         tres=fields.get("TresPerJob", ""),
         rule=rule,
+        name=name,
         started=_seconds(fields["StartTime"]),
         ended=_seconds(fields["EndTime"]),
         exclusive=fields["OverSubscribe"] == "NO",

@@ -1,5 +1,6 @@
 """A small study through a real Slurm."""
 
+import json
 import os
 import signal
 import subprocess
@@ -91,18 +92,19 @@ class Study(Checkout):
             head.kill()
 
     def record(self, experiment: str) -> Path:
-        """Path of an experiment's record."""
+        """Path of an experiment's record, whether it is there or not."""
         shown = self.ask("show", experiment).splitlines()
         return self.path / next(line.split()[1] for line in shown if line.startswith("record"))
 
-    def forget(self, *experiments: str) -> None:
-        """Delete experiments' records."""
-        for name in experiments:
-            self.record(name).unlink()
-
-    def records(self) -> dict[str, bytes]:
-        """All records."""
-        return {path.name: path.read_bytes() for path in (self.path / "results/record").glob("*.json")}
+    def measured_again(self, after: int, jobs: Sequence[Job]) -> dict[str, list[str]]:
+        """What the panels of jobs but the first so many did, as ``EXPERIMENT FIRST-END`` by rule."""
+        found: dict[str, list[str]] = {}
+        for job in jobs[after:]:
+            panel = json.loads((self.path / f"results/panel/{job.name}.json").read_text())
+            done = found.setdefault(job.rule, [])
+            for entry in panel["entries"]:
+                done += [f"{entry['label']} {first}-{end}" for first, end in entry["spans"]]
+        return found
 
     def copy(self, path: Path) -> "Study":
         return Study(super().copy(path).path)

@@ -15,11 +15,14 @@ from ablations.core.errors import UserError
 from ablations.study.slurm import Slurm, Submission, require_account, status_command
 from tests.slurm.cluster import CONFIGURATION, CPUS, Job, tries
 from tests.slurm.conftest import EVALUATE, SHARED
+from tests.workflow.conftest import TINY
 
 pytestmark = pytest.mark.full
 
-UNTIMED = {"prepare_model": 1, "prepare_text": 1, "saliency": 1, "train_pruner": 1, "reference": 1}
-TIMED = {"decode": 2, "evaluate_sdtp": 2, "evaluate_pipeline": 1}
+UNTIMED = {"prepare_model": 1, "prepare_text": 1, "saliency": 1, "train_pruner": 1}
+# Panels: one of two experiments each, and one of a pipeline.
+TIMED = {"decode": 1, "evaluate_sdtp": 1, "evaluate_pipeline": 1}
+SPREAD = ["--config", 'panel={"experiments": 1}']
 
 beside_the_background = pytest.mark.usefixtures("background")
 
@@ -41,7 +44,7 @@ def test_jobs_ran_under_slurm_with_what_they_asked_for(measured):
         assert job.cpus == (CPUS if job.exclusive else 1)
     memory = {job.rule: job.memory for job in jobs}
     # The tiny model holds a few MiB.
-    assert all(2048 < memory[rule] < 2100 for rule in ("reference", "saliency", EVALUATE, "decode"))
+    assert all(2048 < memory[rule] < 2100 for rule in ("train_pruner", "saliency", EVALUATE, "decode"))
     assert 2 * 2048 < memory["evaluate_pipeline"] < 2 * 2100
     assert memory["prepare_text"] == 2048
     assert (measured.study.path / "paper/ablation.tex").is_file()
@@ -60,15 +63,28 @@ def test_ranks_are_tasks_of_the_job(measured):
 
 
 def test_untimed_jobs_run_side_by_side(study, cluster):
-    artefacts = [
-        next((study.path / "results" / kind).glob("*/manifest.json")) for kind in ("saliency", "reference")
-    ]
+    artefacts = [next((study.path / f"results/{kind}").glob("*/manifest.json")) for kind in ("model", "text")]
     for artefact in artefacts:
         shutil.rmtree(artefact.parent)
     done = study.submit(*(str(artefact.relative_to(study.path)) for artefact in artefacts))
     assert done.code == 0, done.output
     one, other = cluster.jobs(study.path)
     assert overlap(one, other)
+
+
+def test_panels_are_spread_over_the_node_one_experiment_each(study, cluster):
+    records = {name: study.record(name) for name in ("baseline", "A7", "F1", "F4")}
+    blocks = {name: len(study.series(name)) for name in records}
+    kept = study.forget(*records)
+    done = study.submit(*records, flags=[*SHARED, 'panel={"experiments": 1}'])
+    assert done.code == 0, done.output
+    jobs = cluster.jobs(study.path)
+    assert sorted(job.rule for job in jobs) == ["decode", "decode", EVALUATE, EVALUATE]
+    done = study.measured_again(0, jobs)
+    assert len(done[EVALUATE]) == blocks["baseline"] + blocks["A7"]
+    assert len(done["decode"]) == blocks["F1"] + blocks["F4"]
+    assert all(path.exists() for path in records.values())
+    assert kept.items() <= study.records().items()
 
 
 def test_a_preempted_job_is_requeued_and_awaited(study, cluster):
@@ -86,11 +102,11 @@ def test_a_preempted_job_is_requeued_and_awaited(study, cluster):
 
 def test_a_controller_that_is_away_for_a_while_is_waited_for(study, cluster):
     study.forget("A7")
-    log = study.path / "logs" / EVALUATE / f"{study.record('A7').stem}.log"
-    log.unlink()
+    logs = study.path / "logs" / EVALUATE
+    shutil.rmtree(logs)
     head = study.start("A7")
     for _ in tries(120):
-        if log.exists():
+        if any(logs.glob("*.log")):
             break
     with cluster.without_controller():
         head.wait_for("Slurm does not answer (squeue: ")
@@ -151,7 +167,7 @@ def test_limits_are_those_of_the_partitions_that_a_job_may_run_in(cluster):
     assert {name: slurm.longest(Submission("r", {"slurm_partition": name}, 1)) for name in limits} == limits
 
 
-def test_a_configuration_edited_while_a_job_waits_changes_nothing_for_it(study, cluster):
+def test_a_configuration_edited_while_a_panel_waits_changes_nothing_for_it(study, cluster):
     study.forget("A7")
     record = study.record("A7")
     command = ["sbatch", "--partition=urgent", "--exclusive", "--time=5", "--output=/dev/null", "--parsable"]
@@ -161,16 +177,19 @@ def test_a_configuration_edited_while_a_job_waits_changes_nothing_for_it(study, 
     head = study.start("A7")
     cluster.wait("PENDING", EVALUATE, study.path)
     study.replace("config.yaml", "schedule: {keep_ratio: 0.5}", "schedule: {keep_ratio: 0.6}")
+    study.replace(TINY, "    documents: 6\n    prompt_tokens", "    documents: 7\n    prompt_tokens")
+    assert study.planned("A7")
     subprocess.run(["scancel", blocker.stdout.strip()], check=True)
     done = head.finish()
     assert done.code == 0, done.output
     assert json.loads(record.read_text())["spec"]["keep_ratios"] == [0.5, 0.5, 0.5]
+    assert len(json.loads(record.read_text())["samples"]) == 6
     assert not study.record("A7").exists()
 
 
-def test_experiments_of_one_group_are_one_job_and_run_one_after_the_other(study, cluster):
+def test_several_panels_of_one_group_are_one_job_and_run_one_after_the_other(study, cluster):
     study.forget("F1", "F4")
-    flags = ["--groups", "decode=decoding", "--group-components", "decoding=2"]
+    flags = [*SPREAD, "--groups", "decode=decoding", "--group-components", "decoding=2"]
     done = study.submit("F1", "F4", flags=flags)
     assert done.code == 0, done.output
     (job,) = cluster.jobs(study.path)
@@ -195,22 +214,51 @@ def test_gpus_are_asked_for_as_the_plugin_understands_it(study, cluster):
 
 
 @beside_the_background
-def test_a_cancelled_job_leaves_the_others_and_is_all_that_a_rerun_runs(study, cluster):
-    study.forget("A7", "F1")
-    kept = study.records()
+def test_a_cancelled_panel_leaves_the_others_and_is_all_that_a_rerun_does(study, cluster):
+    kept = study.forget("A7", "F1")
     head = study.start("A7", "F1", flags=[*SHARED, "--retries", "0"])
     job = cluster.wait("RUNNING", EVALUATE, study.path)
+    before = study.blocks()
     subprocess.run(["scancel", job.id], check=True)
     done = head.finish()
     assert done.code != 0
     assert f"SLURM-job '{job.id}' failed, SLURM status is: 'CANCELLED'" in done.output
     assert study.record("F1").exists()
     assert not study.record("A7").exists()
-    before = len(cluster.jobs(study.path))
+    finished, jobs = study.blocks(), len(cluster.jobs(study.path))
+    assert before.items() <= finished.items()
     done = study.submit("A7", "F1", flags=SHARED)
     assert done.code == 0, done.output
-    assert [job.rule for job in cluster.jobs(study.path)[before:]] == [EVALUATE]
+    again = study.measured_again(jobs, cluster.jobs(study.path))
+    assert set(again) == {EVALUATE}
+    assert all(name.startswith("A7 ") for name in again[EVALUATE])
+    assert finished.items() <= study.blocks().items()
     assert kept.items() <= study.records().items()
+
+
+@beside_the_background
+def test_what_a_cancelled_panel_has_finished_is_not_measured_again(study, cluster):
+    small = [*SHARED, 'panel={"documents": 1}']
+    study.forget("A7")
+    head = study.start("A7", flags=[*small, "--retries", "0"])
+    job = cluster.wait("RUNNING", EVALUATE, study.path)
+    panel = json.loads((study.path / f"results/panel/{job.name}.json").read_text())
+    planned = [span for entry in panel["entries"] for span in entry["spans"]]
+    folders = [study.path / entry["out"] for entry in panel["entries"]]
+    for _ in tries(120):
+        if any(folder.exists() and any(folder.glob("[!.]*.json")) for folder in folders):
+            break
+    subprocess.run(["scancel", job.id], check=True)
+    assert head.finish().code != 0
+    finished, jobs = study.blocks(), len(cluster.jobs(study.path))
+    there = sum(len([*folder.glob("[!.]*.json")]) for folder in folders if folder.exists())
+    assert there
+    done = study.submit("A7", flags=small)
+    assert done.code == 0, done.output
+    again = study.measured_again(jobs, cluster.jobs(study.path))
+    assert len(again.get(EVALUATE, [])) == len(planned) - there
+    assert finished.items() <= study.blocks().items()
+    assert study.record("A7").exists()
 
 
 @beside_the_background
@@ -229,8 +277,7 @@ def test_retries_cover_a_cancelled_job(study, cluster):
 
 @beside_the_background
 def test_a_killed_head_is_started_again_and_what_its_jobs_finished_counts(study, cluster):
-    study.forget("A7", "F1")
-    kept = study.records()
+    kept = study.forget("A7", "F1")
     head = study.start("A7", flags=SHARED)
     cluster.wait("RUNNING", EVALUATE, study.path)
     head.kill()
@@ -238,20 +285,24 @@ def test_a_killed_head_is_started_again_and_what_its_jobs_finished_counts(study,
     assert refused.code != 0
     assert "Directory cannot be locked" in refused.output
     cluster.wait("COMPLETED", EVALUATE, study.path)
-    finished = study.record("A7").read_bytes()
+    finished = study.blocks()
     assert study.submit(flags=["--unlock"]).code == 0
     done = study.submit("A7", "F1", flags=SHARED)
     assert done.code == 0, done.output
     assert [each.rule for each in cluster.jobs(study.path)] == [EVALUATE, "decode"]
-    assert study.record("A7").read_bytes() == finished
+    # The head joins records; it was away when the last block was written.
+    assert study.record("A7").exists()
+    assert finished.items() <= study.blocks().items()
     assert kept.items() <= study.records().items()
 
 
 @beside_the_background
 def test_what_sbatch_refuses_is_shown_without_the_log_of_an_earlier_run_and_the_others_finish(study):
-    log = study.path / "logs" / EVALUATE / f"{study.record('A7').stem}.log"
     study.forget("A7", "F1")
-    log.write_text("of an earlier run\n")
+    # Planned now, the panel of the run to come has the log of an earlier one.
+    study.planned("A7")
+    for panel in (study.path / "results/panel").glob("*.json"):
+        (study.path / "logs" / EVALUATE / f"{panel.stem}.log").write_text("of an earlier run\n")
     flags = [*SHARED, "--retries", "0", "--set-resources", f"{EVALUATE}:mem_mb=20000"]
     done = study.submit("A7", "F1", flags=flags)
     assert done.code != 0
@@ -276,8 +327,7 @@ def test_the_error_and_the_logs_of_a_failed_job_are_shown(background, cluster):
     assert done.code != 0
     assert "its SHA-256 is not the one in manifest.json" in done.output
     (job,) = cluster.jobs(study.path)
-    log = next(line for line in study.ask("show", "A7").splitlines() if line.startswith("log")).split()[1]
-    assert "its SHA-256" in (study.path / log).read_text()
+    assert "its SHA-256" in (study.path / f"logs/{EVALUATE}/{job.name}.log").read_text()
     assert list(study.path.glob(f".snakemake/slurm_logs/rule_{EVALUATE}/*/{job.id}.log"))
     assert f"{job.id}.log" in done.output
 

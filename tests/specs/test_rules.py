@@ -10,13 +10,14 @@ from ablations.core.errors import UserError, first_problem
 from ablations.core.job import read_job
 from ablations.specs.dynatree.arm import ArmSpec
 from ablations.specs.dynatree.calibrate_costs import CostSpec
-from ablations.specs.dynatree.decode import DecodeSpec
+from ablations.specs.dynatree.decode import DecodeSeries, DecodeSpec
 from ablations.specs.dynatree.distil import DistilSpec
 from ablations.specs.dynatree.distil_teacher import TeacherSpec
 from ablations.specs.dynatree.grid import GridSpec
 from ablations.specs.sdtp.calibrate import CalibrationSpec
 from ablations.specs.sdtp.counts import Layers
-from ablations.specs.sdtp.evaluate import EvaluateSpec
+from ablations.specs.sdtp.evaluate import PrefillSeries, RetrievalSeries, Series, TextSeries
+from ablations.specs.sdtp.record import EvaluateSpec
 from ablations.specs.sdtp.saliency import SaliencySpec
 from ablations.specs.sdtp.train import PrunerSpec
 
@@ -26,16 +27,15 @@ STAGES = {"layers": [1, 3], "keep_ratios": [0.7, 0.5]}
 PRESERVE = {"head": 2, "tail": 4}
 MATCH = {"quantity": "count", "preserve": PRESERVE, **STAGES}
 SALIENCY = {"importance": "saliency", "saliency": {"measure": "norm", "loss_tokens": 8}}
-EVALUATE = STAGES | {
-    "match": None,
-    "preserve": PRESERVE,
-    "saliency": None,
+PRUNED = STAGES | {"match": None, "preserve": PRESERVE, "saliency": None, "seed": 0, "compute": COMPUTE}
+EVALUATE = PRUNED | {
     "windows": {"documents": 4, "prompt_tokens": 48, "continuation_tokens": 8},
     "retrieval": None,
     "timing": {"documents": 2, "repeats": 2},
-    "seed": 0,
-    "compute": COMPUTE,
 }
+TEXT = PRUNED | {"prompt_tokens": 48, "continuation_tokens": 8}
+RETRIEVAL = PRUNED | {"prompt_tokens": 48, "prompts": {"tokens": 99, "depths": [0.5]}}
+PREFILL = TEXT | {"repeats": 2}
 CALIBRATE = STAGES | {
     "selection": "top_p",
     "preserve": PRESERVE,
@@ -64,17 +64,22 @@ PROMPTS = {
     "compute": COMPUTE,
 }
 DECODE = ARM | PROMPTS | {"reference": "autoregressive", "repeats": 1}
+KIND = {name: value for name, value in PROMPTS["prompts"][0].items() if name != "count"}
 COSTS = DRAFTER | PROMPTS | {"shape": TREE, "max_nodes": 4}
 GRID = DRAFTER | PROMPTS | {"trees": [{"shape": LINE, "pruning": WHOLE}], "lengths": [4, 12]}
 TEACHER = {"texts": 1, "questions": 0}
 
 SOUND = {
     EvaluateSpec: EVALUATE,
+    TextSeries: TEXT,
+    RetrievalSeries: RETRIEVAL,
+    PrefillSeries: PREFILL,
     CalibrationSpec: CALIBRATE,
     PrunerSpec: PRUNER,
     SaliencySpec: WINDOWS,
     ArmSpec: ARM,
     DecodeSpec: DECODE,
+    DecodeSeries: DECODE | {"prompts": KIND},
     CostSpec: COSTS,
     GridSpec: GRID,
     TeacherSpec: TEACHER,
@@ -83,26 +88,26 @@ SOUND = {
 BROKEN: list[tuple[type[Contract], dict, str, str]] = [
     (EvaluateSpec, {"layers": [3, 1]}, "layers", "[3, 1] must be ascending, each layer once"),
     (EvaluateSpec, {"keep_ratios": [0.5]}, "keep_ratios", "1 ratios for 2 layers; give one each"),
-    (EvaluateSpec, {"preserve": {"head": 40, "tail": 8}}, "preserve", "keeps all 48 tokens of a prompt"),
-    (EvaluateSpec, {"preserve": {"head": 0.5, "tail": 0.5}}, "preserve", "keeps all 48 tokens of a prompt"),
+    (TextSeries, {"preserve": {"head": 40, "tail": 8}}, "preserve", "keeps all 48 tokens of a prompt"),
+    (PrefillSeries, {"preserve": {"head": 0.5, "tail": 0.5}}, "preserve", "keeps all 48 tokens of a prompt"),
     (EvaluateSpec, {"timing": {"documents": 5, "repeats": 1}}, "timing.documents", "5 timed documents, but"),
     (EvaluateSpec, {"importance": "prior", "mask": "soft"}, "mask", "'soft' needs the keep logits"),
     (EvaluateSpec, {"importance": "recent", "selection": "top_p"}, "selection", "'top_p' needs the keep"),
     (EvaluateSpec, {"mask": "soft", "propagation": "local"}, "propagation", "'local' needs mask 'hard'"),
     (EvaluateSpec, {"mask": "soft", "positions": "packed"}, "positions", "'packed' renumbers survivors"),
     (EvaluateSpec, {"propagation": "stale_keys", "positions": "stale"}, "positions", "'stale' renumbers"),
-    (EvaluateSpec, {"importance": "saliency"}, "saliency", "belongs to importance 'saliency'"),
-    (EvaluateSpec, SALIENCY | {"importance": "learned"}, "saliency", "belongs to importance 'saliency'"),
-    (EvaluateSpec, SALIENCY | FLOAT16, "importance", "'saliency' takes gradients, which underflow"),
+    (RetrievalSeries, {"importance": "saliency"}, "saliency", "belongs to importance 'saliency'"),
+    (TextSeries, SALIENCY | {"importance": "learned"}, "saliency", "belongs to importance 'saliency'"),
+    (TextSeries, SALIENCY | FLOAT16, "importance", "'saliency' takes gradients, which underflow"),
     (
-        EvaluateSpec,
+        TextSeries,
         SALIENCY | {"saliency": {"measure": "norm", "loss_tokens": 48}},
         "saliency.loss_tokens",
         "48 is not less than the prompt's 48 tokens",
     ),
-    (EvaluateSpec, {"match": MATCH, "propagation": "local"}, "match", "needs selection 'top_k'"),
+    (TextSeries, {"match": MATCH, "propagation": "local"}, "match", "needs selection 'top_k'"),
     (
-        EvaluateSpec,
+        PrefillSeries,
         {"match": MATCH, "layers": [1], "keep_ratios": [0.5]},
         "match",
         "'count' needs the matched configuration's 2 stages, not 1; use 'flops'",
@@ -119,6 +124,7 @@ BROKEN: list[tuple[type[Contract], dict, str, str]] = [
         "retrieval",
         "passkeys are not asked for over pipeline ranks",
     ),
+    (RetrievalSeries, {"pipeline": {"ranks": 2}}, "prompts", "passkeys are not asked for over pipeline"),
     (CalibrationSpec, {"keep_ratios": [0.5]}, "keep_ratios", "1 ratios for 2 layers"),
     (CalibrationSpec, {"tokens": 6}, "preserve", "keeps all 6 tokens of a prompt"),
     (PrunerSpec, {"keep_ratios": [0.5]}, "keep_ratios", "1 ratios for 2 layers"),
@@ -171,12 +177,30 @@ def test_a_spec_that_cannot_be_is_not_built(spec, change, key, message):
 def test_a_job_does_not_load_one(tmp_path):
     path = tmp_path / "spec.json"
     described = {"digest": "d", "module": "m", "spec_digest": "s", "code_digest": "c"}
-    path.write_text(json.dumps(described | {"spec": EVALUATE}))
-    assert read_job(path, EvaluateSpec).spec.windows.prompt_tokens == 48
-    path.write_text(json.dumps(described | {"spec": EVALUATE | {"preserve": {"head": 48, "tail": 0}}}))
+    path.write_text(json.dumps(described | {"spec": TEXT}))
+    assert read_job(path, TextSeries).spec.prompt_tokens == 48
+    path.write_text(json.dumps(described | {"spec": TEXT | {"preserve": {"head": 48, "tail": 0}}}))
     with pytest.raises(UserError) as caught:
-        read_job(path, EvaluateSpec)
+        read_job(path, TextSeries)
     assert str(caught.value).startswith(f"{path}: not a spec of this job: spec.preserve: keeps all 48 tokens")
+
+
+@pytest.mark.parametrize("measured", [TextSeries, RetrievalSeries, PrefillSeries])
+def test_a_series_says_what_is_measured(measured):
+    """Specs of different measures stay apart: their digests differ, and a panel knows which one it has."""
+    spec = measured.model_validate(SOUND[measured])
+    assert TypeAdapter(Series).validate_python(spec.model_dump(mode="json")) == spec
+
+
+def test_a_series_counts_no_items():
+    for spec, count in (
+        (TextSeries, {"documents": 3}),
+        (PrefillSeries, {"documents": 3}),
+        (RetrievalSeries, {"prompts": RETRIEVAL["prompts"] | {"keys": 3}}),
+        (DecodeSeries, {"prompts": PROMPTS["prompts"][0]}),
+    ):
+        with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+            spec.model_validate(SOUND[spec] | count)
 
 
 @pytest.mark.parametrize("layers", [[], [1, 1], [2, 1], [-1]])

@@ -1,6 +1,9 @@
 """The tiny study, run once through real Snakemake in a copy of the repository."""
 
+import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -108,11 +111,18 @@ class Checkout:
             running.kill()
 
     def planned(self, target: str = "paper/ablation.tex") -> list[str]:
-        """Messages of the jobs that snakemake would run now, sorted; experiments with their id."""
+        """Messages of the jobs that snakemake would run now, sorted; with ids and without times."""
         done = self.snakemake("-n", target)
         assert done.code == 0, done.output
-        lines = done.output.splitlines()
+        lines = re.sub(r", about \d+ min\b", "", done.output).splitlines()
         return sorted(line.split(": ", 1)[1] for line in lines if line.startswith("Job ") and ": " in line)
+
+    def commands(self, *targets: str) -> list[list[str]]:
+        """What snakemake would run now, as arguments of the interpreter."""
+        done = self.snakemake("-n", "--printshellcmds", *targets)
+        assert done.code == 0, done.output
+        lines = re.findall(r"^Shell command: +python (.*?) > \S+ 2>&1$", done.output, re.MULTILINE)
+        return [shlex.split(line) for line in lines]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -133,6 +143,40 @@ class Checkout:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def records(self) -> dict[str, bytes]:
+        """All records."""
+        return {path.name: path.read_bytes() for path in (self.path / "results/record").glob("*.json")}
+
+    def record(self, experiment: str) -> Path:
+        """Path of the one record that was measured for an experiment."""
+        (found,) = (
+            path
+            for path in (self.path / "results/record").glob("*.json")
+            if json.loads(path.read_text())["label"] == experiment
+        )
+        return found
+
+    def series(self, experiment: str) -> dict[str, Path]:
+        """Folders of the blocks of an experiment's record, by measure or kind of prompts."""
+        spec = self.path / f"results/spec/{self.record(experiment).stem}.json"
+        return {name: self.path / folder for name, folder in json.loads(spec.read_text())["inputs"].items()}
+
+    def blocks(self) -> dict[str, bytes]:
+        """All blocks and their bulky rows, by path."""
+        return {
+            str(path.relative_to(self.path)): path.read_bytes()
+            for path in (self.path / "results/block").glob("*/[!.]*")
+        }
+
+    def forget(self, *experiments: str) -> dict[str, bytes]:
+        """Delete records and the blocks that they were joined from; return the records that stay."""
+        for name in experiments:
+            record, folders = self.record(name), self.series(name)
+            record.unlink()
+            for folder in folders.values():
+                shutil.rmtree(folder)
+        return self.records()
 
     def replace(self, file: str, old: str, new: str) -> None:
         """Replace text that must be there."""

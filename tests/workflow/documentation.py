@@ -44,7 +44,8 @@ from ablations.study.planning.plan import Plan
 raw = {}
 for name in sys.argv[1:]:
     update_config(raw, yaml.safe_load(Path(name).read_text()))
-print(json.dumps({digest: job.stage.rule for digest, job in Plan(raw, Path()).jobs.items()}))
+rules = {digest: job.stage.rule for digest, job in Plan(raw, Path()).jobs.items()}
+print(json.dumps({digest: rule for digest, rule in rules.items() if rule != "join_record"}))
 """
 
 
@@ -102,14 +103,17 @@ def _laid_over(words: list[str], tiny: bool) -> list[str]:
 
 
 def _with_digests(command: str, study: Checkout) -> str:
-    """Fill in DIGEST: that of the experiment of `--label`, else of the baseline, or of its model."""
+    """Fill in DIGEST: that of the baseline, of its model, or of the panel of the pipelines."""
     if "DIGEST" not in command:
         return command
-    label = re.search(r"--label (\w+)", command)
-    shown = study.ask("show", label[1] if label else "baseline")
-    (model,) = re.findall(r"input +model: results/model/(\w+)/", shown)
-    (digest, *_) = re.findall(r"^record +results/record/(\w+)\.json", shown, re.MULTILINE)
-    return command.replace("results/model/DIGEST", f"results/model/{model}").replace("DIGEST", digest)
+    shown = study.ask("show", "baseline")
+    (model,) = set(re.findall(r"input +model: results/model/(\w+)/", shown))
+    (digest, *_) = re.findall(r"^spec +results/spec/(\w+)\.json", shown, re.MULTILINE)
+    panels = {path.stem: json.loads(path.read_text()) for path in study.path.glob("results/panel/*.json")}
+    panel = next((name for name, content in panels.items() if content["rule"] == "evaluate_pipeline"), "")
+    for folder, name in (("model", model), ("panel", panel), ("spec", digest)):
+        command = command.replace(f"results/{folder}/DIGEST", f"results/{folder}/{name}")
+    return command
 
 
 def apply(block: Block, study: Checkout) -> None:
@@ -163,7 +167,7 @@ def said_to_be_stale(text: str) -> list[tuple[set[str], dict[str, int]]]:
 
 
 def planned_jobs(study: Checkout) -> dict[str, str]:
-    """Rule of each job of the tiny study by its digest, as the code of the checkout plans it now."""
+    """Rule of each job of the tiny study by its digest, as its code plans it now; records are left out."""
     command = [sys.executable, "-c", PLAN, "config.yaml", TINY]
     done = subprocess.run(
         command, cwd=study.path, env=study.environment, capture_output=True, text=True, check=False

@@ -1,12 +1,10 @@
 """What is finished stays: whatever Snakemake is asked for, and whatever fails."""
 
-import json
 import os
 import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -16,7 +14,7 @@ from tests.workflow.conftest import TINY, Checkout
 SECTION = "paper/ablation.tex"
 NO_PROFILE = ("--workflow-profile", "none")
 EVERY_TRIGGER = ("--rerun-triggers", "mtime", "params", "input", "code", "software-env")
-MEASURED = ("record", "model", "text", "pruner", "sweep", "grid", "benchmark", "spec")
+MEASURED = ("record", "block", "model", "text", "pruner", "sweep", "grid", "benchmark", "spec")
 
 
 def results(study: Checkout) -> dict[str, bytes]:
@@ -27,14 +25,6 @@ def results(study: Checkout) -> dict[str, bytes]:
         for path in (study.path / "results" / kind).rglob("*")
         if path.is_file()
     }
-
-
-def records_of(study: Checkout, *labels: str) -> list[Path]:
-    return [
-        path
-        for path in (study.path / "results/record").glob("*.json")
-        if json.loads(path.read_text())["label"] in labels
-    ]
 
 
 @pytest.mark.parametrize(
@@ -90,28 +80,10 @@ def test_a_finished_result_is_there_when_it_is_asked_for_by_its_path(study):
     assert record.read_bytes() == kept
 
 
-def test_the_share_of_an_evaluation_that_is_finished_is_not_done_again(study):
-    """Of an evaluation by two jobs, the one that is finished is neither lost nor run again."""
-    study.replace(
-        TINY, "    documents: 6\n    prompt_tokens", "    documents: 6\n    shards: 2\n    prompt_tokens"
-    )
-    (record,) = records_of(study, "A7")
-    record.unlink()
-    first = study.path / f"results/shard/{record.stem}.1-of-2.json"
-    done = study.snakemake(f"results/shard/{first.name}", flags=NO_PROFILE)
-    assert done.code == 0, done.output
-    kept = first.read_bytes()
-    assert study.planned("A7") == ["Evaluating A7 (SDTP), share 2-of-2", "Joining the shares of A7 (SDTP)"]
-    done = study.snakemake("A7", flags=(*NO_PROFILE, "--forceall"))
-    assert done.code == 0, done.output
-    assert first.read_bytes() == kept
-    assert record.exists()
-
-
 def test_times_in_the_future_lose_nothing(study):
     """As after a copy from a machine whose clock is fast: Snakemake deletes what is older than its inputs."""
-    (record,) = records_of(study, "A7")
-    record.unlink()
+    record = study.record("A7")
+    study.forget("A7")
     future = time.time() + 86_400
     for path in [*(study.path / "results").rglob("*"), *(study.path / "paper").rglob("*")]:
         if path.is_file():
@@ -123,8 +95,7 @@ def test_times_in_the_future_lose_nothing(study):
 
 
 def test_without_a_profile_one_job_measures_times_at_once(study):
-    (record,) = records_of(study, "A7")
-    record.unlink()
+    study.forget("A7")
     command = ["snakemake", "--cores", "4", *NO_PROFILE, "--configfile", TINY, "--", "A7"]
     done = subprocess.run(
         [sys.executable, "-m", *command], cwd=study.path, capture_output=True, text=True, check=False

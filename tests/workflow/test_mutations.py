@@ -1,4 +1,4 @@
-"""Exactly the stale jobs: what Snakemake would run after one edit of the finished tiny study."""
+"""Exactly what is stale: blocks and results that Snakemake would make after one edit of the tiny study."""
 
 import pytest
 
@@ -10,6 +10,11 @@ from tests.workflow.mutations.table import as_markdown, totals
 QUICK = (
     "sdtp.ablations.B1.change.schedule.layers: [4]",
     "sdtp.saliency.documents: 7",
+    "sdtp.evaluation.documents: 7 (one more)",
+    "sdtp.evaluation.documents: 5 (one less)",
+    "dynatree.prompts.code.count: 3 (one more)",
+    "panel.experiments: 2",
+    "records of an experiment deleted, and its blocks of one measure",
     "dynatree.drafters.hybrid.share: 0.6",
     "an SDTP ablation renamed",
     "keys of config.yaml in another order",
@@ -19,7 +24,7 @@ QUICK = (
     "template floats/bound.tex.j2",
     "texts/chat.jsonl with one document more",
     "a byte changed in the artefact of 'pruner 1/1/1'",
-    "a damaged model and a lost record, with whole artefacts between them",
+    "a damaged model and a lost experiment, with whole artefacts between them",
     "a damaged artefact and a new title",
     "everything touched",
     ".snakemake deleted",
@@ -35,7 +40,7 @@ def test_names_are_unique():
 
 
 @pytest.mark.parametrize("mutation", [BY_NAME[name] for name in QUICK], ids=lambda mutation: mutation.name)
-def test_exactly_the_stale_jobs_run(finished, tmp_path, mutation: Mutation):
+def test_exactly_what_is_stale_is_made(finished, tmp_path, mutation: Mutation):
     verdict = try_mutation(finished.path, mutation, tmp_path / "study", PAPER)
     assert verdict.actual - mutation.allowed == verdict.expected - mutation.allowed
     assert not verdict.missed

@@ -68,17 +68,20 @@ def test_a_job_writes_its_results_and_nothing_elsewhere(name, study, tmp_path):
     scratch.mkdir()
     home = tmp_path / "home"
     home.mkdir()
-    (line,) = re.findall(r"^run +(python .*)$", study.ask("show", name), re.MULTILINE)
-    (out,) = re.findall(r"--out (\S+)", line)
-    (study.path / out).unlink()
+    folders = study.series(name).values()
+    study.forget(name)
+    measure, join = study.commands(name)
     environment = {"PYTHONPATH": f"{watcher}:{study.path / 'src'}", "TMPDIR": str(scratch), "HOME": str(home)}
     # A test that compiled something has left the place of torch's cache in this process's environment.
     environment["TORCHINDUCTOR_CACHE_DIR"] = str(scratch)
-    done = run([sys.executable, *line.split()[1:]], study, environment | {"PYTHONDONTWRITEBYTECODE": "1"})
-    assert done.returncode == 0, done.stderr
-    written = {Path(path) for path in re.findall(r"^wrote (.*)$", done.stderr, re.MULTILINE)}
+    written = set()
+    for command in (measure, join):
+        done = run([sys.executable, *command], study, environment | {"PYTHONDONTWRITEBYTECODE": "1"})
+        assert done.returncode == 0, done.stderr
+        written |= {Path(path) for path in re.findall(r"^wrote (.*)$", done.stderr, re.MULTILINE)}
     # Results and the device's lock are written, so the watch works.
-    assert any(path.is_relative_to(study.path / "results/record") for path in written)
+    for folder in (*folders, study.path / "results/record"):
+        assert any(path.is_relative_to(folder) for path in written)
     allowed = [study.path / "results", scratch, Path("/dev"), Path("/proc")]
     assert not [path for path in written if not any(path.is_relative_to(place) for place in allowed)]
     assert not [*home.rglob("*")]

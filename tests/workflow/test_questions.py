@@ -1,5 +1,7 @@
 """Questions about a finished study, asked on the command line."""
 
+import re
+import shutil
 import subprocess
 import sys
 
@@ -24,14 +26,15 @@ def test_status_names_what_is_stale_and_why(study):
     fresh = states(study)
     assert {"baseline", "A7", "F4", "K2"} <= set(fresh)
     assert not [name for name, line in fresh.items() if line.startswith(("stale", "never run"))]
-    assert not [line for line in fresh.values() if line.startswith("jobs to run")]
+    assert "experiments to measure" not in str(fresh)
     study.replace("config.yaml", "schedule: {keep_ratio: 0.5}", "schedule: {keep_ratio: 0.55}")
     study.replace("config.yaml", "shape: {depth: 1}", "shape: {depth: 2}")
     found = states(study)
     assert found["A7"].startswith("stale") and "0.5 -> 0.55" in found["A7"]
-    assert found["D1"].startswith("stale") and found["D1"].endswith("shape.depth 1 -> 2")
+    assert found["D1"].startswith("stale") and "shape.depth 1 -> 2" in found["D1"]
+    assert found["A7"].endswith("3 of 3 blocks are missing")
     assert [name for name, line in found.items() if line.startswith("stale")] == ["A7", "D1"]
-    assert found["2"].startswith("jobs to run")
+    assert found["2"].startswith("experiments to measure (6 blocks)")
 
 
 def test_status_follows_inputs_and_pins(study):
@@ -47,7 +50,7 @@ def test_status_names_the_modules_that_changed_and_damaged_artefacts(study):
     losses = study.path / "src/ablations/sdtp/training/losses.py"
     losses.write_text(losses.read_text() + "\n\nOTHER = 1\n")
     found = states(study)
-    assert found["A7"].endswith("input pruner: code sdtp.training.losses")
+    assert "input pruner: code sdtp.training.losses" in found["A7"]
     assert found["F4"].startswith("fresh")
     corpus = next((study.path / "results/ngram").glob("*/*.safetensors"))
     corpus.write_bytes(corpus.read_bytes()[:-1])
@@ -72,9 +75,21 @@ def test_a_forgotten_experiment_was_never_run_and_makes_the_paper_stale(study):
     said = ask(study, "forget", "A9")
     assert said.returncode == 0 and "measures A9 again" in said.stdout
     assert states(study)["A9"].startswith("never run")
-    assert "Evaluating A9 (SDTP)" in study.planned() and "Writing paper/ablation.tex" in study.planned()
+    planned = study.planned()
+    assert "Evaluating 3 blocks side by side: A9 (3) (SDTP)" in planned
+    assert "Writing paper/ablation.tex" in planned
     again = ask(study, "forget", "A9")
     assert again.returncode != 0 and "nothing to forget" in again.stderr
+
+
+def test_status_says_how_many_blocks_are_missing(study):
+    prefill = study.series("A9")["prefill"]
+    study.record("A9").unlink()
+    assert states(study)["A9"].startswith("unfinished all of its blocks are there")
+    shutil.rmtree(prefill)
+    assert states(study)["A9"] == "unfinished 1 of 3 blocks are missing"
+    study.replace(TINY, "    documents: 6\n    prompt_tokens", "    documents: 7\n    prompt_tokens")
+    assert re.fullmatch("unfinished .* 1 of 4 blocks are missing", states(study)["A7"])
 
 
 def test_prune_deletes_what_no_study_needs_and_nothing_else(study):
@@ -87,7 +102,8 @@ def test_prune_deletes_what_no_study_needs_and_nothing_else(study):
     assert sorted((study.path / "results").rglob("*")) == before
     assert ask(study, "prune", "--yes").returncode == 0
     gone = {path for path in before if not path.exists()}
-    assert sorted({path.parent.name for path in gone}) == ["config", "record", "spec"]
+    kinds = {path.relative_to(study.path / "results").parts[0] for path in gone}
+    assert {"block", "config", "record", "spec"} <= kinds <= {"block", "config", "panel", "record", "spec"}
     assert states(study)["A7"].startswith("never run")
     assert states(study)["A9"].startswith("fresh")
 

@@ -1,6 +1,7 @@
 """The tiny study through real Snakemake: what it makes, and what an edit makes stale."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -16,8 +17,14 @@ SECTION = "Writing paper/ablation.tex"
 ALL_RENDERING = sorted([*RENDERING, SECTION])
 
 
-def records(checkout):
-    return {path.name: path.read_bytes() for path in (checkout.path / "results/record").glob("*.json")}
+def measuring(name: str) -> list[str]:
+    """Messages of the jobs that measure an SDTP experiment and join its record."""
+    return [f"Evaluating 3 blocks side by side: {name} (3) (SDTP)", f"Joining the blocks of {name}"]
+
+
+def measured(planned: list[str]) -> list[str]:
+    """Those of the messages that speak of measuring."""
+    return [job for job in planned if job.startswith(("Evaluating", "Decoding"))]
 
 
 def test_the_section_its_tables_and_figures_are_made_of_records(finished):
@@ -28,7 +35,7 @@ def test_the_section_its_tables_and_figures_are_made_of_records(finished):
         assert (finished.path / f"paper/figures/{name}.pdf").read_bytes().startswith(b"%PDF")
     outcomes = {
         (content := json.loads(text))["label"]: content["outcome"]["status"]
-        for text in records(finished).values()
+        for text in finished.records().values()
     }
     shown = subprocess.run(
         [sys.executable, "-m", "ablations.study", "show", "--configfile", TINY],
@@ -49,7 +56,7 @@ def test_a_second_run_has_nothing_to_do(study):
 
 def test_an_arms_value_reruns_that_arm_and_the_paper(study):
     study.replace("config.yaml", "schedule: {keep_ratio: 0.5}", "schedule: {keep_ratio: 0.6}")
-    assert study.planned() == sorted(["Evaluating A7 (SDTP)", *ALL_RENDERING])
+    assert study.planned() == sorted([*measuring("A7"), *ALL_RENDERING])
     study.replace("config.yaml", "schedule: {keep_ratio: 0.6}", "schedule: {keep_ratio: 0.5}")
     assert study.planned() == []
 
@@ -72,13 +79,14 @@ def test_loss_logic_reruns_training_and_no_decoding(study):
     assert study.planned() == []
     (study.path / losses).write_text(source + "\n\nOTHER = 1\n")
     planned = study.planned()
-    assert sum(job.startswith("Training pruner") for job in planned) == 3
-    learned = ["A3b", "A5", "A6", "A7", "A9", "B1", "B2", "C1", "C2", "C3", "P1", "baseline"]
-    over_ranks = ["G0", "GB"]
-    assert [job for job in planned if job.startswith("Evaluating")] == sorted(
-        [f"Evaluating {name} (SDTP)" for name in learned]
-        + [f"Evaluating {name} (SDTP over several ranks)" for name in over_ranks]
-    )
+    learned = {"A3b", "A5", "A6", "A7", "A9", "B1", "B2", "C1", "C2", "C3", "P1", "baseline"}
+    assert "Training baseline, A3b, A5" in planned
+    one, over_ranks = measured(planned)
+    assert one.startswith("Evaluating 36 blocks side by side: ") and one.endswith(" (SDTP)")
+    assert {*re.findall(r"(\w+) \(3\)", one)} == learned
+    assert over_ranks == "Evaluating 4 blocks side by side: GB (2), G0 (2) (SDTP over several ranks)"
+    joined = {job.rpartition(" ")[2] for job in planned if job.startswith("Joining")}
+    assert joined == learned | {"GB", "G0"}
     assert not [job for job in planned if job.startswith(("Decoding", "Preparing", "Extracting"))]
 
 
@@ -88,7 +96,7 @@ def test_a_lost_checkpoint_is_rebuilt_only_for_new_experiments(study):
     assert study.planned() == []
     study.replace("config.yaml", "schedule: {keep_ratio: 0.5}", "schedule: {keep_ratio: 0.6}")
     planned = study.planned()
-    assert [job for job in planned if "Evaluating" in job or "Decoding" in job] == ["Evaluating A7 (SDTP)"]
+    assert measured(planned) == measuring("A7")[:1]
     assert sum(job.startswith("Preparing checkpoint") for job in planned) == 1
     assert not [job for job in planned if job.startswith(("Training", "Extracting", "Counting"))]
 
@@ -99,7 +107,7 @@ def test_a_forgotten_record_and_lost_tables_come_back(study):
     study.replace("config.yaml", "Heavy pruning costs quality", "Over-pruning costs quality")
     command = [sys.executable, "-m", "ablations.study", "forget", "A9", "--configfile", TINY]
     subprocess.run(command, cwd=study.path, check=True, capture_output=True)
-    assert study.planned() == sorted(["Evaluating A9 (SDTP)", *ALL_RENDERING])
+    assert study.planned() == sorted([*measuring("A9"), *ALL_RENDERING])
     assert study.snakemake("paper/ablation.tex").code == 0
     assert study.planned() == []
     (study.path / "paper/tables/decoding.tex").unlink()
@@ -117,18 +125,18 @@ def test_a_new_ablation_needs_yaml_only_and_appears_in_the_table(study):
     )
     study.replace("config.yaml", "main: [baseline,", "main: [X6, baseline,")
     study.replace(TINY, "only: [A1,", "only: [X6, A1,")
-    before = records(study)
+    before = study.records()
     done = study.snakemake("paper/ablation.tex")
     assert done.code == 0, done.output
-    assert "Evaluating X6 (SDTP)" in done.output
+    assert measuring("X6")[0] in done.output
     assert "X6" in (study.path / "paper/tables/sdtp_matrix.tex").read_text()
-    after = records(study)
+    after = study.records()
     assert len(after) == len(before) + 1
     assert {name: after[name] for name in before} == before
 
 
 def test_a_configuration_typo_is_one_line_and_leaves_results_alone(study):
-    before = records(study)
+    before = study.records()
     study.replace("config.yaml", "keep_ratio: 0.5", "keep_ration: 0.5")
     done = study.snakemake("paper/ablation.tex")
     assert done.code != 0
@@ -137,7 +145,7 @@ def test_a_configuration_typo_is_one_line_and_leaves_results_alone(study):
         in done.output.splitlines()
     )
     assert "Traceback" not in done.output
-    assert records(study) == before
+    assert study.records() == before
 
 
 def test_ids_that_would_be_lost_or_taken_for_a_rule_are_named(study):
@@ -153,7 +161,7 @@ def test_ids_that_would_be_lost_or_taken_for_a_rule_are_named(study):
 
 
 def test_a_corrupt_model_is_named_and_finished_results_stay(study):
-    before = records(study)
+    before = study.records()
     # The target is the larger of the two models.
     study.spoil(
         max((study.path / "results/model").rglob("model.safetensors"), key=lambda path: path.stat().st_size)
@@ -163,11 +171,11 @@ def test_a_corrupt_model_is_named_and_finished_results_stay(study):
     assert done.code != 0
     assert "model.safetensors: its SHA-256 is not the one in manifest.json" in done.output
     assert "Traceback" not in done.output
-    assert records(study) == before
+    assert study.records() == before
 
 
 def test_an_empty_text_is_named_and_finished_results_stay(study):
-    before = records(study)
+    before = study.records()
     (study.path / "mine.txt").write_text("  \n")
     study.replace("config.yaml", "  humaneval:\n", "  mine: {source: local, path: mine.txt}\n  humaneval:\n")
     study.replace(
@@ -178,43 +186,24 @@ def test_an_empty_text_is_named_and_finished_results_stay(study):
     assert "mine.txt" in done.output
     assert any(line.startswith("error: ") or "error: " in line for line in done.output.splitlines())
     assert "Traceback" not in done.output
-    assert records(study) == before
+    assert study.records() == before
 
 
 def test_one_experiment_runs_by_id_and_by_hand(study):
-    shown = subprocess.run(
-        [sys.executable, "-m", "ablations.study", "show", "A7", "--configfile", "workflow/studies/tiny.yaml"],
-        cwd=study.path,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    record = next(line.split()[1] for line in shown.splitlines() if line.startswith("record"))
-    command = next(line.split("run     ")[1] for line in shown.splitlines() if line.startswith("run"))
-    old = json.loads((study.path / record).read_text())
-    (study.path / record).unlink()
-    subprocess.run([sys.executable, *command.split()[1:]], cwd=study.path, check=True, capture_output=True)
-    new = json.loads((study.path / record).read_text())
+    record, old = study.record("A7"), json.loads(study.record("A7").read_text())
+    study.forget("A7")
+    for command in study.commands("A7"):
+        subprocess.run(
+            [sys.executable, *command],
+            cwd=study.path,
+            env=study.environment,
+            check=True,
+            capture_output=True,
+        )
+    new = json.loads(record.read_text())
     assert [row["nll"] for row in new["samples"]] == [row["nll"] for row in old["samples"]]
-    (study.path / record).unlink()
+    study.forget("A7")
     done = study.snakemake("A7")
     assert done.code == 0, done.output
-    assert "Evaluating A7 (SDTP)" in done.output
-    assert "Evaluating A9" not in done.output
-
-
-def test_jobs_can_share_an_experiment_whose_record_keeps_its_name(study):
-    before = records(study)
-    name = next(name for name, text in before.items() if json.loads(text)["label"] == "A9")
-    (study.path / "results/record" / name).unlink()
-    study.replace(
-        TINY, "    documents: 6\n    prompt_tokens", "    documents: 6\n    shards: 2\n    prompt_tokens"
-    )
-    done = study.snakemake("A9")
-    assert done.code == 0, done.output
-    assert done.output.count("Evaluating A9 (SDTP), share") >= 2
-    after = records(study)
-    assert after.keys() == before.keys()
-    samples = [json.loads(study_records[name])["samples"] for study_records in (before, after)]
-    one, other = [[(row["document"], row["nll"], row["kl"]) for row in rows] for rows in samples]
-    assert one == other
+    assert measuring("A7")[0] in done.output
+    assert "A9" not in done.output

@@ -3,83 +3,96 @@
 
 for stage in filter(plan.jobs_of, stages.STAGES):
 
-    rule:
-        name:
-            stage.rule
-        input:
-            unpack(job_files),
-        output:
-            result_of(stage),
-        log:
-            f"logs/{stage.rule}/{{digest}}.log",
-        benchmark:
-            f"benchmarks/{stage.rule}/{{digest}}.tsv"
-        wildcard_constraints:
-            digest=due(stage),
-        conda:
-            "../../envs/measure.yaml"
-        threads: job_threads
-        resources:
-            **resources_of[stage.takes],
-        params:
-            launcher=job_launcher if stage.takes == "ranks" else "",
-            module=stage.module,
-            label=job_label,
-            options=job_options,
-        message:
-            stage.message
-        shell:
-            # Evaluated when a job runs, after the loop: what differs from stage to stage is a parameter.
-            "{params.launcher} python -m {params.module} --spec {input.spec} --out {output}"
-            " {params.options} > {log} 2>&1"
+    if stage.panel:
 
+        # One process does what several jobs lack. Their results are no outputs of the rule, since Snakemake deletes
+        # the outputs of a job that failed; its output is the receipt.
+        rule:
+            name:
+                stage.rule
+            input:
+                unpack(panel_files),
+            output:
+                stage.output,
+            log:
+                f"logs/{stage.rule}/{{panel}}.log",
+            benchmark:
+                f"benchmarks/{stage.rule}/{{panel}}.tsv"
+            wildcard_constraints:
+                panel=DIGEST,
+            conda:
+                "../../envs/measure.yaml"
+            threads: job_threads
+            resources:
+                **resources_of[stage.takes],
+            params:
+                launcher=job_launcher if stage.takes == "ranks" else "",
+                passes_on=stage.passes_on,
+                receipts=receipts_of,
+                what=panel_content,
+            message:
+                stage.message
+            shell:
+                "python -m ablations.core.supervise --panel {input.panel} --out {output}"
+                " --passes-on {params.passes_on} --launcher={params.launcher:q} {params.receipts}"
+                " > {log} 2>&1"
 
-# An evaluation is one job, or several, each with a shard of its prompts, and one that joins their records. The
-# record has the same name either way: the number of shards is no part of a result.
-scattergather:
-    evaluation=plan.config.sdtp.evaluation.shards,
+    if stage.moves:
 
+        rule:
+            name:
+                f"{stage.rule}_result"
+            input:
+                receipt_of,
+            output:
+                stage.result,
+            log:
+                f"logs/{stage.rule}_result/{{digest}}.log",
+            wildcard_constraints:
+                digest=due(stage),
+            localrule: True
+            threads: 1
+            resources:
+                gpu=0,
+            params:
+                made=made_by(stage),
+            message:
+                "Taking over {output}"
+            shell:
+                "mv {params.made} {output} 2> {log}"
 
-if plan.config.sdtp.evaluation.shards > 1 and plan.jobs_of(stages.EVALUATE_SDTP):
+    if not stage.panel:
 
-    ruleorder: join_shards > evaluate_sdtp
-
-    use rule evaluate_sdtp as evaluate_shard with:
-        output:
-            stages.SHARD,
-        log:
-            "logs/evaluate_sdtp/{digest}.{scatteritem}.log",
-        benchmark:
-            "benchmarks/evaluate_sdtp/{digest}.{scatteritem}.tsv"
-        wildcard_constraints:
-            digest=due(stages.EVALUATE_SDTP, done={*finished, *finished_shards()}),
-        message:
-            "Evaluating {params.label} (SDTP), share {wildcards.scatteritem}"
-
-    rule join_shards:
-        input:
-            spec=ancient(stages.SPEC),
-            shards=gather.evaluation(stages.SHARD.replace("{digest}", "{{digest}}")),
-        output:
-            result_of(stages.EVALUATE_SDTP),
-        log:
-            "logs/join_shards/{digest}.log",
-        benchmark:
-            "benchmarks/join_shards/{digest}.tsv"
-        wildcard_constraints:
-            digest=due(stages.EVALUATE_SDTP),
-        conda:
-            "../../envs/measure.yaml"
-        threads: 1
-        resources:
-            **cpu_resources,
-        params:
-            label=job_label,
-        message:
-            "Joining the shares of {params.label} (SDTP)"
-        shell:
-            "python -m ablations.sdtp.evaluate --spec {input.spec} --out {output}"
-            " --label {params.label:q} --join {input.shards} > {log} 2>&1"
+        rule:
+            name:
+                stage.rule
+            input:
+                unpack(job_files),
+            output:
+                result_of(stage),
+            log:
+                f"logs/{stage.rule}/{{digest}}.log",
+            benchmark:
+                f"benchmarks/{stage.rule}/{{digest}}.tsv"
+            wildcard_constraints:
+                digest=due(stage),
+            # Joining takes less than a submission would.
+            localrule: stage is stages.JOIN
+            conda:
+                "../../envs/measure.yaml"
+            threads: job_threads
+            resources:
+                **resources_of[stage.takes],
+            params:
+                module=stage.module,
+                label=job_label,
+                receipts=receipts_of,
+            message:
+                stage.message
+            shell:
+                # Evaluated when a job runs, after the loop: what differs from stage to stage is a parameter.
+                "python -m {params.module} --spec {input.spec} --out {output} --label={params.label:q}"
+                " {params.receipts} > {log} 2>&1"
 
 
 if plan.jobs_of(stages.DISTIL_TEACHER):

@@ -19,7 +19,7 @@ rule collect:
         records=plan.records,
         sweeps=[job.path for job in plan.sweeps],
         grids=[job.path for job in plan.grids.values()],
-        rebuilt=[str(plan.jobs[digest].path) for digest in damage],
+        rebuilt=lambda wildcards: [file_of(plan.jobs[digest]) for digest in damage],
     output:
         stages.SUMMARY,
     log:

@@ -1,9 +1,9 @@
 # Shared by all rules. It turns the configuration into a plan, and answers what a digest needs.
 
+import functools
 import gc
 import json
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -57,6 +57,7 @@ from ablations.study.planning.freshness import (
     job_inputs,
     reset_future_times,
 )
+from ablations.study.planning.jobs import DIGEST_LENGTH, Job
 from ablations.study.planning.plan import Plan
 from ablations.study.slurm import (
     Slurm,
@@ -67,6 +68,7 @@ from ablations.study.slurm import (
     wait_for_answers,
 )
 from ablations.study.planning.stamps import write_stamps
+from ablations.study.timings import PastTimes
 
 # A job that a scheduler runs reads this file again: it is told the configuration that it was planned with, and
 # leaves specs, stamps and artefacts to the process that planned it.
@@ -113,7 +115,10 @@ except OSError as error:
     sys.exit(f"error: {error.filename or 'results'}: {error.strerror}")
 
 
-# Longest time limit of the partition that Slurm runs a job in, by the job's digest.
+# Name of a panel.
+DIGEST = f"[0-9a-f]{{{DIGEST_LENGTH}}}"
+
+# Longest time limit of the partition that Slurm runs a job in, by the digest of the job or panel.
 longest_minutes = {}
 
 
@@ -123,57 +128,140 @@ def shipped(path):
 
 
 def due(stage, done=finished):
-    """Pattern of the digests of a stage's jobs that a rule may make; what is done has no rule.
-
-    Args:
-        stage: The stage.
-        done: Digests, or names of files that begin with one.
-    """
+    """Pattern of the digests of a stage's jobs that a rule may make; what is done has no rule."""
     planned = dict.fromkeys(job.digest for job in plan.jobs_of(stage))
-    names = [re.escape(name) for name in done if name.partition(".")[0] in planned]
+    names = [digest for digest in done if digest in planned]
     but = f"(?!{'|'.join(names)})" if names else ""
     return f"{but}(?:{'|'.join(planned)})"
 
 
-def finished_shards():
-    """Names of the results of finished shards of evaluations."""
+@functools.cache
+def panels():
+    """The panels of this run by digest. Called by input functions alone: what a command line asks for is not known
+    while this file is parsed. A job that a scheduler runs plans none."""
     if not workflow.is_main_process:
-        return []
-    return [path.name for path in Path(stages.SHARD).parent.glob("*.json")]
+        return {}
+    targets = getattr(workflow.dag_settings, "targets", None) or ()
+    planned = plan.panels(plan.asked(targets), damage)
+    for panel in planned:
+        panel.write()
+    return {panel.digest: panel for panel in planned}
+
+
+@functools.cache
+def panel_of(digest):
+    """The panel of this name: one of this run, or the one that a scheduler's job is to do."""
+    try:
+        return panels().get(digest) or plan.panel(digest)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+@functools.cache
+def receipts():
+    """Receipt of the panel that does a job, by the job's digest."""
+    return {
+        job.digest: str(panel.receipt)
+        for panel in panels().values()
+        for job in panel.jobs
+    }
+
+
+def file_of(job):
+    """The file that Snakemake waits for where it needs a job's result."""
+    return (
+        str(job.path) if job.stage.moves else receipts().get(job.digest, str(job.path))
+    )
+
+
+def receipt_of(wildcards):
+    """Receipt of the panel that makes a result."""
+    return [ancient(receipts()[wildcards.digest])] if receipts() else []
+
+
+def made_by(stage):
+    """Path at which a panel of a stage makes a result."""
+    return lambda wildcards: str(stage.made(wildcards.digest))
 
 
 def job_files(wildcards):
     """Spec and input artefacts of a job; where their names say what they hold, their times are ignored."""
-    named, rebuilt = job_inputs(plan.jobs[wildcards.digest], damage)
+    named, rebuilt = job_inputs(plan.jobs[wildcards.digest], damage, file_of)
     return {name: ancient(path) for name, path in named.items()} | rebuilt
+
+
+def panel_files(wildcards):
+    """A panel's file, and the input artefacts of all its jobs. A job that a scheduler runs looks for its panel's
+    file alone: the process that planned it has seen to the others."""
+    panel = panel_of(wildcards.panel)
+    files = {"panel": ancient(str(panel.path))}
+    if wildcards.panel not in panels():
+        return files
+    named, rebuilt = {}, {}
+    for job in panel.jobs:
+        inputs = job_inputs(job, damage, file_of)
+        named |= dict.fromkeys(inputs.named.values())
+        rebuilt |= dict.fromkeys(inputs.rebuilt.values())
+    return files | {"inputs": [*map(ancient, named)], "rebuilt": [*rebuilt]}
+
+
+def receipts_of(wildcards, input):
+    """What tells a job which of its inputs a panel could not make, and why."""
+    paths = dict.fromkeys(path for path in input if path.endswith(".done"))
+    return f"--receipts {shlex.join(paths)}" if paths else ""
+
+
+past_times = functools.cache(PastTimes)
+
+
+def panel_content(wildcards):
+    """What a panel does, for the message, and how long it takes where the like was done here before."""
+    panel = panel_of(wildcards.panel)
+    seconds = past_times().panel(panel)
+    return panel.what + (
+        f", about {max(1, round(seconds / 60))} min" if seconds else ""
+    )
+
+
+def work_of(wildcards):
+    """The panel or the job that a rule runs."""
+    if digest := wildcards.get("panel"):
+        return panel_of(digest)
+    return plan.jobs[wildcards.digest]
+
+
+def a_job_of(wildcards):
+    """A job that computes like all of its panel."""
+    work = work_of(wildcards)
+    return work if isinstance(work, Job) else work.jobs[0]
 
 
 def job_threads(wildcards):
     """CPU threads that a job's spec asks for."""
-    return plan.threads(wildcards.digest)
+    return plan.threads(a_job_of(wildcards))
 
 
 def job_gpus(wildcards):
     """GPUs of a job: one for each of its processes, where jobs use GPUs at all."""
-    return plan.config.resources.gpu * plan.ranks(wildcards.digest)
+    return plan.config.resources.gpu * job_ranks(wildcards)
 
 
 def job_memory(wildcards, attempt):
     """Memory of a job, MiB; a retry asks for more."""
-    job, ranks = plan.jobs[wildcards.digest], plan.ranks(wildcards.digest)
-    return attempt * requests.memory_mib(job, ranks)
+    return attempt * requests.memory_mib(work_of(wildcards), job_ranks(wildcards))
 
 
 def job_minutes(wildcards, attempt):
     """Time limit of a job, minutes; a retry asks for more."""
-    asked = attempt * requests.minutes(plan.jobs[wildcards.digest])
-    longest = longest_minutes.get(wildcards.digest, asked)
+    work = work_of(wildcards)
+    asked = attempt * requests.minutes(work)
+    longest = longest_minutes.get(work.digest, asked)
     return min(plan.config.resources.runtime, longest, asked)
 
 
 def job_ranks(wildcards):
     """Processes of a job that a launcher starts."""
-    return plan.ranks(wildcards.digest)
+    return plan.ranks(a_job_of(wildcards))
 
 
 def rank_threads(wildcards):
@@ -191,14 +279,6 @@ def job_launcher(wildcards, resources):
 def job_label(wildcards):
     """Id of the experiment that a record belongs to."""
     return plan.label(wildcards.digest)
-
-
-def job_options(wildcards):
-    """What a job is told besides its spec: the id that its record keeps, and its shard of an evaluation."""
-    options = {"--label": job_label(wildcards), "--shard": wildcards.get("scatteritem")}
-    return shlex.join(
-        word for option in options.items() if option[1] for word in option
-    )
 
 
 # What stages take, by the names that planning/stages.py has for it. A GPU is never shared; Slurm keeps others
@@ -231,7 +311,7 @@ def result_of(stage):
         stage.result,
         caption="../report/record.rst",
         category="Records",
-        subcategory="SDTP" if stage.script.startswith("sdtp.") else "DynaTree",
+        subcategory=lambda wildcards: plan.method(wildcards.digest),
         labels=lambda wildcards: {
             "experiment": plan.label(wildcards.digest),
             "record": wildcards.digest,
@@ -273,7 +353,8 @@ def prepare_submission():
                 continue
             longest = slurm.longest(submission)
             if longest is not None:
-                longest_minutes[job.wildcards_dict.get("digest")] = longest
+                names = job.wildcards_dict
+                longest_minutes[names.get("panel") or names.get("digest")] = longest
                 if job.resources.get("runtime", 0) > longest:
                     # Setting it makes Snakemake ask for the resources once more, now with the limit known.
                     job.attempt = job.attempt

@@ -74,7 +74,8 @@ function details(row) {
   if (row.prompts.rows.length) part("Per prompt", table(row.prompts.columns, row.prompts.rows));
   part("Records", table(["record", "sha256", "device", "commit", "measured at"], row.records.map(file =>
     [file.path, file.sha256 || "missing", file.device, file.commit && file.commit.slice(0, 12) + (file.dirty ? " (edited)" : ""), file.measured_at])));
-  part("Log", element("pre", { class: "log" }, row.log || "No log in this folder."));
+  const log = row.logs.map(path => `${path}\n${data.logs[path]}`).join("\n\n");
+  part("Log", element("pre", { class: "log" }, log || "No log in this folder."));
   return element("tr", { class: "details" }, element("td", { colspan: COLUMNS.length }, ...found));
 }
 

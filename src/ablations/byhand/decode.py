@@ -5,6 +5,7 @@ import math
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from pydantic import ValidationError
@@ -20,11 +21,13 @@ from ablations.core.artefact import Manifest
 from ablations.core.errors import UserError, first_problem, one_line_errors, require_out
 from ablations.core.files import canonical_json, sha256_text
 from ablations.core.job import JobFile, Run, public_version
-from ablations.core.record import Record, read_contract, read_record
-from ablations.dynatree import decode
-from ablations.evidence.statistics import log_speedup, tokens_per_forward
-from ablations.specs.dynatree.decode import DecodeSample, DecodeSpec
-from ablations.specs.dynatree.exactness import DecodeTotals
+from ablations.core.panel import Member, Panel
+from ablations.core.record import digests_of, read_contract, write_record
+from ablations.dynatree.decode import decode
+from ablations.evidence.join import DecodeRecord, decoding_record
+from ablations.evidence.statistics import log_speedup, median_seconds, tokens_per_forward
+from ablations.specs.dynatree.decode import DecodeSeries, DecodeSpec
+from ablations.specs.dynatree.prompts import PromptKind
 from ablations.study.planning.digests import CodeIndex
 from ablations.study.planning.jobs import DIGEST_LENGTH
 
@@ -47,7 +50,15 @@ OPTIONS = {
 }
 """Options by the spec's key that they set."""
 
-DecodeRecord = Record[DecodeSpec, DecodeSample, DecodeTotals]
+AnySpec = TypeVar("AnySpec", DecodeSeries, DecodeSpec)
+
+
+class Alone(Member[DecodeSeries]):
+    """The only job of a process: its error is the command's."""
+
+    def fail(self, reason: str) -> None:
+        """Raise the error again."""
+        raise UserError(reason)
 
 
 def spec_of(arguments: argparse.Namespace, drafter: object, count: int) -> DecodeSpec:
@@ -84,7 +95,14 @@ def spec_of(arguments: argparse.Namespace, drafter: object, count: int) -> Decod
         raise UserError(f"{OPTIONS.get(key, key)}: {problem}") from None
 
 
-def job_of(spec: DecodeSpec, inputs: dict[str, Path]) -> JobFile[DecodeSpec]:
+def series_of(spec: DecodeSpec) -> DecodeSeries:
+    """What is measured for a record of one kind of prompts."""
+    (prompt_set,) = spec.prompts
+    shared = {name: getattr(spec, name) for name in DecodeSeries.model_fields if name != "prompts"}
+    return DecodeSeries(**shared, prompts=PromptKind(**prompt_set.fields_of(PromptKind)))
+
+
+def job_of(spec: AnySpec, inputs: dict[str, Path]) -> JobFile[AnySpec]:
     """The job of a spec, named by its digest as the jobs of a study are."""
     index = CodeIndex()
     determinants = {
@@ -94,7 +112,7 @@ def job_of(spec: DecodeSpec, inputs: dict[str, Path]) -> JobFile[DecodeSpec]:
         "input_digests": {name: read_contract(path, Manifest).digests.job for name, path in inputs.items()},
         "pins": {name: public_version(version(name)) for name in index.computes_with(MODULE)},
     }
-    return JobFile[DecodeSpec](
+    return JobFile(
         digest=sha256_text(canonical_json(determinants))[:DIGEST_LENGTH],
         spec=spec,
         inputs={name: str(path) for name, path in inputs.items()},
@@ -112,7 +130,7 @@ def table(record: DecodeRecord) -> str:
     speedups = [log_speedup(sample.pairs) for sample in record.samples]
     for sample, speedup in zip(record.samples, speedups, strict=True):
         rates = (
-            sample.new_tokens / float(np.mean([getattr(pair, side) for pair in sample.pairs]))
+            sample.new_tokens / median_seconds(getattr(pair, side) for pair in sample.pairs)
             for side in ("reference", "arm")
         )
         rounds = sample.target_forwards
@@ -138,7 +156,7 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog=f"python -m {MODULE}",
         description="Decode prompts with one configuration, interleaved with autoregressive decoding, print"
-        " a table, and write a record. With --spec and --out instead: measure an experiment of a study.",
+        " a table, and write a record. With --panel instead: measure experiments of a study.",
         epilog=f"example: python -m {MODULE} --target results/model/DIGEST --draft lookup --depth 7"
         " --branch 2 --tau 0.05 --tokens 100 --runs 5 --prompts prompts.txt",
     )
@@ -162,7 +180,12 @@ def parser() -> argparse.ArgumentParser:
     add("--max-nodes", type=int, default=256, help="most nodes of a tree (default 256)")
     add("--context-weight", type=float, default=64.0, help="of n-grams: weight of the live text (default 64)")
     add("--tokens", type=int, default=500, help="most new tokens per prompt (default 500)")
-    add("--runs", type=int, default=5, help="timed pairs per prompt, after an untimed one (default 5)")
+    add(
+        "--runs",
+        type=int,
+        default=5,
+        help="timed rounds per prompt, after an untimed one (default 5); one more if they differ",
+    )
     prompt_group = result.add_mutually_exclusive_group()
     prompt_group.add_argument(
         "--prompt", default=PROMPT, help="the prompt (default: a question about Fibonacci)"
@@ -201,8 +224,13 @@ def main() -> None:
         }
         job = job_of(spec, inputs)
         out = arguments.out or BY_HAND_RESULTS / f"decode-{job.digest}.json"
-        decode.run(Run(job, out, None))
-        print(table(read_record(out, DecodeRecord)))
+        series = Run(job_of(series_of(spec), inputs), folder / "blocks", None)
+        decode(Panel([Alone(series, [(0, len(texts))])]))
+        known = job.input_digests | {BY_HAND: series.job.digest}
+        digests = digests_of(Run(job, out, None)).model_copy(update={"inputs": known})
+        record, rows = decoding_record(spec, None, digests, {BY_HAND: series.out})
+        write_record(out, record, rows)
+        print(table(record))
         print(f"record: {out}")
 
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from ablations.core.job import JobFile, Run, main
 from ablations.core.record import Outcome, Record, digests_of, environment_of, write_record
-from ablations.dynatree.arm import Decoder, build_arm, warm_up
+from ablations.dynatree.arm import Decoder, DecoderBuilder, warm_up
 from ablations.dynatree.decoding import Generation
 from ablations.dynatree.exactness import Exactness
 from ablations.dynatree.generate import decode_with_transformers
@@ -22,7 +22,7 @@ from ablations.lm.device import configure, device_name, peak_memory_bytes
 from ablations.lm.fused import fastest
 from ablations.lm.layered import LayeredLM
 from ablations.lm.packing import pack_linears
-from ablations.lm.timing import Timed, device_lock, stopwatch
+from ablations.lm.timing import device_lock, stopwatch
 from ablations.specs.dynatree.benchmark import (
     ArmRun,
     BenchmarkSample,
@@ -47,9 +47,9 @@ def build_decoders(job: JobFile[BenchmarkSpec], target: LayeredLM, capacity: int
         UserError: a drafter of another vocabulary, or trees whose cost is not known.
     """
     spec = job.spec
+    builder = DecoderBuilder(target, spec.compute, capacity)
     decoders: dict[str, Decoder] = {
-        name: build_arm(arm, _finder(job, arm.inputs), spec.compute, target, capacity)
-        for name, arm in spec.arms.items()
+        name: builder.arm(arm, _finder(job, arm.inputs)) for name, arm in spec.arms.items()
     }
     assistant = None
     if spec.assistant is not None:
@@ -91,7 +91,9 @@ def rotated(names: list[str], turn: int) -> list[str]:
     return order if turn % 2 == 0 else order[::-1]
 
 
-def arm_run(timed: list[Timed[Generation]], greedy: list[int], departures: tuple[Departure, ...]) -> ArmRun:
+def arm_run(
+    timed: list[tuple[Generation, float]], greedy: list[int], departures: tuple[Departure, ...]
+) -> ArmRun:
     """What one arm did with one prompt, all repeats; `departures` are those of the last."""
     generation = timed[-1][0]
     return ArmRun(
@@ -170,7 +172,7 @@ class Bench:
             UserError: an arm of the study emitted what is not the target's greedy token.
         """
         prompt = window.ids.tolist()
-        timed: dict[str, list[Timed[Generation]]] = {name: [] for name in names}
+        timed: dict[str, list[tuple[Generation, float]]] = {name: [] for name in names}
         for repeat in range(self._spec.repeats):
             for name in rotated(names, turn + repeat):
                 work = partial(self._decoders[name], prompt, self._spec.new_tokens)

@@ -1,6 +1,7 @@
 """Check that an arm emitted the target's greedy tokens, up to ties that rounding may decide."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -40,13 +41,17 @@ class Exactness:
 
     Args:
         target: The model whose greedy tokens are expected.
+        margin_of: `measured_margin` of the target for a text, from a cache for example; None measures it.
 
     Attributes:
         margin: Largest difference of logits that counts as a tie; in low precision 0 before any departure.
     """
 
-    def __init__(self, target: LayeredLM) -> None:
+    def __init__(
+        self, target: LayeredLM, margin_of: Callable[[tuple[int, ...]], float] | None = None
+    ) -> None:
         self._target = target
+        self._margin_of = margin_of or partial(measured_margin, target)
         self._fixed = target.dtype == torch.float32
         self.margin = FLOAT32_MARGIN if self._fixed else 0.0
 
@@ -82,7 +87,7 @@ class Exactness:
             bool(gaps.isfinite().all()), "the target's logits of emitted tokens", self._target.dtype
         )
         if gaps.max() > self.margin and not self._fixed:
-            self.margin = max(self.margin, self._measured_margin(prompt + greedy[:-1]))
+            self.margin = max(self.margin, self._margin_of((*prompt, *greedy[:-1])))
         if gaps.max() > self.margin:
             place = int(gaps.argmax())
             raise UserError(
@@ -99,10 +104,10 @@ class Exactness:
         At position `first` the gap is the greater one of the emitted and the `expected` token's, since it may
         be the reference that departed there.
         """
-        states = self._states(prompt + emitted[:-1])[len(prompt) - 1 :]
+        states = _states(self._target, [*prompt, *emitted[:-1]])[len(prompt) - 1 :]
         tokens = torch.tensor(emitted, device=states.device)[:, None]
         gaps, start = [], 0
-        for logits in self._logits(states):
+        for logits in _logits(self._target, states):
             greatest = logits.max(dim=1).values
             gaps.append(greatest - logits.gather(1, tokens[start : start + len(logits)])[:, 0])
             if start <= first < start + len(logits):
@@ -111,45 +116,53 @@ class Exactness:
             start += len(logits)
         return torch.cat(gaps).cpu()
 
-    def _measured_margin(self, text: list[int]) -> float:
-        """Margin of a tie, from the effect of rounding on the gap of the two most probable tokens of a text.
 
-        The gaps of one forward over the whole text are compared with those of forwards of few rows on a
-        cache, and with those of the library's forward, which multiplies the same weights in another order.
-        """
-        top_two = [logits.topk(2, dim=1) for logits in self._logits(self._states(text))]
-        pairs = torch.cat([top.indices for top in top_two])
-        gaps = _gap(torch.cat([top.values for top in top_two]))
-        greatest = max(top.values.max() for top in top_two)
-        ids = torch.tensor([text], device=pairs.device)
-        library = self._target.model(ids, use_cache=False).logits[0].gather(1, pairs).float()
-        variants = [library, *(self._in_chunks(text, rows, pairs) for rows in CHUNK_ROWS)]
-        noise = max(float((_gap(logits) - gaps).abs().max()) for logits in variants)
-        step = torch.finfo(self._target.dtype).eps * abs(float(greatest))
-        return min(SAFETY_FACTOR * noise, MAX_ROUNDING_STEPS * step)
+def measured_margin(target: LayeredLM, text: Sequence[int]) -> float:
+    """Margin of a tie, from the effect of rounding on the gap of the two most probable tokens of a text.
 
-    def _in_chunks(self, text: list[int], rows: int, pairs: Tensor) -> Tensor:
-        """Logits ``[text, 2]`` of the tokens `pairs` after each position, from forwards of `rows` rows."""
-        target, device = self._target, pairs.device
-        cache = cache_for(target, len(text), rows)
-        causal = torch.ones(rows, rows, dtype=torch.bool, device=device).tril()
-        chunks = []
-        for start in range(0, len(text), rows):
-            ids = torch.tensor([text[start : start + rows]], device=device)
-            count = ids.shape[1]
-            positions = torch.arange(start, start + count, device=device)[None]
-            mask = tree_mask(causal[:count, :count], start, target.dtype) if count > 1 else None
-            logits = target.head(last_states(target, ids, positions, mask, cache))[0].float()
-            chunks.append(logits.gather(1, pairs[start : start + count]))
-        return torch.cat(chunks)
+    The gaps of one forward over the whole text are compared with those of forwards of few rows on a
+    cache, and with those of the library's forward, which multiplies the same weights in another order.
 
-    def _states(self, text: list[int]) -> Tensor:
-        ids = torch.tensor([text], device=self._target.device)
-        return last_states(self._target, ids, torch.arange(len(text), device=ids.device)[None])[0]
+    Args:
+        target: The model.
+        text: Token ids.
+    """
+    top_two = [logits.topk(2, dim=1) for logits in _logits(target, _states(target, text))]
+    pairs = torch.cat([top.indices for top in top_two])
+    gaps = _gap(torch.cat([top.values for top in top_two]))
+    greatest = max(top.values.max() for top in top_two)
+    ids = torch.tensor([text], device=pairs.device)
+    library = target.model(ids, use_cache=False).logits[0].gather(1, pairs).float()
+    variants = [library, *(_in_chunks(target, text, rows, pairs) for rows in CHUNK_ROWS)]
+    noise = max(float((_gap(logits) - gaps).abs().max()) for logits in variants)
+    step = torch.finfo(target.dtype).eps * abs(float(greatest))
+    return min(SAFETY_FACTOR * noise, MAX_ROUNDING_STEPS * step)
 
-    def _logits(self, states: Tensor) -> Iterator[Tensor]:
-        for rows in states.split(HEAD_ROWS):
-            yield self._target.head(rows[None])[0].float()
+
+def _in_chunks(target: LayeredLM, text: Sequence[int], rows: int, pairs: Tensor) -> Tensor:
+    """Logits ``[text, 2]`` of the tokens `pairs` after each position, from forwards of `rows` rows."""
+    device = pairs.device
+    cache = cache_for(target, len(text), rows)
+    causal = torch.ones(rows, rows, dtype=torch.bool, device=device).tril()
+    chunks = []
+    for start in range(0, len(text), rows):
+        ids = torch.tensor([text[start : start + rows]], device=device)
+        count = ids.shape[1]
+        positions = torch.arange(start, start + count, device=device)[None]
+        mask = tree_mask(causal[:count, :count], start, target.dtype) if count > 1 else None
+        logits = target.head(last_states(target, ids, positions, mask, cache))[0].float()
+        chunks.append(logits.gather(1, pairs[start : start + count]))
+    return torch.cat(chunks)
+
+
+def _states(target: LayeredLM, text: Sequence[int]) -> Tensor:
+    ids = torch.tensor([text], device=target.device)
+    return last_states(target, ids, torch.arange(len(text), device=ids.device)[None])[0]
+
+
+def _logits(target: LayeredLM, states: Tensor) -> Iterator[Tensor]:
+    for rows in states.split(HEAD_ROWS):
+        yield target.head(rows[None])[0].float()
 
 
 def _gap(logits: Tensor) -> Tensor:

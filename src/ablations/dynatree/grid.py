@@ -1,4 +1,4 @@
-"""Job: acceptance of many tree shapes on known greedy tokens, and their times by calibrated costs."""
+"""Jobs `grid`: acceptance of many tree shapes on known greedy tokens, and times by calibrated costs."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,10 +8,11 @@ from tqdm import tqdm
 
 from ablations.core.errors import UserError
 from ablations.core.files import write_text
-from ablations.core.job import Run, main
+from ablations.core.job import Run
+from ablations.core.panel import Panel, main
 from ablations.core.record import digests_of, environment_of
 from ablations.dynatree.decoding import Draft, decode_autoregressive
-from ablations.dynatree.drafters.build import build_drafter
+from ablations.dynatree.drafters.build import Loaded, build_drafter
 from ablations.dynatree.growth.fixed import FixedGrowth
 from ablations.dynatree.pricing import MeteredDrafter, price, read_costs
 from ablations.dynatree.prompts import read_prompts
@@ -77,26 +78,49 @@ def largest_tree(trees: Iterable[GridTree], costs: Costs) -> int:
     return nodes
 
 
+def grids(panel: Panel[GridSpec]) -> None:
+    """Replay each grid, and write it.
+
+    A grid whose result is there is skipped. One of which an input is invalid, or whose trees are larger than
+    the calibrated ones, fails alone.
+
+    Raises:
+        UserError: the target is missing or corrupt.
+    """
+    compute = panel.first.spec.compute
+    device = configure(compute)
+    loaded: Loaded | None = None
+    for member in panel.due():
+        if loaded is None:
+            target, _ = fastest(load_model(panel.first.job.path("model"), compute, device))
+            loaded = Loaded(target, compute)
+        with member.at_work():
+            replay_grid(member.run, loaded)
+
+
 @torch.inference_mode()
-def run(run: Run[GridSpec]) -> None:
+def replay_grid(run: Run[GridSpec], loaded: Loaded) -> None:
     """Decode every prompt once, replay every configuration on it, and write acceptance and costs.
 
     Acceptance is exact, because greedy verification depends only on the target's greedy tokens
     (`ablations.dynatree.replay`). Seconds are computed from calibrated costs.
 
+    Args:
+        run: The grid.
+        loaded: The target, and what drafters of several grids are made of.
+
     Raises:
         UserError: an input is invalid, or trees are larger than the calibrated ones.
     """
-    spec = run.spec
-    device = configure(spec.compute)
+    spec, target = run.spec, loaded.target
     costs = read_costs(run.job.path("costs"))
     nodes = largest_tree(spec.trees, costs)
-    target, _ = fastest(load_model(run.job.path("model"), spec.compute, device))
     prompts = read_prompts(run.job, target)
     capacity = max(len(window.ids) for window in prompts) + spec.new_tokens
     branching = max(tree.shape.branching for tree in spec.trees)
     drafter = MeteredDrafter(
-        build_drafter(spec.drafter, run.job.path, spec.compute, target, capacity, nodes, branching), target
+        build_drafter(spec.drafter, run.job.path, spec.compute, target, capacity, nodes, branching, loaded),
+        target,
     )
     texts = list(
         tqdm(
@@ -109,7 +133,7 @@ def run(run: Run[GridSpec]) -> None:
     points = []
     for tree in tqdm(spec.trees, desc="replay", mininterval=2):
         growth = FixedGrowth(tree.shape.depth, tree.shape.branching, tree.pruning.tau)
-        draft = Draft(drafter, TokenTree(tree.nodes, device), growth)
+        draft = Draft(drafter, TokenTree(tree.nodes, target.device), growth)
         for tokens in spec.lengths:
             samples = tuple(replay_sample(text, draft, tokens, costs) for text in texts)
             points.append(GridPoint(tree=tree, tokens=tokens, samples=samples))
@@ -117,7 +141,7 @@ def run(run: Run[GridSpec]) -> None:
         spec=spec,
         points=tuple(points),
         environment=environment_of(
-            run, device_name(device), device.type, spec.compute.threads, spec.compute.dtype
+            run, device_name(target.device), target.device.type, spec.compute.threads, spec.compute.dtype
         ),
         digests=digests_of(run),
     )
@@ -125,4 +149,4 @@ def run(run: Run[GridSpec]) -> None:
 
 
 if __name__ == "__main__":
-    main("ablations.dynatree.grid", GridSpec, run, __doc__)
+    main("ablations.dynatree.grid", GridSpec, grids, __doc__)

@@ -1,5 +1,7 @@
 """The prompts of a decoding job."""
 
+from pathlib import Path
+
 from transformers import PreTrainedTokenizerBase
 
 from ablations.core.errors import UserError
@@ -9,35 +11,57 @@ from ablations.lm.corpus import Window, read_corpus, windows
 from ablations.lm.document import Document
 from ablations.lm.layered import LayeredLM
 from ablations.lm.tokenizer import user_turn
-from ablations.specs.dynatree.prompts import Prompted
+from ablations.specs.dynatree.prompts import Prompted, PromptKind, PromptSet
 
 
 def read_prompts(job: JobFile[Prompted], target: LayeredLM) -> list[Window]:
     """Prompts of all prompt sets of the spec, in the order of each set's corpus.
 
     Raises:
-        UserError: a corpus has too few documents, a chat prompt's target has no working chat template, or a
+        UserError: as `first_prompts`.
+    """
+    spec, model = job.spec, job.path("model")
+    return [
+        window
+        for chosen in spec.prompts
+        for window in first_prompts(
+            chosen, chosen.count, job.path(chosen.text), model, target, spec.new_tokens
+        )
+    ]
+
+
+def first_prompts(
+    kind: PromptKind | PromptSet, count: int, text: Path, model: Path, target: LayeredLM, new_tokens: int
+) -> list[Window]:
+    """The first prompts of a kind, in the order of its corpus: prompt k is the same whatever the count.
+
+    Args:
+        kind: Which documents are prompts, and how they are cut.
+        count: How many prompts.
+        text: Manifest of the corpus.
+        model: Manifest of the target, whose tokenizer reads them.
+        target: The target.
+        new_tokens: Most tokens generated per prompt.
+
+    Raises:
+        UserError: the corpus has too few documents, a chat prompt's target has no working chat template, or a
             prompt and its new tokens exceed the target's positions.
     """
-    tokenizer = load_tokenizer(job.path("model"))
+    tokenizer = load_tokenizer(model)
+    documents = read_corpus(text)
+    if kind.chat:
+        documents = [_as_user_turn(document, tokenizer) for document in documents]
     positions = target.config.max_position_embeddings
-    longest = positions - job.spec.new_tokens
+    longest = positions - new_tokens
     prompts = []
-    for prompt_set in job.spec.prompts:
-        documents = read_corpus(job.path(prompt_set.text))
-        if prompt_set.chat:
-            documents = [_as_user_turn(document, tokenizer) for document in documents]
-        set_windows = windows(
-            documents, tokenizer, prompt_set.split, prompt_set.count, prompt_set.tokens, prompt_set.chat
-        )
-        for window in set_windows:
-            if len(window.ids) > longest:
-                raise UserError(
-                    f"prompt {window.document}: {len(window.ids)} tokens and {job.spec.new_tokens} new ones"
-                    f" exceed the target's {positions} positions; shorten it to at most {longest} tokens"
-                    f" (a study cuts its prompts by 'tokens' of the kind '{prompt_set.kind}')"
-                )
-        prompts += [Window(window.document, prompt_set.kind, window.ids) for window in set_windows]
+    for window in windows(documents, tokenizer, kind.split, count, kind.tokens, kind.chat):
+        if len(window.ids) > longest:
+            raise UserError(
+                f"prompt {window.document}: {len(window.ids)} tokens and {new_tokens} new ones"
+                f" exceed the target's {positions} positions; shorten it to at most {longest} tokens"
+                f" (a study cuts its prompts by 'tokens' of the kind '{kind.kind}')"
+            )
+        prompts.append(Window(window.document, kind.kind, window.ids))
     return prompts
 
 

@@ -3,22 +3,20 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
 
 from ablations.core.errors import UserError
-from ablations.core.record import Record, read_record
+from ablations.core.job import read_job
+from ablations.core.record import read_record
 from ablations.evidence.expectations import Experiment, Method
-from ablations.evidence.statistics import Endpoint, log_speedup
+from ablations.evidence.join import DecodeRecord, SdtpRecord
+from ablations.evidence.statistics import Endpoint, log_speedup, median_seconds
 from ablations.evidence.verdicts import OutcomeStatus
 from ablations.specs.dynatree.decode import DecodeSample, DecodeSpec
-from ablations.specs.dynatree.exactness import DecodeTotals
-from ablations.specs.sdtp.evaluate import EvaluateSpec, SdtpSample, SdtpTotals
-
-SdtpRecord = Record[EvaluateSpec, SdtpSample, SdtpTotals]
-DecodeRecord = Record[DecodeSpec, DecodeSample, DecodeTotals]
+from ablations.specs.sdtp.record import EvaluateSpec, SdtpSample
 
 
 class ExperimentRecords(NamedTuple):
@@ -72,6 +70,16 @@ def read_arm(experiment: Experiment) -> ExperimentRecords:
     return arm._replace(values=values)
 
 
+def series_of(record: Path) -> tuple[str, ...]:
+    """Digests of the series that a record is joined from, by its spec file; none where there is no such file.
+
+    Raises:
+        UserError: the spec file is damaged.
+    """
+    spec, spec_type = record.parent.parent / "spec" / record.name, cast(Any, EvaluateSpec | DecodeSpec)
+    return tuple(read_job(spec, spec_type).input_digests.values()) if spec.is_file() else ()
+
+
 def comparable(first: ExperimentRecords, second: ExperimentRecords) -> bool:
     """Whether the speeds of two arms may be compared: they were not timed on different devices."""
     return first.device == second.device or None in (first.device, second.device)
@@ -96,14 +104,15 @@ def timed_samples(records: Iterable[SdtpRecord]) -> list[SdtpSample]:
 
 
 def mean_seconds(samples: Iterable[Any], side: str) -> float:
-    """Mean over samples of the geometric mean over repeats, seconds.
+    """Mean over samples of the median over rounds, seconds.
 
     Args:
         samples: Samples with timed pairs.
         side: Field of a pair (`arm` or `reference`, for example).
     """
-    logs = ([np.log(getattr(pair, side)) for pair in sample.pairs] for sample in samples)
-    return float(np.mean([np.exp(np.mean(repeats)) for repeats in logs]))
+    return float(
+        np.mean([median_seconds(getattr(pair, side) for pair in sample.pairs) for sample in samples])
+    )
 
 
 def first_arm(

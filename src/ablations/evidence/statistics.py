@@ -1,4 +1,4 @@
-"""Statistics of paired measurements; the unit is the document (or prompt), never the token or the repeat.
+"""Statistics of paired measurements; the unit is the document (or prompt), never the token or the round.
 
 Speed is handled on the log scale throughout: a *log speed-up* is the logarithm of reference seconds over
 arm seconds, so that effects are differences and their exponentials are ratios of speed-ups.
@@ -43,6 +43,11 @@ class Pair(Protocol):
     @property
     def reference(self) -> float:
         """Seconds of the reference."""
+        ...
+
+    @property
+    def again(self) -> float | None:
+        """Seconds of the reference's second run in the round; None where there was none."""
         ...
 
 
@@ -97,8 +102,19 @@ class Comparison(Contract):
 
 
 def log_speedup(pairs: Iterable[Pair]) -> float:
-    """Mean over repeats of log(reference seconds / arm seconds): the log of the ratios' geometric mean."""
-    return float(np.mean([math.log(pair.reference / pair.arm) for pair in pairs]))
+    """Log speed-up of one document: the median over its rounds of log(reference seconds / arm seconds)."""
+    return float(np.median([math.log(pair.reference / pair.arm) for pair in pairs]))
+
+
+def log_noise(pairs: Iterable[Pair]) -> float | None:
+    """What `log_speedup` says of the reference's second runs, which have no effect; None where none ran."""
+    logs = [math.log(pair.reference / pair.again) for pair in pairs if pair.again is not None]
+    return float(np.median(logs)) if logs else None
+
+
+def median_seconds(seconds: Iterable[float]) -> float:
+    """Time of one document: the median over its rounds."""
+    return float(np.median(list(seconds)))
 
 
 def tokens_per_forward(accepted: int, forwards: int) -> float:

@@ -21,13 +21,14 @@ from ablations.core.errors import UserError, one_line_errors, require_out
 from ablations.core.files import atomic_path, canonical_json, sha256_file, sha256_text, write_text
 from ablations.core.record import read_contract
 from ablations.evidence.inputs import PaperInput
+from ablations.evidence.records import series_of
 from ablations.paper.collect import summarise
 from ablations.paper.figures import write_figures
 from ablations.paper.numbers import write_numbers
 from ablations.paper.section import render_section
 from ablations.paper.tables import write_tables
 from ablations.specs.userfiles import root
-from ablations.study.planning.stages import COLLECT_STAMP, GRID, SPEC, SUMMARY, SWEEP
+from ablations.study.planning.stages import COLLECT_STAMP, GRID, JOIN, SPEC, SUMMARY, SWEEP
 
 CONTENTS = "archive.json"
 
@@ -35,8 +36,9 @@ CONTENTS = "archive.json"
 def pack(plan_path: Path, out: Path) -> int:
     """Write the archive of a finished study; the same study gives the same bytes.
 
-    It holds the plan, every record with its spec and bulky rows, sweeps, grids, the saliency table, the
-    manifests of the models, and `archive.json`, which names the SHA-256 of each file.
+    It holds the plan, every record with its bulky rows, its spec and those of the series that it is joined
+    from, sweeps, grids, the saliency table, the manifests of the models, and `archive.json`, which names the
+    SHA-256 of each file. A record holds all samples of its blocks, which are left out.
 
     Args:
         plan_path: Stamp of the rule `collect`; paths in it are relative to the working directory.
@@ -68,8 +70,11 @@ def pack(plan_path: Path, out: Path) -> int:
 
 def _needed(plan: PaperInput) -> Iterator[Path]:
     """Files of the study that the paper is made of, as far as they are there."""
-    results = [path for item in plan.experiments for path in item.records]
-    for path in map(Path, dict.fromkeys([*results, *plan.sweeps, *plan.grids.values()])):
+    records = [path for item in plan.experiments for path in item.records]
+    for path in map(Path, dict.fromkeys(records)):
+        specs = (Path(SPEC.format(digest=series)) for series in series_of(path))
+        yield from (spec for spec in specs if path.is_file() and spec.is_file())
+    for path in map(Path, dict.fromkeys([*records, *plan.sweeps, *plan.grids.values()])):
         spec, rows = Path(SPEC.format(digest=path.stem)), path.with_suffix(".rows.jsonl")
         yield from (item for item in (path, spec, rows) if item.is_file())
     yield from (path for path in map(Path, plan.manifests.values()) if path.is_file())
@@ -86,14 +91,14 @@ def check_digest(name: str, content: bytes) -> None:
         UserError: it is not.
     """
     path = PurePosixPath(name)
-    if path.suffix != ".json" or path.parent.name not in ("record", "sweep", "grid"):
+    if path.suffix != ".json" or path.parent.name not in _MODULES:
         return
     try:
         record = json.loads(content)
         digests: dict[str, Any] = record["digests"]
         spec = sha256_text(canonical_json(record["spec"]))
         determined = {
-            "module": record.get("module") or _MODULES[path.parent.name],
+            "module": _MODULES[path.parent.name],
             "spec_digest": digests["spec"],
             "code_digest": digests["code"],
             "input_digests": digests["inputs"],
@@ -108,7 +113,8 @@ def check_digest(name: str, content: bytes) -> None:
         raise UserError(f"{name}: its digests do not give its name; it was edited or renamed")
 
 
-_MODULES = {"sweep": SWEEP.module, "grid": GRID.module}
+_MODULES = {"record": JOIN.module, "sweep": SWEEP.module, "grid": GRID.module}
+"""Module whose job makes a result, by the result's folder."""
 
 
 def unpack(archive: Path, folder: Path) -> None:

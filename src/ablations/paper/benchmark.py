@@ -11,7 +11,7 @@ from ablations.core.errors import one_line_errors, require_out
 from ablations.core.files import write_text
 from ablations.core.record import Record, read_contract, read_record
 from ablations.evidence.inputs import BenchmarkInput
-from ablations.evidence.statistics import tokens_per_forward
+from ablations.evidence.statistics import median_seconds, tokens_per_forward
 from ablations.paper.benchmark_rates import Rates
 from ablations.paper.benchmark_table import markdown
 from ablations.paper.results.benchmark import ArmResult, DecodingBenchmark, Family, TimeSplit
@@ -100,7 +100,7 @@ def _arm(
         id=name,
         title=title,
         family=family,
-        tokens_per_second=tokens / sum(float(np.mean(run.seconds)) for run in runs),
+        tokens_per_second=tokens / sum(median_seconds(run.seconds) for run in runs),
         over_best_ar=rates.speedup(name, best_ar),
         over_best_hf=rates.speedup(name, best_hf),
         tokens_per_forward=tokens_per_forward(

@@ -3,16 +3,15 @@
 import math
 from collections.abc import Iterable
 
-import numpy as np
 import pandas as pd
 
-from ablations.evidence.statistics import Resampling, estimate
+from ablations.evidence.statistics import Resampling, estimate, median_seconds
 from ablations.paper.results.benchmark import Speedup
 from ablations.specs.dynatree.benchmark import ArmRun, BenchmarkSample
 
 
 class Rates:
-    """Log tokens per second of every arm, by kind and document, a mean over repeats.
+    """Log tokens per second of every arm, by kind and document, of the median over repeats.
 
     Args:
         samples: Samples of the record.
@@ -49,4 +48,4 @@ class Rates:
 
 
 def _log_rate(run: ArmRun) -> float:
-    return float(np.mean([math.log(run.new_tokens / seconds) for seconds in run.seconds]))
+    return math.log(run.new_tokens / median_seconds(run.seconds))

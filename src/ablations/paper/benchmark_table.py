@@ -27,7 +27,7 @@ def markdown(found: DecodingBenchmark) -> str:
         f"Study {found.study}, {where.device}, {where.threads} thread(s), {where.dtype},"
         f" weights {found.weight_layout}, {where.measured_at[:10]}. Held-out prompts: {sets}; at most"
         f" {found.new_tokens} new tokens, {found.repeats} run(s) of each arm per prompt, interleaved."
-        " Ratios are geometric means over prompts.",
+        " The time of a prompt is the median of its runs; ratios are geometric means over prompts.",
         "",
         *(f"- {note}" for note in found.notes),
         "",

@@ -15,6 +15,7 @@ from ablations.paper.collecting.decoding import decoding_protocol
 from ablations.paper.collecting.devices import require_one_device
 from ablations.paper.collecting.grids import grid_results
 from ablations.paper.collecting.models import model_facts, saliency_map
+from ablations.paper.collecting.noise import noises
 from ablations.paper.collecting.ranking import scorer_rankings
 from ablations.paper.collecting.reading import read_all, without_cycles
 from ablations.paper.collecting.rows import make_rows
@@ -36,6 +37,7 @@ def summarise(plan: PaperInput) -> Summary:
     sweeps = sweep_results(plan.sweeps)
     require_one_device(arms, sweeps, plan.settings)
     comparisons = compare_all(arms, plan.settings)
+    rows = make_rows(measured, comparisons, plan.settings)
     summary = Summary(
         study=plan.study,
         settings=plan.settings,
@@ -44,7 +46,7 @@ def summarise(plan: PaperInput) -> Summary:
         texts=plan.texts,
         facts=model_facts(plan.manifests),
         saliency=saliency_map(plan.saliency),
-        rows=make_rows(measured, comparisons, plan.settings),
+        rows=rows,
         comparisons=tuple(comparisons.values()),
         ranking=scorer_rankings(arms, plan.settings),
         sweeps=sweeps,
@@ -52,6 +54,7 @@ def summarise(plan: PaperInput) -> Summary:
         length_grid=grid_results(plan.grids, "lengths", plan.settings),
         sdtp=sdtp_protocol(arms),
         decoding=decoding_protocol(arms, plan.settings),
+        noise=tuple(noises(measured.repeated, rows)),
         machines=_machines(arms, sweep_environments(plan.sweeps)),
     )
     return ordered(summary)

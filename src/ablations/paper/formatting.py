@@ -58,6 +58,11 @@ def percent_change(log_ratio: float) -> str:
     return rf"${_ratio(log_ratio, _as_change)}\%$"
 
 
+def percent_difference(log_ratio: float) -> str:
+    """A ratio of two times of the same as a difference in per cent."""
+    return percent(math.expm1(log_ratio))
+
+
 def percent_change_interval(estimate: Estimate) -> str:
     """Interval of a change of speed in per cent."""
     return _interval(estimate, lambda value: _ratio(value, _as_change))

@@ -11,6 +11,7 @@ from ablations.core.files import write_text
 from ablations.core.record import read_contract
 from ablations.paper.quantities.decoding import decoding_quantities, grid_quantities
 from ablations.paper.quantities.effects import detectable_quantities, effect_quantities
+from ablations.paper.quantities.noise import noise_quantities
 from ablations.paper.quantities.quantity import Quantity
 from ablations.paper.quantities.sdtp import ranking_quantities, sdtp_quantities, sweep_quantities
 from ablations.paper.rendering import render
@@ -29,6 +30,7 @@ def all_quantities(summary: Summary) -> Iterator[Quantity]:
     yield from ranking_quantities(summary)
     yield from sweep_quantities(summary)
     yield from grid_quantities(summary)
+    yield from noise_quantities(summary)
 
 
 def provenance(summary: Summary, quantities: Iterable[Quantity]) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from markupsafe import Markup
 
 from ablations.core.errors import one_line_errors, require_out
 from ablations.core.files import write_text
+from ablations.core.panel import read_panel
 from ablations.core.record import read_contract
 from ablations.evidence.expectations import Expectation, Experiment
 from ablations.evidence.inputs import PaperInput
-from ablations.evidence.records import ExperimentRecords, added_nll, read_arm
+from ablations.evidence.records import ExperimentRecords, added_nll, read_arm, series_of
 from ablations.evidence.statistics import log_speedup, tokens_per_forward
 from ablations.evidence.verdicts import Clause
 from ablations.paper.numbers import all_quantities
@@ -24,30 +25,37 @@ from ablations.paper.quantities.quantity import Quantity
 from ablations.paper.summary import Row, Summary
 from ablations.paper.wording import plain
 from ablations.specs.dynatree.decode import DecodeSample
-from ablations.specs.sdtp.evaluate import SdtpSample
+from ablations.specs.sdtp.record import SdtpSample
 
 LONGEST_LOG = 20_000
 """Last characters of a log that the page shows."""
 
 
 def page_data(summary: Summary, plan: PaperInput, logs: Path) -> dict[str, Any]:
-    """What the page shows, as JSON: a row per experiment with its numbers, prompts and log.
+    """What the page shows, as JSON: a row per experiment with its numbers, prompts and logs, and the logs.
 
     Raises:
-        UserError: a record is damaged.
+        UserError: a record, a spec or the file of a panel is damaged.
     """
     quantities: dict[str, list[Quantity]] = {}
     for item in all_quantities(summary):
         quantities.setdefault(item.name.partition(".")[0], []).append(item)
     experiments = {item.id: item for item in plan.experiments}
+    found = _logs(plan, logs)
+    shown = {path for item in plan.experiments for path in found[item.id]}
     return {
         "study": summary.study,
         "coverage": f"{100 * (1 - summary.settings.thresholds.alpha):g}%",
-        "rows": [_row(row, experiments[row.id], quantities.get(row.id, []), logs) for row in summary.rows],
+        "rows": [
+            _row(row, experiments[row.id], quantities.get(row.id, []), found[row.id]) for row in summary.rows
+        ],
+        "logs": {str(path): _text(path) for path in shown},
     }
 
 
-def _row(row: Row, experiment: Experiment, quantities: Iterable[Quantity], logs: Path) -> dict[str, Any]:
+def _row(
+    row: Row, experiment: Experiment, quantities: Iterable[Quantity], logs: Iterable[Path]
+) -> dict[str, Any]:
     own = {item.name.partition(".")[2]: item for item in quantities}
     arm = read_arm(experiment)
     return {
@@ -73,7 +81,7 @@ def _row(row: Row, experiment: Experiment, quantities: Iterable[Quantity], logs:
         ],
         "prompts": _prompts(arm),
         "records": [file.model_dump(mode="json") for file in row.files],
-        "log": _log(row, logs),
+        "logs": [str(path) for path in logs],
     }
 
 
@@ -146,15 +154,28 @@ def _decoded(sample: DecodeSample) -> list[str | float]:
     ]
 
 
-def _log(row: Row, logs: Path) -> str:
-    """End of the logs of its jobs, without what a progress bar wrote over itself."""
-    texts = []
-    for file in row.files:
-        for path in sorted(logs.glob(f"*/{Path(file.path).stem}*.log")):
-            text = path.read_bytes().decode("utf-8", errors="replace").replace("\r\n", "\n")
-            lines = [line.rsplit("\r", 1)[-1] for line in text.rstrip().split("\n")]
-            texts.append(f"{path}\n" + "\n".join(lines)[-LONGEST_LOG:])
-    return "\n\n".join(texts)
+def _logs(plan: PaperInput, logs: Path) -> dict[str, list[Path]]:
+    """Logs of what measured each experiment, by its id: of the panels of its series, and of its own jobs."""
+    records = {item.id: [Path(path) for path in item.records] for item in plan.experiments}
+    of_series: dict[str, list[Path]] = {}
+    for folder in {path.parent.parent / "panel" for paths in records.values() for path in paths}:
+        for path in sorted(folder.glob("*.json")):
+            panel = read_panel(path)
+            for entry in panel.entries:
+                of_series.setdefault(entry.digest, []).append(logs / panel.rule / f"{path.stem}.log")
+    found = {}
+    for name, paths in records.items():
+        panels = [log for path in paths for series in series_of(path) for log in of_series.get(series, ())]
+        own = [log for path in paths for log in sorted(logs.glob(f"*/{path.stem}*.log"))]
+        found[name] = [log for log in dict.fromkeys([*panels, *own]) if log.is_file()]
+    return found
+
+
+def _text(log: Path) -> str:
+    """End of a log, without what a progress bar wrote over itself."""
+    text = log.read_bytes().decode("utf-8", errors="replace").replace("\r\n", "\n")
+    lines = [line.rsplit("\r", 1)[-1] for line in text.rstrip().split("\n")]
+    return "\n".join(lines)[-LONGEST_LOG:]
 
 
 def render_page(data: dict[str, Any], templates: Path) -> str:

@@ -13,6 +13,7 @@ from ablations.paper.results.decoding import DecodingProtocol, DecodingResult
 from ablations.paper.results.files import RecordFile
 from ablations.paper.results.grid import GridResult
 from ablations.paper.results.models import ModelFacts, SaliencyMap
+from ablations.paper.results.noise import Noise
 from ablations.paper.results.sdtp import ScorerRanking, SdtpProtocol, SdtpResult, SweepResult
 
 
@@ -59,7 +60,7 @@ class Row(Contract):
     differences: tuple[Difference, ...]
     """What its spec changes against `versus`; empty where either has no record."""
     scorer_shared: bool | None
-    """Whether it used the same trained scorer as `versus`; null where either has none, or no record."""
+    """Whether it used the same trained scorer as `versus`; null where either has none, or no result."""
     sdtp: SdtpResult | None
     """Result of a pruning configuration that ran."""
     decoding: DecodingResult | None
@@ -141,6 +142,8 @@ class Summary(Contract):
     """How SDTP was measured; null where no record says."""
     decoding: DecodingProtocol | None
     """How decoding was measured; null where no record says."""
+    noise: tuple[Noise, ...]
+    """Noise of timing, of each method whose references ran twice in a round."""
     machines: tuple[Machine, ...]
     """Where it was measured, one entry per method and environment."""
 

@@ -54,6 +54,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
         formatting.percent,
         formatting.percent_change,
         formatting.percent_change_interval,
+        formatting.percent_difference,
         formatting.percent_interval,
         formatting.rate,
         formatting.ratio_percent,

@@ -4,20 +4,23 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from snakemake.utils import update_config
 
 from ablations.core.errors import UserError, one_line_errors
+from ablations.core.panel import read_panel
 from ablations.specs.userfiles import root, shipped
 from ablations.study.compare import compare_experiments, compare_studies
 from ablations.study.config.reading import read_yaml
-from ablations.study.estimate.forecast import DEVICES, THIS, forecast, rates_of, report, require_room
+from ablations.study.estimate.forecast import DEVICES, THIS, Forecasts, rates_of, report, require_room
+from ablations.study.planning.jobs import Job
 from ablations.study.planning.plan import Plan
+from ablations.study.planning.stages import PANEL
 from ablations.study.prune import remove, size, unneeded
 from ablations.study.schemas import export
-from ablations.study.status import remaining_work, statuses
+from ablations.study.status import blocks, remaining_work, statuses
 
 CONFIG = Path("config.yaml")
 SCHEMA_FOLDER = Path("workflow/schemas")
@@ -42,12 +45,12 @@ def main() -> None:
         command.set_defaults(run=run)
         return command
 
-    show = add("show", _show, "what an experiment is: its paths, what it reads, its spec")
+    show = add("show", _show, "what an experiment is: its paths, what is measured, what it reads, its spec")
     show.add_argument("id", nargs="?", help="experiment; all experiments if left out")
-    forget = add("forget", _forget, "delete an experiment's record, so that it is measured again")
+    forget = add("forget", _forget, "delete an experiment's records and blocks, so that it is measured again")
     forget.add_argument("id", help="experiment")
-    add("status", _status, "what is fresh, stale (and why) or never run, and what is to pay")
-    plan = add("plan", _plan, "memory and time that a study is expected to take on a device")
+    add("status", _status, "what is fresh, unfinished, stale (and why) or never run, and what is to pay")
+    plan = add("plan", _plan, "blocks, memory and time that a study is expected to take on a device")
     plan.add_argument(
         "--device", default=THIS, help=f"'{THIS}', by the jobs that ran in this folder, or one of {DEVICES}"
     )
@@ -80,27 +83,54 @@ def _show(arguments: argparse.Namespace) -> None:
     job = row.jobs[0]
     print(f"{row.experiment.id}: {row.experiment.title}")
     for path in (job.path for job in row.jobs):
-        print(f"record  {path}  ({'exists' if path.exists() else 'missing'})")
+        print(f"record  {path}  ({_there(path)})")
+    every = {series.digest: (name, series) for job in row.jobs for name, series in job.inputs.items()}
+    for name, series in every.values():
+        there, missing = blocks(series, plan)
+        print(f"blocks  {name}: {series.path}  ({there} there, {missing} missing)")
     print(f"spec    {job.spec_path}")
-    print(f"log     logs/{job.stage.rule}/{job.digest}.log")
-    for name, artefact in job.inputs.items():
-        print(f"input   {name}: {artefact.path}  ({'exists' if artefact.path.exists() else 'missing'})")
+    for log in _logs(row.jobs, every):
+        print(f"log     {log}")
+    inputs = {(name, read.path) for _, series in every.values() for name, read in series.inputs.items()}
+    for name, path in sorted(inputs):
+        print(f"input   {name}: {path}  ({_there(path)})")
     print(f"change  {json.dumps(row.experiment.change)}")
-    print(f"run     python -m {job.stage.module} --spec {job.spec_path} --out {job.path}")
+    print(f"run     snakemake --cores 1 {row.experiment.id}")
     print(job.spec.model_dump_json(indent=1))
 
 
+def _there(path: Path) -> str:
+    return "exists" if path.exists() else "missing"
+
+
+def _logs(records: Iterable[Job], series: Collection[str]) -> Iterator[Path]:
+    """Logs that are there of the joining of records and of the panels that measured for them."""
+    logs = [Path(f"logs/{job.stage.rule}/{job.digest}.log") for job in records]
+    for path in sorted(Path(PANEL).parent.glob("*.json")):
+        panel = read_panel(path)
+        if any(entry.digest in series for entry in panel.entries):
+            logs.append(Path(f"logs/{panel.rule}/{path.stem}.log"))
+    return filter(Path.exists, logs)
+
+
 def _forget(arguments: argparse.Namespace) -> None:
-    row = Plan(_configuration(arguments.configfile), root()).row(arguments.id)
-    records = [job.path for job in row.jobs if job.path.exists()]
-    if not records:
+    plan = Plan(_configuration(arguments.configfile), root())
+    row = plan.row(arguments.id)
+    records = {job.digest: job.path for job in row.jobs}
+    folders = {series.digest: series.path for job in row.jobs for series in job.inputs.values()}
+    there = [path for path in (*records.values(), *folders.values()) if path.exists()]
+    if not there:
         raise UserError(f"{row.experiment.id} has no record ({row.jobs[0].path}); there is nothing to forget")
-    for job in row.jobs:
-        for shard in job.shards():
-            shard.unlink()
-    for path in records:
-        path.unlink()
-        print(f"deleted {path}; the next snakemake run measures {row.experiment.id} again")
+    remove(there)
+    for path in there:
+        print(f"deleted {path}")
+    others = [other for other in plan.rows if other is not row]
+    again = [other.experiment.id for other in others if {job.digest for job in other.jobs} & {*records}]
+    print(f"the next snakemake run measures {', '.join([row.experiment.id, *again])} again")
+    for other in others:
+        shared = {series.digest for job in other.jobs for series in job.inputs.values()} & {*folders}
+        if shared and other.experiment.id not in again:
+            print(f"{other.experiment.id} had blocks in common with it; a record of it that is there stays")
 
 
 def _status(arguments: argparse.Namespace) -> None:
@@ -112,11 +142,16 @@ def _status(arguments: argparse.Namespace) -> None:
     counts = Counter(status.state for status in states)
     print(", ".join(f"{count} {state}" for state, count in counts.items()))
     remaining = remaining_work(plan)
-    if remaining.jobs:
+    if remaining.experiments or remaining.jobs:
         minutes = remaining.seconds / 60
-        time = f"about {minutes:.0f} min by this machine's past jobs" if remaining.seconds else "unknown time"
-        unknown = f" ({remaining.unknown} of them never timed here, not counted)" if remaining.unknown else ""
-        print(f"{remaining.jobs} jobs to run before the paper's: {time}{unknown}")
+        time = f"about {minutes:.0f} min by what was done here" if remaining.seconds else "unknown time"
+        unknown = (
+            f" ({remaining.unknown} processes never timed here, not counted)" if remaining.unknown else ""
+        )
+        print(
+            f"{remaining.experiments} experiments to measure ({remaining.blocks} blocks) and {remaining.jobs}"
+            f" other jobs before the paper's: {time}{unknown}"
+        )
     for file in remaining.damaged:
         print(f"{file}: not what was written; snakemake makes it again")
 
@@ -124,9 +159,9 @@ def _status(arguments: argparse.Namespace) -> None:
 def _plan(arguments: argparse.Namespace) -> None:
     study = Plan(_configuration(arguments.configfile), root())
     rates = rates_of(arguments.device)
-    forecasts = forecast(study, rates)
+    forecasts = Forecasts(study, rates)
     print("\n".join(report(study, forecasts, rates)), flush=True)
-    require_room(forecasts.values(), study, rates)
+    require_room(forecasts, study, rates)
 
 
 def _prune(arguments: argparse.Namespace) -> None:

@@ -53,8 +53,10 @@ def require_unmoved_paths(modify_path: Callable[[str], str]) -> None:
 
 def named_results(
     command: Iterable[str], jobs: Iterable[Job], finished: Collection[str]
-) -> Iterator[tuple[str, str]]:
-    """Finished results that a command line asks for by their paths.
+) -> Iterator[tuple[str, Job]]:
+    """Results that a command line asks for by their paths and that no rule makes there.
+
+    They are those that are finished, and those of panels, whose rules make receipts.
 
     Args:
         command: Command line of Snakemake.
@@ -62,13 +64,17 @@ def named_results(
         finished: Digests of the finished ones.
 
     Yields:
-        Word of the command line, and the path of the result relative to the working directory.
+        Word of the command line, and the job of the result.
     """
-    results = {str(job.path) for job in jobs if job.digest in finished}
+    results = {
+        str(job.path): job
+        for job in jobs
+        if job.digest in finished or (job.stage.panel and not job.stage.moves)
+    }
     for word in dict.fromkeys(command):
         path = os.path.relpath(word) if word else word
         if path in results:
-            yield word, path
+            yield word, results[path]
 
 
 def asks_for_report(command: Iterable[str]) -> bool:
@@ -84,17 +90,20 @@ def forces_jobs(command: Iterable[str]) -> bool:
 
 
 def require_planned(plan: Plan, command: Iterable[str]) -> None:
-    """Check that a submitted job is still part of the plan.
+    """Check that a submitted job, or all jobs of a submitted panel, are still part of the plan.
 
     Args:
         plan: Plan of the configuration that the job was submitted with.
         command: Command line of the job, which names digests.
 
     Raises:
-        UserError: the code or the pinned versions changed since the job was submitted.
+        UserError: the code or the pinned versions changed since the job was submitted, or the file of a panel
+            is gone.
     """
-    for digest in re.findall(rf"\bdigest=([0-9a-f]{{{DIGEST_LENGTH}}})\b", " ".join(command)):
-        if digest not in plan.jobs:
+    for name, digest in re.findall(rf"\b(digest|panel)=([0-9a-f]{{{DIGEST_LENGTH}}})\b", " ".join(command)):
+        if name == "panel":
+            plan.panel(digest)
+        elif digest not in plan.jobs:
             raise UserError(
                 f"results/spec/{digest}.json: the code or constraints.txt changed while this job waited;"
                 " run snakemake again"
@@ -109,7 +118,9 @@ def require_writable(jobs: Iterable[Job]) -> None:
     Raises:
         UserError: a folder is on a read-only disk, or belongs to another user.
     """
-    for folder in dict.fromkeys(_existing(job.path.parent) for job in jobs if not job.path.exists()):
+    # The blocks of a series are written to its own folder.
+    folders = (job.path if job.stage.has_blocks else job.path.parent for job in jobs if not job.done)
+    for folder in dict.fromkeys(map(_existing, folders)):
         if not os.access(folder, os.W_OK):
             raise UserError(
                 f"{folder}: cannot be written to (a read-only disk, or no permission); make it writable,"

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ablations.core.errors import UserError
+from ablations.core.panel import read_panel
 from ablations.study.planning.jobs import DIGEST_LENGTH
 from ablations.study.planning.plan import Plan
-from ablations.study.planning.stages import RESULTS
+from ablations.study.planning.stages import BLOCKS, PANEL, RESULTS
 
 # Names of files that begin with a job's digest; a file that is being written is hidden.
 _DIGEST_NAME = re.compile(rf"\.?([0-9a-f]{{{DIGEST_LENGTH}}})(\..*)?")
@@ -18,8 +19,9 @@ _FOLDERS = (RESULTS, Path("logs"), Path("benchmarks"))
 def unneeded(plans: Iterable[Plan]) -> list[Path]:
     """Files and folders named by a digest (specs, results, logs, notes on code) that no given study needs.
 
-    Among them are the temporary files of killed jobs, but not the checkpoint of an unfinished training that
-    a study needs.
+    A panel is needed, with its receipt and its log, as long as one of its jobs is. Among what is not needed
+    are the temporary files of killed jobs, but not the checkpoint of an unfinished training that a study
+    needs.
 
     Raises:
         UserError: Snakemake runs here, and temporary files may belong to its jobs.
@@ -34,13 +36,23 @@ def unneeded(plans: Iterable[Plan]) -> list[Path]:
         needed.add(plan.config_path.stem)
         for job in plan.jobs.values():
             needed |= {job.digest, job.file.code_digest}
-    paths = []
+    needed |= {path.stem for path in Path(PANEL).parent.glob("*.json") if _jobs(path) & needed}
+    paths = sorted(Path(BLOCKS).parent.glob("*/.*"))
     for path in sorted(path for folder in _FOLDERS for path in folder.glob("*/*")):
         match = _DIGEST_NAME.fullmatch(path.name)
         temporary = path.name.startswith(".") and path.suffix != ".checkpoint"
         if match and (temporary or match[1] not in needed):
             paths.append(path)
-    return paths
+    whole = {path for path in paths if path.is_dir()}
+    return [path for path in paths if path.parent not in whole]
+
+
+def _jobs(panel: Path) -> set[str]:
+    """Digests of the jobs of a panel; none where its file is damaged."""
+    try:
+        return {entry.digest for entry in read_panel(panel).entries}
+    except UserError:
+        return set()
 
 
 def size(path: Path) -> int:

@@ -15,7 +15,7 @@ from ablations.core.record import Record
 from ablations.specs.dynatree.decode import DecodeSample, DecodeSpec
 from ablations.specs.dynatree.exactness import DecodeTotals
 from ablations.specs.dynatree.grid import Grid
-from ablations.specs.sdtp.evaluate import EvaluateSpec, SdtpSample, SdtpTotals
+from ablations.specs.sdtp.record import EvaluateSpec, SdtpSample, SdtpTotals
 from ablations.specs.sdtp.sweep import Sweep
 from ablations.study.config.study import StudyConfig
 

@@ -1,21 +1,21 @@
-"""State of a study: experiments that are fresh, stale (and why) or never run, and jobs left to run."""
+"""State of a study: experiments that are fresh, unfinished, stale (and why) or never run, and work left."""
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from ablations.core.block import cover
 from ablations.study.planning.freshness import due_jobs, find_damage
 from ablations.study.planning.jobs import Job, Row
 from ablations.study.planning.plan import Plan
-from ablations.study.planning.stages import CODE, RECORD, SPEC
-from ablations.study.timings import seconds_by_digest
+from ablations.study.planning.stages import CODE, JOIN, RECORD, SPEC
+from ablations.study.timings import PastTimes
 
-State = Literal["fresh", "stale", "damaged", "never run"]
+State = Literal["fresh", "unfinished", "stale", "damaged", "never run"]
 
 SHOWN_DIFFERENCES = 2
 """Differences that a reason names; further ones are counted."""
@@ -27,8 +27,9 @@ class Status:
 
     Attributes:
         id: The experiment.
-        state: ``fresh`` if the records of all its seeds are there.
-        reason: Why it is stale, or which record cannot be read; empty otherwise.
+        state: ``fresh`` if the records of all its seeds are there; ``unfinished`` if what they are joined
+            from is measured in part, or they are only to be joined.
+        reason: Why it is stale, what is missing, or which record cannot be read; empty otherwise.
         measured: Date of its last measurement, fresh or stale; None if it was never measured.
         device: Device of that measurement.
         seconds: Duration of that measurement.
@@ -44,19 +45,36 @@ class Status:
 
 @dataclass(frozen=True)
 class RemainingWork:
-    """Jobs that the paper of a study still needs.
+    """What the paper of a study still needs.
 
     Attributes:
-        jobs: Jobs that would run: those whose result is missing or damaged, with the inputs that they lack.
-        seconds: Their time, by the median of finished jobs of the same rule.
-        unknown: Jobs whose rule was never timed here; `seconds` leaves them out.
+        experiments: Experiments without all of their records.
+        blocks: Missing blocks of series.
+        jobs: Other jobs that would run (artefacts, sweeps, grids): those whose result is missing or damaged,
+            with the inputs that they lack.
+        seconds: Time of all that, by what was done here.
+        unknown: Panels and other jobs of a kind that was never timed here; `seconds` leaves them out.
         damaged: Damaged files of artefacts.
     """
 
+    experiments: int
+    blocks: int
     jobs: int
     seconds: float
     unknown: int
     damaged: tuple[str, ...]
+
+
+class Blocks(NamedTuple):
+    """Blocks of a series for the items that are wanted.
+
+    Attributes:
+        there: Blocks that are there.
+        missing: Blocks that are missing.
+    """
+
+    there: int
+    missing: int
 
 
 @dataclass(frozen=True)
@@ -133,13 +151,30 @@ def statuses(plan: Plan) -> list[Status]:
 
 
 def remaining_work(plan: Plan) -> RemainingWork:
-    """The jobs that the paper still needs, those of artefacts and sweeps included."""
+    """What the paper still needs, artefacts and sweeps included."""
     damage = find_damage(plan.paper_jobs.values())
     due = due_jobs(plan.paper_results, damage).values()
-    finished = {rule: seconds_by_digest(rule).values() for rule in {job.stage.rule for job in due}}
-    typical = {rule: median(seconds) for rule, seconds in finished.items() if seconds}
-    timed = [typical[job.stage.rule] for job in due if job.stage.rule in typical]
-    return RemainingWork(len(due), sum(timed), len(due) - len(timed), tuple(damage.values()))
+    panels = plan.panels(plan.paper_results, damage)
+    past = PastTimes()
+    alone = [job for job in due if not job.stage.panel and job.stage is not JOIN]
+    seconds = [*map(past.panel, panels), *map(past.job, alone)]
+    timed = [each for each in seconds if each is not None]
+    return RemainingWork(
+        experiments=sum(not all(job.done for job in row.jobs) for row in plan.rows),
+        blocks=sum(blocks(job, plan).missing for job in due if job.stage.has_blocks),
+        jobs=len(alone) + sum(len(panel.jobs) for panel in panels if not panel.stage.has_blocks),
+        seconds=sum(timed),
+        unknown=len(seconds) - len(timed),
+        damaged=tuple(damage.values()),
+    )
+
+
+def blocks(series: Job, plan: Plan) -> Blocks:
+    """Blocks of a series that are there and missing; a crash among the wanted items is all that is wanted."""
+    spans, crashed = cover(series.path)
+    firsts = [first for first, _ in spans] + ([] if crashed is None else [crashed])
+    there = sum(first < (series.count or 0) for first in firsts)
+    return Blocks(there, len(series.missing(plan.config.panel.documents)))
 
 
 def _status(row: Row, plan: Plan, by_digest: dict[str, _Measurement], labelled: list[_Measurement]) -> Status:
@@ -147,15 +182,13 @@ def _status(row: Row, plan: Plan, by_digest: dict[str, _Measurement], labelled: 
     damaged = [str(job.path) for job in row.jobs if job.path.exists() and job.digest not in by_digest]
     fresh = [by_digest[job.digest] for job in row.jobs if job.digest in by_digest]
     last = max(fresh or _timed_alike(row.jobs[0], labelled), key=_moment, default=None)
-    environment = last.environment if last else {}
-    state: State = "damaged" if damaged else "fresh" if not missing else "stale" if last else "never run"
+    state: State = "fresh"
     reason = ""
     if damaged:
-        reason = f"{damaged[0]} cannot be read; delete it"
-    elif missing and last:
-        reason = (
-            "not all of its seeds were measured" if fresh else _changes(missing[0], last.determinants, plan)
-        )
+        state, reason = "damaged", f"{damaged[0]} cannot be read; delete it"
+    elif missing:
+        state, reason = _lack(missing, bool(fresh), last, plan)
+    environment = last.environment if last else {}
     return Status(
         id=row.experiment.id,
         state=state,
@@ -164,6 +197,49 @@ def _status(row: Row, plan: Plan, by_digest: dict[str, _Measurement], labelled: 
         device=environment.get("device"),
         seconds=environment.get("seconds"),
     )
+
+
+def _lack(
+    records: list[Job], others: bool, last: _Measurement | None, plan: Plan
+) -> tuple[Literal["unfinished", "stale", "never run"], str]:
+    """State of an experiment that lacks records, and why.
+
+    Args:
+        records: Jobs of its missing records.
+        others: Whether records of other seeds are there.
+        last: An earlier measurement; None where there is none.
+        plan: The study.
+    """
+    series = {job.digest: job for record in records for job in record.inputs.values()}.values()
+    counts = {job.digest: blocks(job, plan) for job in series}
+    missing = sum(count.missing for count in counts.values())
+    if not missing:
+        return "unfinished", "all of its blocks are there; its record is to be joined"
+    lacking = f"{missing} of {missing + sum(count.there for count in counts.values())} blocks are missing"
+    # A series without any block is another one than was measured before; one with some lacks items alone.
+    if all(count.there for count in counts.values() if count.missing):
+        return "unfinished", lacking
+    new = {name: job for name, job in records[0].inputs.items() if not counts[job.digest].there}
+    if others or not new:
+        return "stale", f"not all of its seeds were measured; {lacking}"
+    if last is None:
+        return ("unfinished", lacking) if any(count.there for count in counts.values()) else ("never run", "")
+    changes = {
+        change: None
+        for name, job in new.items()
+        for change in _series_changes(job, name, last.determinants, plan)
+    }
+    return "stale", f"{_shown(changes) or 'its blocks are gone'}; {lacking}"
+
+
+def _series_changes(series: Job, name: str, record: _Determinants, plan: Plan) -> Iterator[str]:
+    """What differs between a planned series and the one that an earlier record was joined from."""
+    if name not in record.inputs:
+        yield f"{name} was not measured"
+    elif (before := _planned_as(series, record.inputs[name])) is None:
+        yield f"the spec of its {name} of then is gone"
+    else:
+        yield from _differences(series, before, plan)
 
 
 def _measurements() -> dict[str, _Measurement]:
@@ -196,12 +272,10 @@ def _moment(measurement: _Measurement) -> str:
     return measurement.environment["measured_at"]
 
 
-def _changes(job: Job, before: _Determinants, plan: Plan) -> str:
-    """What differs between a planned job and an earlier result: spec, code, inputs and environment."""
-    differences = list(_differences(job, before, plan))
+def _shown(differences: Collection[str]) -> str:
+    """The first of several differences, and how many there are besides."""
     more = len(differences) - SHOWN_DIFFERENCES
-    text = "; ".join(differences[:SHOWN_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
-    return text or "its record is gone"
+    return "; ".join([*differences][:SHOWN_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _differences(job: Job, before: _Determinants, plan: Plan) -> Iterator[str]:
@@ -225,11 +299,19 @@ def _differences(job: Job, before: _Determinants, plan: Plan) -> Iterator[str]:
 def _input_change(job: Job, name: str, old_digest: str, plan: Plan) -> str:
     if name not in job.inputs:
         return f"{name}: other bytes"
-    try:
-        before = _Determinants.of_spec(json.loads(Path(SPEC.format(digest=old_digest)).read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    before = _planned_as(job.inputs[name], old_digest)
+    if before is None:
         return f"{name}: its spec of then is gone"
-    return f"{name}: {_changes(job.inputs[name], before, plan)}"
+    return f"{name}: {_shown([*_differences(job.inputs[name], before, plan)])}"
+
+
+def _planned_as(job: Job, digest: str) -> _Determinants | None:
+    """What determined an earlier result of a job's kind; None where its spec is gone, or of another kind."""
+    try:
+        file = json.loads(Path(SPEC.format(digest=digest)).read_bytes())
+        return _Determinants.of_spec(file) if file["module"] == job.stage.module else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _code_change(job: Job, old_digest: str, plan: Plan) -> str:

@@ -9,13 +9,13 @@ from ablations.sdtp.evaluation.retrieval import QUESTION, passkeys, probe
 from ablations.sdtp.pruned.prefill import prefill
 from ablations.sdtp.pruned.pruning import Pruning
 from ablations.specs.sdtp.counts import Preserve
-from ablations.specs.sdtp.reference import Retrieval
+from ablations.specs.sdtp.evaluate import PasskeyPrompts
 from tests.lm.llama_like import BOS, llama_like
 from tests.sdtp.naive import naive_greedy, naive_logits
 from tests.sdtp.random_models import VOCABULARY
 
 TEXTS = ["".join(f"line {line} of text {text}\n" for line in range(40)) for text in range(9)]
-SPEC = Retrieval(tokens=400, depths=(0.0, 0.5, 1.0), keys=2)
+SPEC = PasskeyPrompts(tokens=400, depths=(0.0, 0.5, 1.0))
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def tokenizer(workspace):
 
 
 def test_prompts_by_their_text(tokenizer):
-    keys = passkeys(tokenizer, ["too short\n", *TEXTS], SPEC)
+    keys = passkeys(tokenizer, ["too short\n", *TEXTS], SPEC, 6)
     assert [key.depth for key in keys] == [0.0, 0.5, 1.0, 0.0, 0.5, 1.0]
     numbers = set()
     for key, text in zip(keys, TEXTS, strict=False):
@@ -43,14 +43,18 @@ def test_prompts_by_their_text(tokenizer):
     assert len(numbers) == 6
 
 
-def test_prompts_are_the_same_on_every_call(tokenizer):
-    for first, second in zip(passkeys(tokenizer, TEXTS, SPEC), passkeys(tokenizer, TEXTS, SPEC), strict=True):
+@pytest.mark.parametrize("count", [4, 6, 9])
+def test_the_first_prompts_are_the_same_for_any_count(tokenizer, count):
+    few, more = passkeys(tokenizer, TEXTS, SPEC, 4), passkeys(tokenizer, TEXTS, SPEC, count)
+    assert len(more) == count
+    for first, second in zip(few, more, strict=False):
+        assert first.depth == second.depth
         assert torch.equal(first.prompt, second.prompt)
         assert torch.equal(first.answer, second.answer)
 
 
 def test_a_text_without_lines_takes_the_sentence_at_its_depth(tokenizer):
-    [key] = passkeys(tokenizer, ["x" * 999], Retrieval(tokens=400, depths=(0.5,), keys=1))
+    [key] = passkeys(tokenizer, ["x" * 999], PasskeyPrompts(tokens=400, depths=(0.5,)), 1)
     before, _, after = tokenizer.decode(key.prompt).removesuffix(QUESTION).partition("The pass key is ")
     assert len(before) == after.count("x")
 
@@ -58,7 +62,7 @@ def test_a_text_without_lines_takes_the_sentence_at_its_depth(tokenizer):
 def test_a_prompt_begins_with_bos_and_its_parts_with_no_space():
     """By the convention of a tokenizer like Llama's, whose every text begins with both."""
     tokenizer = apply_study_settings(llama_like())
-    (key,) = passkeys(tokenizer, TEXTS[:1], SPEC.model_copy(update={"depths": (0.5,), "keys": 1}))
+    (key,) = passkeys(tokenizer, TEXTS[:1], SPEC.model_copy(update={"depths": (0.5,)}), 1)
     assert key.prompt.shape == (SPEC.tokens,)
     prompt = tokenizer.convert_ids_to_tokens(key.prompt.tolist())
     assert prompt[:2] == [BOS, "▁"]
@@ -70,12 +74,12 @@ def test_a_prompt_begins_with_bos_and_its_parts_with_no_space():
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [({"tokens": 60}, r"retrieval\.tokens: 60"), ({"keys": 4}, r"retrieval\.keys: 12 .* 9 found")],
+    ("change", "count", "message"),
+    [({"tokens": 60}, 6, r"retrieval\.tokens: 60"), ({}, 12, r"retrieval\.keys: 12 .* 9 found")],
 )
-def test_what_cannot_be_built_is_one_line(tokenizer, change, message):
+def test_what_cannot_be_built_is_one_line(tokenizer, change, count, message):
     with pytest.raises(UserError, match=message) as caught:
-        passkeys(tokenizer, TEXTS, SPEC.model_copy(update=change))
+        passkeys(tokenizer, TEXTS, SPEC.model_copy(update=change), count)
     assert "\n" not in str(caught.value)
 
 

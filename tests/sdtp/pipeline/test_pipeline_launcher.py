@@ -14,85 +14,87 @@ import pytest
 
 from ablations.core.errors import UserError
 from ablations.core.job import JobFile, Run
+from ablations.core.panel import Member, Panel
 from ablations.sdtp.pipeline.environment import group_environment
-from ablations.sdtp.pipeline.group import Member, barrier, gather
+from ablations.sdtp.pipeline.group import Peer, barrier, gather
 from ablations.sdtp.pipeline.launcher import launch
-from ablations.specs.sdtp.evaluate import EvaluateSpec
+from ablations.specs.sdtp.evaluate import TextSeries
+from tests.sdtp.workspace import ARM, WINDOWS
 
-SPEC = {
-    "importance": "recent",
-    "layers": [1],
-    "keep_ratios": [0.5],
-    "match": None,
-    "preserve": {"head": 1, "tail": 1},
-    "positions": "original",
-    "mask": "hard",
-    "propagation": "cascade",
-    "selection": "top_k",
-    "saliency": None,
-    "pipeline": {"ranks": 2},
-    "windows": {"documents": 1, "prompt_tokens": 8, "continuation_tokens": 2},
-    "retrieval": None,
-    "timing": None,
-    "seed": 0,
-    "compute": {"dtype": "float32", "threads": 1},
-}
+SPEC = ARM | WINDOWS | {"measure": "text", "importance": "recent", "pipeline": {"ranks": 2}}
 SLURM = {"SLURM_PROCID": "1", "SLURM_LOCALID": "0", "SLURM_JOB_ID": "1234567", "SLURM_NTASKS": "2"}
 TORCHRUN = {"RANK": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "1"}
 
 
-def some_run(out: Path) -> Run[EvaluateSpec]:
-    job = JobFile[EvaluateSpec](digest="d", module="m", spec=SPEC, spec_digest="s", code_digest="c")
-    return Run(job, out, "label")
+def some_panel(out: Path) -> Panel[TextSeries]:
+    job = JobFile[TextSeries](digest="d", module="m", spec=SPEC, spec_digest="s", code_digest="c")
+    return Panel([Member(Run(job, out, "label"), ((0, 2), (2, 4)))])
 
 
 @pytest.fixture
-def run(tmp_path) -> Run[EvaluateSpec]:
-    return some_run(tmp_path / "record.json")
+def panel(tmp_path) -> Panel[TextSeries]:
+    return some_panel(tmp_path / "out")
 
 
 def join(out: str) -> None:
-    launch(meet, some_run(Path(out)))
+    launch(meet, some_panel(Path(out)), 2)
 
 
-def meet(run: Run[EvaluateSpec], member: Member) -> None:
-    members = gather((member.rank, os.getpid()))
-    if member.rank == 0:
-        run.out.write_text(f"{member.ranks} {[rank for rank, _ in members]} {run.label}")
-    assert len({process for _, process in members}) == 2
+def meet(panel: Panel[TextSeries], peer: Peer) -> None:
+    peers = gather((peer.rank, os.getpid()))
+    (member,) = panel.members
+    if peer.rank == 0:
+        text = f"{peer.ranks} {[rank for rank, _ in peers]} {member.label} {member.wanted()}"
+        panel.first.out.write_text(text)
+    assert len({process for _, process in peers}) == 2
 
 
-def raise_in_one(run: Run[EvaluateSpec], member: Member) -> None:
-    if member.rank == 1:
+def fail_in_first(panel: Panel[TextSeries], peer: Peer) -> None:
+    if peer.rank == 0:
+        panel.members[0].fail("too short")
+
+
+def raise_in_one(panel: Panel[TextSeries], peer: Peer) -> None:
+    if peer.rank == 1:
         raise UserError("schedule.layers: wrong")
     barrier()
-    run.out.write_text("never")
+    panel.first.out.write_text("never")
 
 
-def memory_in_one(run: Run[EvaluateSpec], member: Member) -> None:
-    if member.rank == 1:
+def memory_in_one(panel: Panel[TextSeries], peer: Peer) -> None:
+    if peer.rank == 1:
         raise MemoryError
     barrier()
 
 
-def wait_long(run: Run[EvaluateSpec], member: Member) -> None:
-    run.out.with_name(f"rank-{member.rank}").touch()
+def wait_long(panel: Panel[TextSeries], peer: Peer) -> None:
+    panel.first.out.with_name(f"rank-{peer.rank}").touch()
     time.sleep(600)
 
 
 def start_waiting(out: str) -> None:
-    launch(wait_long, some_run(Path(out)))
+    launch(wait_long, some_panel(Path(out)), 2)
 
 
-def killed_in_one(run: Run[EvaluateSpec], member: Member) -> None:
-    if member.rank == 1:
+def killed_in_one(panel: Panel[TextSeries], peer: Peer) -> None:
+    if peer.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(600)
 
 
-def test_ranks_meet(run):
-    launch(meet, run)
-    assert run.out.read_text() == "2 [0, 1] label"
+MET = "2 [0, 1] label [0, 1, 2, 3]"
+
+
+def test_ranks_meet(panel):
+    launch(meet, panel, 2)
+    assert panel.first.out.read_text() == MET
+    assert panel.members[0].failure is None
+
+
+def test_a_failure_that_rank_0_wrote_down_is_known_after_its_end(panel, capfd):
+    launch(fail_in_first, panel, 2)
+    assert panel.members[0].failure == "too short"
+    assert capfd.readouterr().err.count("error: label: too short") == 1
 
 
 @pytest.mark.parametrize(
@@ -103,12 +105,12 @@ def test_ranks_meet(run):
         (killed_in_one, r"^rank 1: .*SIGKILL"),
     ],
 )
-def test_one_failing_rank_ends_all(run, work, message):
+def test_one_failing_rank_ends_all(panel, work, message):
     start = time.monotonic()
     with pytest.raises(UserError, match=message):
-        launch(work, run)
+        launch(work, panel, 2)
     assert time.monotonic() - start < 60
-    assert not run.out.exists()
+    assert not panel.first.out.exists()
     assert not [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
 
 
@@ -119,12 +121,12 @@ def program(function: str, out: Path) -> list[str]:
     return [sys.executable, "-c", code, str(out)]
 
 
-def test_a_killed_parent_leaves_no_rank_behind(run):
-    parent = subprocess.Popen(program("start_waiting", run.out))
+def test_a_killed_parent_leaves_no_rank_behind(panel):
+    parent = subprocess.Popen(program("start_waiting", panel.first.out))
     started = []
     try:
         end = time.monotonic() + 120
-        while len([*run.out.parent.glob("rank-*")]) < 2:
+        while len([*panel.first.out.parent.glob("rank-*")]) < 2:
             assert parent.poll() is None
             assert time.monotonic() < end
             time.sleep(0.05)
@@ -199,14 +201,14 @@ def test_slurm_step_is_joined(monkeypatch, tmp_path):
     assert (group.rank, group.local_rank, group.rendezvous) == (1, 0, "tcp://node03:24567")
 
 
-def test_processes_of_a_slurm_step_meet(run):
+def test_processes_of_a_slurm_step_meet(panel):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     step = {"SLURM_STEP_NUM_TASKS": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     processes = [
         subprocess.Popen(
-            program("join", run.out),
+            program("join", panel.first.out),
             env=os.environ | step | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
         )
         for rank in range(2)
@@ -217,4 +219,4 @@ def test_processes_of_a_slurm_step_meet(run):
         for process in processes:
             process.kill()
             process.wait()
-    assert run.out.read_text() == "2 [0, 1] label"
+    assert panel.first.out.read_text() == MET

@@ -10,23 +10,25 @@ import torch
 
 from ablations.core.artefact import open_artefact
 from ablations.core.files import sha256_file
+from ablations.core.panel import Panel
 from ablations.sdtp.scores.pruner import PRUNER_FILE
-from ablations.sdtp.train import train
+from ablations.sdtp.train import train, train_pruners
 from ablations.sdtp.training import checkpoint as checkpoint_module
 from ablations.sdtp.training.checkpoint import Checkpoint
 from ablations.sdtp.training.trainer import PrunerTrainer
 from tests.sdtp.test_train import frozen, make_spec
+from tests.sdtp.whole_jobs import panel_file, whole_job
 
 __all__ = ["frozen"]
 
 KILLABLE = """
+from ablations.core.panel import main
+from ablations.sdtp.train import train_pruners
 from ablations.sdtp.training import checkpoint
-from ablations.sdtp.train import train_pruner
 from ablations.specs.sdtp.train import PrunerSpec
-from ablations.core.job import main
 
 checkpoint.INTERVAL = 0.0
-main("ablations.sdtp.train", PrunerSpec, train_pruner, "")
+main("ablations.sdtp.train", PrunerSpec, train_pruners, "")
 """
 
 
@@ -56,11 +58,12 @@ def kill_after(monkeypatch, steps):
 
 
 def test_sigkill_and_resume_give_the_same_file(workspace, capfd):
-    whole = workspace.run("pruner", "pruner_whole", epochs=30).parent / PRUNER_FILE
-    spec = workspace.spec_file("pruner", {"epochs": 30}, {})
-    out = workspace.folder / "pruner_killed" / "manifest.json"
-    checkpoint = workspace.folder / ".pruner.checkpoint"
-    job = subprocess.Popen([sys.executable, "-c", KILLABLE, "--spec", spec, "--out", out])
+    whole, killed = (whole_job(workspace, "pruner", name, epochs=30) for name in ("whole", "killed"))
+    train_pruners(Panel([whole]))
+    out = killed.run.out
+    checkpoint = workspace.folder / ".killed.checkpoint"
+    panel = panel_file(workspace, "ablations.sdtp.train", [killed])
+    job = subprocess.Popen([sys.executable, "-c", KILLABLE, "--panel", panel])
     try:
         deadline = time.monotonic() + 60
         while not checkpoint.exists():
@@ -72,13 +75,13 @@ def test_sigkill_and_resume_give_the_same_file(workspace, capfd):
     assert job.wait() < 0
     assert not out.exists()
     capfd.readouterr()
-    resumed = workspace.run("pruner", "pruner_killed", epochs=30).parent / PRUNER_FILE
+    train_pruners(Panel([killed]))
     said = capfd.readouterr().err
     assert "training resumes after" in said
     assert 0 < int(said.split("resumes after ")[1].split()[0]) < 90
-    assert sha256_file(resumed) == sha256_file(whole)
+    assert sha256_file(out.with_name(PRUNER_FILE)) == sha256_file(whole.run.out.with_name(PRUNER_FILE))
     assert not checkpoint.exists()
-    facts = [open_artefact(path.parent / "manifest.json")[1].facts for path in (whole, resumed)]
+    facts = [open_artefact(member.run.out)[1].facts for member in (whole, killed)]
     for name in ("losses", "ranking", "ranking_untrained"):
         assert facts[0][name] == facts[1][name]
 

@@ -26,7 +26,7 @@ def test_the_lm_loss_has_a_gradient_at_every_stage(overlay, tmp_path, monkeypatc
     if overlay is not None:
         update_config(raw, yaml.safe_load((ROOT / f"workflow/studies/{overlay}.yaml").read_text()))
     plan = Plan(raw, ROOT)
-    pruner = plan.row("A5").jobs[0].inputs["pruner"]
+    pruner = plan.row("A5").jobs[0].inputs["text"].inputs["pruner"]
     windows = pruner.inputs["saliency"].spec
     source = RandomModel(
         source="random",

@@ -31,7 +31,7 @@ def problem(raw, *path, **changes):
     broken = copy.deepcopy(raw)
     place = broken
     for key in path:
-        place = place[key]
+        place = place.setdefault(key, {})
     place.update(changes)
     with pytest.raises(UserError) as caught:
         Plan(broken, ROOT)
@@ -59,9 +59,11 @@ def test_grids_replay_the_full_methods_drafter_up_to_calibrated_sizes(raw):
 
 def test_specs_of_cost_aware_trees_say_how_large_they_become(raw):
     plan = Plan(raw, ROOT)
-    (job,) = next(row.jobs for row in plan.rows if row.experiment.id == "O1")
+    (record,) = plan.row("O1").jobs
     calibrated = raw["dynatree"]["calibration"]["max_nodes"]
-    assert job.spec.pruning.max_nodes == job.inputs["costs"].spec.max_nodes == calibrated
+    assert record.spec.pruning.max_nodes == calibrated
+    for job in record.inputs.values():
+        assert job.spec.pruning.max_nodes == job.inputs["costs"].spec.max_nodes == calibrated
     raw["dynatree"]["calibration"]["max_nodes"] = 6
     assert re.search(
         r"dynatree\.calibration\.max_nodes: 6 nodes cannot hold a path of depth \d+, which"
@@ -75,9 +77,16 @@ def test_the_default_study_is_valid_and_shares_records(raw):
     assert plan.row("K2").jobs[0].digest == plan.row("F3").jobs[0].digest
     assert plan.row("K4").jobs[0].digest == plan.row("F1").jobs[0].digest
     assert plan.row("A7").jobs[0].digest != plan.row("baseline").jobs[0].digest
-    drafts = {name: plan.row(name).jobs[0].inputs["distilled"].digest for name in ("N1", "N4", "F4")}
-    assert len(set(drafts.values())) == 1
-    assert plan.row("NG").jobs[0].inputs["ngram"].digest == plan.row("F4").jobs[0].inputs["ngram"].digest
+
+
+def test_drafters_are_shared(raw):
+    plan = Plan(raw, ROOT)
+
+    def made(name, artefact):
+        return {job.inputs[artefact].digest for job in plan.row(name).jobs[0].inputs.values()}
+
+    assert len(made("N1", "distilled") | made("N4", "distilled") | made("F4", "distilled")) == 1
+    assert made("NG", "ngram") == made("F4", "ngram")
 
 
 @pytest.mark.parametrize(
@@ -98,6 +107,8 @@ def test_the_default_study_is_valid_and_shares_records(raw):
         ),
         (("sdtp", "evaluation", "timing"), {"repeat": 3}, "sdtp.evaluation.timing.repeat: unknown key"),
         (("dynatree", "prompts", "code"), {"cuont": 3}, "dynatree.prompts.code.cuont: unknown key"),
+        (("sdtp", "evaluation"), {"shards": 2}, "sdtp.evaluation.shards: unknown key"),
+        (("panel",), {"document": 2}, "panel.document: unknown key; did you mean 'documents'?"),
         (("paper",), {"headings": "x"}, "paper.headings: unknown key; did you mean 'heading'?"),
     ],
 )
@@ -171,7 +182,6 @@ def test_unknown_keys_are_named_at_every_level(raw, path, changes, expected):
             "A6.change.preserve: keeps all 768 tokens of a prompt; protect less, or make prompts longer",
         ),
         (("sdtp", "evaluation", "timing"), {"documents": 99}, "sdtp.evaluation.timing.documents: 99 timed"),
-        (("sdtp", "evaluation"), {"shards": 21}, "sdtp.evaluation.shards: 21 jobs cannot share 20 documents"),
         (
             ("sdtp", "evaluation", "compute"),
             {"dtype": "float16"},
@@ -387,7 +397,7 @@ def test_every_study_trains_every_stage(raw, name):
     """The check that refuses the others: each stage of each training drops a token that is not protected."""
     if name is not None:
         update_config(raw, yaml.safe_load((ROOT / f"workflow/studies/{name}.yaml").read_text()))
-    jobs = [job for row in Plan(raw, ROOT).rows for job in row.jobs]
+    jobs = Plan(raw, ROOT).paper_jobs.values()
     pruners = {job.inputs["pruner"].digest: job.inputs["pruner"] for job in jobs if "pruner" in job.inputs}
     assert pruners
     for job in pruners.values():
@@ -408,7 +418,12 @@ def test_only_what_a_seed_changes_has_a_job_per_seed(raw):
     }  # fmt: skip
     assert [job.spec.timing is None for job in jobs["baseline"]] == [False, True, True]
     assert [job.spec.seed for job in jobs["A2"]] == [0, 1, 2]
-    assert len({job.inputs["pruner"].digest for job in jobs["A3"]}) == 3
+    assert [sorted(job.inputs) for job in jobs["A3"]] == [
+        ["prefill", "retrieval", "text"],
+        ["retrieval", "text"],
+        ["retrieval", "text"],
+    ]
+    assert len({series.inputs["pruner"].digest for job in jobs["A3"] for series in job.inputs.values()}) == 3
     experiment = plan.row("A3").experiment
     assert experiment.records == tuple(str(job.path) for job in jobs["A3"])
 
@@ -492,7 +507,7 @@ def test_a_study_of_decoding_alone(raw):
 def test_saliency_may_be_of_another_text(raw):
     raw["sdtp"]["saliency"]["text"] = "written"
     plan = Plan(raw, ROOT)
-    job = plan.row("baseline").jobs[0]
+    job = plan.row("baseline").jobs[0].inputs["text"]
     saliency = job.inputs["pruner"].inputs["saliency"]
     assert saliency.inputs["text"].spec.text == plan.config.texts["written"]
     assert job.inputs["text"].digest != saliency.inputs["text"].digest

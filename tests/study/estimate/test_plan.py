@@ -1,6 +1,7 @@
 """Expected time and memory: arithmetic against known values, a fit against the rates that made its data."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,19 +9,27 @@ import yaml
 from snakemake.utils import update_config
 
 from ablations.core.errors import UserError
-from ablations.specs.dynatree.decode import DecodeSpec
 from ablations.specs.sdtp.counts import Preserve
 from ablations.specs.sdtp.sweep import SweepSpec
 from ablations.study.estimate import forecast as module
-from ablations.study.estimate.demand import Demand, demand
-from ablations.study.estimate.forecast import forecast, rates_of, report, require_room
-from ablations.study.estimate.rates import AssumedRates, Devices, FittedRates, TimedJob
+from ablations.study.estimate.demand import Demand, demand, side_by_side, total_demand
+from ablations.study.estimate.forecast import Forecasts, rates_of, report, require_room
+from ablations.study.estimate.rates import AssumedRates, Devices, FittedRates, TimedJob, timed_jobs
 from ablations.study.estimate.shapes import known_models, shape_of_config, shape_of_folder
 from ablations.study.estimate.work import Work, dense, kv_bytes, living_rows, step, weight_bytes
 from ablations.study.planning.plan import Plan
+from ablations.study.planning.stages import JOIN
 
 ROOT = Path(__file__).parents[3]
 KNOWN = yaml.safe_load((ROOT / "workflow/plan/models.yaml").read_text())
+
+SIZES = {
+    "num_hidden_layers": 6,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "vocab_size": 258,
+}
 
 pytestmark = pytest.mark.usefixtures("working_folder")
 
@@ -78,10 +87,10 @@ def test_every_job_of_every_study_has_a_forecast():
     rates = rates_of("h100")
     for name in ("tiny", "full", *(path.stem for path in ROOT.glob("workflow/studies/paper-scale*.yaml"))):
         plan = planned(name)
-        forecasts = forecast(plan, rates)
-        assert set(forecasts) == set(plan.paper_jobs)
-        assert all(each.seconds > 0 and each.memory >= 0 for each in forecasts.values())
-        require_room(forecasts.values(), plan, rates)
+        forecasts = Forecasts(plan, rates)
+        assert set(forecasts.jobs) == {job.digest for job in plan.paper_jobs.values() if job.stage != JOIN}
+        assert all(each.seconds > 0 and each.memory >= 0 for each in forecasts.jobs.values())
+        require_room(forecasts, plan, rates)
         text = "\n".join(report(plan, forecasts, rates))
         assert "assumed: prefills reach" in text
         assert all(row.experiment.id in text for row in plan.rows)
@@ -90,9 +99,9 @@ def test_every_job_of_every_study_has_a_forecast():
 def test_what_cannot_fit_is_refused():
     plan = planned("paper-scale-sdtp-mistral", sdtp={"sweep": {"lengths": [4096, 1048576]}})
     rates = rates_of("h100")
-    forecasts = forecast(plan, rates)
+    forecasts = Forecasts(plan, rates)
     with pytest.raises(UserError, match=r"sweep needs about \d{3} GiB and NVIDIA H100.* has 71 GiB"):
-        require_room(forecasts.values(), plan, rates)
+        require_room(forecasts, plan, rates)
     assert "DOES NOT FIT" in "\n".join(report(plan, forecasts, rates))
 
 
@@ -100,7 +109,7 @@ def test_a_model_of_unknown_size():
     model = {"source": "pretrained", "name": "some/model", "layers": 32, "revision": None}
     plan = planned("paper-scale-sdtp-mistral", models={"mistral": model})
     with pytest.raises(UserError, match=r"'some/model': its size is not known here; .*models\.yaml"):
-        forecast(plan, rates_of("h100"))
+        Forecasts(plan, rates_of("h100"))
 
 
 def test_a_device_that_nobody_knows():
@@ -130,17 +139,76 @@ def test_a_fit_finds_the_rates_that_made_the_times():
 def test_work_grows_with_what_a_spec_asks_for():
     shape = shape_of_config(KNOWN["EleutherAI/pythia-2.8b"])
     shapes = {"model": shape, "draft": shape_of_config(KNOWN["EleutherAI/pythia-70m"])}
-    (spec,) = {
-        job.spec
-        for job in planned("paper-scale-dynatree-500").row("F4").jobs
-        if isinstance(job.spec, DecodeSpec)
-    }
+    (record,) = planned("paper-scale-dynatree-500").row("F4").jobs
+    spec = record.inputs["wikitext2"].spec
     longer = spec.model_copy(update={"new_tokens": 2 * spec.new_tokens})
     assert demand(longer, shapes, {}).work.bytes > 1.9 * demand(spec, shapes, {}).work.bytes
     sweep = next(job.spec for job in planned("full").sweeps)
     assert isinstance(sweep, SweepSpec)
     double = sweep.model_copy(update={"tokens": 2 * sweep.tokens})
     assert demand(double, shapes, {}).memory > demand(sweep, shapes, {}).memory
+
+
+def test_what_cannot_fit_side_by_side_is_refused():
+    plan = planned("paper-scale-dynatree-1500", dynatree={"decoding": {"new_tokens": 20000}})
+    rates = rates_of("h100")
+    forecasts = Forecasts(plan, rates)
+    assert all(each.fits for each in forecasts.jobs.values())
+    with pytest.raises(UserError, match=r"^panel.experiments: all of decode side by side need about \d+ GiB"):
+        require_room(forecasts, plan, rates)
+
+
+def test_what_is_common_to_a_panel_is_done_once():
+    load, own, unpruned = Work(loaded=7.0), Work(flops=10.0), Work(flops=100.0)
+    arm = Demand(load + own, 50.0, common=unpruned, kept=20.0)
+    other = Demand(load + own * 2, 60.0, common=unpruned)
+    whole = side_by_side([(arm, [0, 1, 2]), (other, [2, 3])])
+    # Items 0 to 3 of the unpruned model, three of one arm, two of the other.
+    assert whole.work == Work(flops=400 + 30 + 40, loaded=7.0)
+    # One works (30 or 60), and what the first keeps stays.
+    assert whole.memory == 80.0
+    unlike = side_by_side([(arm, [0]), (Demand(own, 1.0, common=own), [0])])
+    assert unlike.work.flops == 100 + 10 + 10 + 10
+
+
+def test_a_forecast_is_that_of_the_process_that_does_all():
+    plan, rates = planned("full"), rates_of("h200")
+    forecasts = Forecasts(plan, rates)
+    panels = plan.panels(plan.paper_results, {})
+    alone = [each.seconds for each in forecasts.jobs.values() if not each.job.stage.panel]
+    assert len({panel.stage.rule for panel in panels}) == len(panels)
+    assert forecasts.seconds == pytest.approx(sum(alone) + sum(map(forecasts.panel, panels)), rel=0.05)
+    lines = [*report(plan, forecasts, rates)]
+    assert re.search(r"^\ntotal .* for 61 experiments \(\d+ blocks\) and \d+ other jobs", lines[-1])
+    series = plan.row("A7").jobs[0].inputs["text"]
+    (series.path).mkdir(parents=True)
+    (series.path / "0-10.json").write_text("{}")
+    blocks = int(re.search(r"\((\d+) blocks\)", lines[-1])[1])
+    assert f"still to run: {blocks - 1} blocks" in [*report(plan, forecasts, rates)][-1]
+
+
+def test_finished_panels_are_what_rates_are_fitted_to(tmp_path):
+    """With their specs and the shape of their model, which lie in the folder."""
+    plan = planned("tiny")
+    plan.write_specs()
+    model = plan.row("A7").jobs[0].inputs["text"].inputs["model"]
+    for needed in plan.jobs_of(model.stage):
+        needed.path.parent.mkdir(parents=True)
+        needed.path.write_text("{}")
+        (needed.path.parent / "config.json").write_text(json.dumps({"model_type": "llama"} | SIZES))
+    (panel,) = (each for each in plan.panels(plan.asked(["A7", "A9"]), {}) if each.stage.has_blocks)
+    panel.write()
+    path = Path(f"benchmarks/evaluate_sdtp/{panel.digest}.tsv")
+    path.parent.mkdir(parents=True)
+    path.write_text("s\tmax_rss\n12.5\t100\n")
+    (Path("benchmarks/join_record")).mkdir()
+    (Path("benchmarks/join_record") / f"{plan.row('A7').jobs[0].digest}.tsv").write_text("s\tmax_rss\n1\t1\n")
+    (timed,) = timed_jobs()
+    assert (timed.rule, timed.digest, timed.dtype) == ("evaluate_sdtp", panel.digest, "float32")
+    assert (timed.seconds, timed.memory) == (12.5, 100 * 2**20)
+    assert timed.demand == total_demand(panel, {})
+    panel.jobs[0].spec_path.unlink()
+    assert timed_jobs() == []
 
 
 @pytest.mark.parametrize(

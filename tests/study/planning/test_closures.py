@@ -1,4 +1,7 @@
-"""Which jobs an edit of the source makes stale: those that run the module, and what reads their results."""
+"""Which jobs an edit of the source makes stale: those that run the module, and what reads their results.
+
+Records are joined from what was measured: an edit of what joins them alone measures nothing.
+"""
 
 import pkgutil
 from pathlib import Path
@@ -8,7 +11,7 @@ import yaml
 from snakemake.utils import update_config
 
 import ablations.specs
-from ablations.study.planning import digests
+from ablations.study.planning import digests, stages
 from ablations.study.planning.plan import Plan
 
 ROOT = Path(__file__).parents[3]
@@ -17,38 +20,41 @@ pytestmark = pytest.mark.usefixtures("working_folder")
 
 PREPARING = {"prepare_model", "prepare_text"}
 SDTP_EVALUATIONS = {"evaluate_sdtp", "evaluate_pipeline"}
-SDTP = {"saliency", "train_pruner", "reference", "calibrate", "sweep", *SDTP_EVALUATIONS}
+SDTP = {"saliency", "train_pruner", "calibrate", "sweep", *SDTP_EVALUATIONS}
 DRAFTING = {"calibrate_costs", "decode", "benchmark", "grid"}
 DYNATREE = {"fit_ngram", "distil_teacher", "distil", *DRAFTING}
+JOIN = {"join_record"}
 
 USERS = {
-    "lm": PREPARING | SDTP | DYNATREE,
+    "lm": PREPARING | SDTP | DYNATREE | JOIN,
     "userfiles": PREPARING | {"distil"},
-    "sdtp.counts": SDTP,
-    "sdtp.saliency": SDTP - {"reference"},
-    "sdtp.train": SDTP - {"saliency", "reference"},
-    "sdtp.pruning": SDTP - {"saliency", "train_pruner"},
-    "sdtp.reference": {"reference", *SDTP_EVALUATIONS},
-    "sdtp.calibrate": {"calibrate", *SDTP_EVALUATIONS},
-    "sdtp.timing": {"sweep", *SDTP_EVALUATIONS},
-    "sdtp.evaluate": SDTP_EVALUATIONS,
+    "sdtp.counts": SDTP | JOIN,
+    "sdtp.saliency": SDTP | JOIN,
+    "sdtp.train": SDTP - {"saliency"} | JOIN,
+    "sdtp.pruning": SDTP - {"saliency", "train_pruner"} | JOIN,
+    "sdtp.calibrate": {"calibrate", *SDTP_EVALUATIONS, *JOIN},
+    "sdtp.timing": {"sweep", *SDTP_EVALUATIONS, *JOIN},
+    "sdtp.evaluate": SDTP_EVALUATIONS | JOIN,
+    "sdtp.record": JOIN,
     "sdtp.sweep": {"sweep"},
-    "dynatree.arm": DRAFTING,
-    "dynatree.prompts": DRAFTING,
+    "dynatree.arm": DRAFTING | JOIN,
+    "dynatree.prompts": DRAFTING | JOIN,
     "dynatree.costs": DRAFTING,
-    "dynatree.exactness": {"decode", "benchmark"},
+    "dynatree.exactness": {"decode", "benchmark", *JOIN},
     "dynatree.fit_ngram": {"fit_ngram"},
     "dynatree.distil_teacher": {"distil_teacher"},
     "dynatree.distil": {"distil"},
     "dynatree.calibrate_costs": {"calibrate_costs"},
-    "dynatree.decode": {"decode"},
+    "dynatree.decode": {"decode", *JOIN},
     "dynatree.benchmark": {"benchmark"},
     "dynatree.grid": {"grid"},
 }
 """Rules whose own code a spec's module is."""
 
 MEASURING = {
-    "core.job": PREPARING | SDTP | DYNATREE,
+    "core.job": PREPARING | SDTP | DYNATREE | JOIN,
+    "core.panel": SDTP - {"saliency", "calibrate"} | {"decode", "grid"},
+    "evidence.join": JOIN,
     "lm.layered": {"fit_ngram"} | SDTP | DYNATREE,
     "lm.packing": SDTP - {"saliency", "train_pruner"} | {"distil_teacher"} | DRAFTING,
     "sdtp.scores.importance": SDTP_EVALUATIONS,
@@ -61,8 +67,15 @@ MEASURING = {
 }
 """The same of modules that measure, where the papers' methods are likely to be extended."""
 
-ASKING = ("evidence.statistics", "study.config.dynatree", "study.planning.plan", "paper.section")
-"""Modules of configuration, planning, statistics and paper."""
+ASKING = (
+    "core.supervise",
+    "evidence.statistics",
+    "study.config.dynatree",
+    "study.planning.panels",
+    "study.planning.plan",
+    "paper.section",
+)
+"""Modules of configuration, planning, statistics and paper, and what starts the process of a panel."""
 
 
 @pytest.fixture
@@ -84,7 +97,7 @@ def raw():
 )
 def test_an_edit_makes_stale_what_runs_the_module_and_what_reads_its_results(raw, monkeypatch, module, users):
     jobs = Plan(raw, ROOT).jobs
-    assert {job.stage.rule for job in jobs.values()} == PREPARING | SDTP | DYNATREE
+    assert {job.stage.rule for job in jobs.values()} == PREPARING | SDTP | DYNATREE | JOIN
     expected: set[str] = set()
     for digest, job in jobs.items():
         # What a job reads comes before it.
@@ -107,7 +120,15 @@ def test_every_spec_has_its_users_written_down():
 def test_no_measured_job_runs_configuration_statistics_or_paper(raw):
     plan = Plan(raw, ROOT)
     ground = {"__init__", "core", "specs", "lm", "sdtp", "dynatree"}
-    for module in {job.stage.module for job in plan.jobs.values()}:
+    for module in {job.stage.module for job in plan.jobs.values() if job.stage is not stages.JOIN}:
         closure = plan.sources.code.closure(module)
         assert module in closure
         assert {name.split(".")[1] for name in closure if name != "ablations"} <= ground, module
+
+
+def test_records_are_joined_without_what_measures(raw):
+    plan = Plan(raw, ROOT)
+    closure = plan.sources.code.closure(stages.JOIN.module)
+    assert {name.split(".")[1] for name in closure if name != "ablations"} == {"core", "specs", "evidence"}
+    assert "torch" not in plan.sources.code.computes_with(stages.JOIN.module)
+    assert [name for name in closure if "evidence." in name] == ["ablations.evidence.join"]

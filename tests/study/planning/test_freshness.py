@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,19 +19,24 @@ pytestmark = pytest.mark.usefixtures("working_folder")
 
 @pytest.fixture
 def evaluation():
-    """Job of an evaluation, whose chain of inputs is model, saliency, pruner."""
+    """Job of an evaluation's text, whose chain of inputs is model, saliency, pruner."""
     plan = Plan(yaml.safe_load((ROOT / "config.yaml").read_text()), ROOT)
-    return plan.row("baseline").jobs[0]
+    return plan.row("baseline").jobs[0].inputs["text"]
 
 
 def finish(*jobs):
     for job in jobs:
-        job.path.parent.mkdir(parents=True, exist_ok=True)
-        job.path.write_text("{}")
+        path = job.path / f"0-{job.count}.json" if job.stage.has_blocks else job.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+
+
+def path_of(job):
+    return str(job.path)
 
 
 def test_a_new_job_waits_for_what_it_reads_and_times_say_nothing(evaluation):
-    named, rebuilt = job_inputs(evaluation, {})
+    named, rebuilt = job_inputs(evaluation, {}, path_of)
     artefacts = {name: str(artefact.path) for name, artefact in evaluation.inputs.items()}
     assert named == {"spec": str(evaluation.spec_path), **artefacts}
     assert not rebuilt
@@ -40,12 +46,12 @@ def test_a_finished_job_needs_its_inputs_no_more(evaluation):
     finish(evaluation)
     model = evaluation.inputs["model"].digest
     for damage in ({}, {model: "results/model/weights"}):
-        assert job_inputs(evaluation, damage) == ({"spec": str(evaluation.spec_path)}, {})
+        assert job_inputs(evaluation, damage, path_of) == ({"spec": str(evaluation.spec_path)}, {})
 
 
 def test_a_new_job_waits_for_an_input_that_is_made_again(evaluation):
     model = evaluation.inputs["model"]
-    named, rebuilt = job_inputs(evaluation, {model.digest: "results/model/weights"})
+    named, rebuilt = job_inputs(evaluation, {model.digest: "results/model/weights"}, path_of)
     assert rebuilt == {"model": str(model.path)}
     assert "model" not in named
     assert "pruner" in named
@@ -54,9 +60,9 @@ def test_a_new_job_waits_for_an_input_that_is_made_again(evaluation):
 def test_a_new_job_waits_for_what_is_made_again_behind_its_inputs(evaluation):
     saliency = evaluation.inputs["pruner"].inputs["saliency"]
     assert saliency.digest not in {artefact.digest for artefact in evaluation.inputs.values()}
-    named, rebuilt = job_inputs(evaluation, {saliency.digest: "results/saliency/file"})
+    named, rebuilt = job_inputs(evaluation, {saliency.digest: "results/saliency/file"}, path_of)
     assert rebuilt == {f"rebuilt_{saliency.digest}": str(saliency.path)}
-    assert named == job_inputs(evaluation, {}).named
+    assert named == job_inputs(evaluation, {}, path_of).named
 
 
 def test_a_damaged_artefact_is_made_again_because_of_a_note_that_is_newer(evaluation):
@@ -64,12 +70,12 @@ def test_a_damaged_artefact_is_made_again_because_of_a_note_that_is_newer(evalua
     finish(model)
     os.utime(model.path, (1, 1))
     damage = {model.digest: "results/model/weights"}
-    _, rebuilt = job_inputs(model, damage)
+    _, rebuilt = job_inputs(model, damage, path_of)
     note = Path(rebuilt["damage"])
     assert json.loads(note.read_text()) == {"damaged": "results/model/weights"}
     assert note.stat().st_mtime_ns > model.path.stat().st_mtime_ns
     before = note.stat().st_mtime_ns
-    assert job_inputs(model, damage).rebuilt == rebuilt
+    assert job_inputs(model, damage, path_of).rebuilt == rebuilt
     assert note.stat().st_mtime_ns == before
 
 
@@ -92,13 +98,21 @@ def test_a_damaged_artefact_is_due_though_nobody_needs_it_now(evaluation):
     assert due(evaluation, [evaluation.inputs["pruner"].digest]) == {"train_pruner"}
 
 
-def test_shards_of_a_job_are_found_by_its_digest(evaluation):
-    folder = Path("results/shard")
-    folder.mkdir(parents=True)
-    shard = folder / f"{evaluation.digest}.1-of-2.json"
-    for path in (shard, folder / "0123456789abcdef.1-of-2.json"):
-        path.write_text("{}")
-    assert evaluation.shards() == [shard]
+def test_a_series_is_due_while_it_lacks_an_item(evaluation):
+    finish(*evaluation.with_inputs().values())
+    assert due(evaluation) == set()
+    more = replace(evaluation, count=evaluation.count + 1)
+    assert more.digest == evaluation.digest
+    assert due(more) == {"evaluate_sdtp"}
+    assert finished_jobs([more], {}) == frozenset()
+    assert finished_jobs([evaluation], {}) == {evaluation.digest}
+
+
+def test_a_job_waits_for_the_files_that_make_its_inputs(evaluation):
+    receipt = {evaluation.inputs["pruner"].digest: "results/panel/p.train_pruner.done"}
+    named, _ = job_inputs(evaluation, {}, lambda job: receipt.get(job.digest, str(job.path)))
+    assert named["pruner"] == "results/panel/p.train_pruner.done"
+    assert named["model"] == str(evaluation.inputs["model"].path)
 
 
 def test_what_is_there_and_whole_is_finished(evaluation):

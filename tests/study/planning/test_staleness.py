@@ -1,4 +1,4 @@
-"""Digests change when what they stand for changes, and only then."""
+"""Digests change when what they stand for changes, and only then. Series are what is measured."""
 
 import copy
 import os
@@ -8,9 +8,12 @@ import pytest
 import yaml
 
 from ablations.study.planning.plan import Plan
+from ablations.study.planning.stages import JOIN
 from ablations.study.status import remaining_work, statuses
 
 ROOT = Path(__file__).parents[3]
+
+MEASURES = ("prefill", "retrieval", "text")
 
 pytestmark = pytest.mark.usefixtures("working_folder")
 
@@ -21,23 +24,55 @@ def raw():
 
 
 def stale(raw, mutate):
-    """Rules and labels of the jobs that a change of the configuration makes new."""
+    """What a change of the configuration makes new: rules, of series with label and measure; no records."""
     before = Plan(copy.deepcopy(raw), ROOT)
     changed = copy.deepcopy(raw)
     mutate(changed)
     after = Plan(changed, ROOT)
     return sorted(
-        f"{job.stage.rule}:{after.label(digest)}" if "record" in job.stage.result else job.stage.rule
+        f"{job.stage.rule}:{after.label(digest)}" + f":{getattr(job.spec, 'measure', '')}".rstrip(":")
+        if job.stage.has_blocks
+        else job.stage.rule
         for digest, job in after.jobs.items()
-        if digest not in before.jobs
+        if digest not in before.jobs and job.stage is not JOIN
     )
+
+
+def measured(*names):
+    """Series of SDTP experiments under every measure."""
+    return [f"evaluate_sdtp:{name}:{measure}" for name in names for measure in MEASURES]
+
+
+def decoded(names):
+    """Series of decoding experiments, one for each kind of prompts."""
+    return sorted(f"decode:{name}" for name in names for kind in ("code", "documentation", "chat"))
 
 
 def test_a_keep_ratio_reruns_its_own_evaluation_alone(raw):
     def mutate(config):
         config["sdtp"]["ablations"]["A7"]["change"]["schedule"]["keep_ratio"] = 0.55
 
-    assert stale(raw, mutate) == ["evaluate_sdtp:A7"]
+    assert stale(raw, mutate) == measured("A7")
+
+
+def test_how_often_prefill_is_timed_reruns_prefill_alone(raw):
+    def mutate(config):
+        config["sdtp"]["evaluation"]["timing"]["repeats"] = 3
+
+    found = stale(raw, mutate)
+    assert "evaluate_sdtp:baseline:prefill" in found
+    assert all(name.endswith(":prefill") for name in found)
+
+
+def test_counts_are_in_no_series(raw):
+    def mutate(config):
+        config["sdtp"]["evaluation"]["documents"] = 30
+        config["sdtp"]["evaluation"]["timing"]["documents"] = 9
+        config["sdtp"]["evaluation"]["retrieval"]["keys"] = 2
+        config["dynatree"]["prompts"]["code"]["count"] = 5
+        # The benchmark has a count of its own.
+
+    assert stale(raw, mutate) == []
 
 
 def test_wording_reruns_no_experiment(raw):
@@ -49,6 +84,7 @@ def test_wording_reruns_no_experiment(raw):
         config["texts"]["python"]["description"] = "another name"
         config["paper"]["thresholds"] = {"quality_same": 0.5}
         config["resources"] = {"gpu": 3}
+        config["panel"] = {"documents": 3, "experiments": 1}
 
     assert stale(raw, mutate) == []
 
@@ -66,7 +102,7 @@ def test_a_loss_weight_reruns_training_and_evaluation(raw):
     def mutate(config):
         config["sdtp"]["ablations"]["A5"]["change"]["losses"]["ranking"] = 0.5
 
-    assert stale(raw, mutate) == ["evaluate_sdtp:A5", "train_pruner"]
+    assert stale(raw, mutate) == [*measured("A5"), "train_pruner"]
 
 
 def test_a_shared_budget_reruns_its_users(raw):
@@ -76,7 +112,7 @@ def test_a_shared_budget_reruns_its_users(raw):
     labels = ["D1", "E1", "E2", "E3", "F1", "F2", "F2b", "F2c", "F3", "F4", "K3"]
     labels += ["N1", "N2", "N3", "N4", "NG", "O1", "PL"]
     # The benchmark has a length of its own.
-    assert stale(raw, mutate) == [f"decode:{label}" for label in labels]
+    assert stale(raw, mutate) == decoded(labels)
 
 
 def test_training_of_a_draft_reruns_its_users(raw):
@@ -85,8 +121,7 @@ def test_training_of_a_draft_reruns_its_users(raw):
 
     # The hybrid draft of the baseline is one.
     labels = ["D1", "E1", "E2", "E3", "F2", "F2b", "F2c", "F3", "F4", "K3", "N1", "N2", "N3", "N4", "O1"]
-    users = [f"decode:{label}" for label in labels]
-    assert stale(raw, mutate) == ["benchmark", "calibrate_costs", *users, "distil"]
+    assert stale(raw, mutate) == ["benchmark", "calibrate_costs", *decoded(labels), "distil"]
 
 
 def test_a_changed_torch_pin_makes_every_model_job_stale_and_a_seaborn_pin_none(raw, tmp_path):
@@ -103,6 +138,7 @@ def test_a_changed_torch_pin_makes_every_model_job_stale_and_a_seaborn_pin_none(
         for digest, rule in digests(constraints.replace("torch==", "torch==9.")).items()
         if digest in before
     }
+    # Records are joined without torch, from series that it measured.
     assert fresh <= {"prepare_text"}
 
 
@@ -123,6 +159,10 @@ def test_user_texts_are_known_by_their_bytes(raw, tmp_path):
     assert digest() == first
 
 
+def text_of(plan):
+    return plan.row("baseline").jobs[0].inputs["text"].inputs["text"].digest
+
+
 def test_an_edit_behind_a_link_and_a_link_to_another_file_make_stale(raw, tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
@@ -138,11 +178,11 @@ def test_an_edit_behind_a_link_and_a_link_to_another_file_make_stale(raw, tmp_pa
         (folder / "linked").unlink(missing_ok=True)
         (folder / "linked").symlink_to(tmp_path / target)
         plan = Plan(raw, ROOT)
-        digests.append(plan.row("baseline").jobs[0].inputs["text"].digest)
+        digests.append(text_of(plan))
         # The next plan knows the hashes of the files that were read.
         plan.sources.hashes.save()
     (tmp_path / "two/a.txt").write_text("edited")
-    digests.append(Plan(raw, ROOT).row("baseline").jobs[0].inputs["text"].digest)
+    digests.append(text_of(Plan(raw, ROOT)))
     assert len({*digests}) == 3
 
 
@@ -151,4 +191,5 @@ def test_whoever_only_looks_writes_nothing(raw):
     plan = Plan(raw, ROOT)
     statuses(plan)
     remaining_work(plan)
+    plan.panels(plan.paper_results, {})
     assert sorted(Path().rglob("*")) == before

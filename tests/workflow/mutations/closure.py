@@ -13,10 +13,10 @@ MODULE_OF = {
     "text": "lm.prepare_text",
     "saliency": "sdtp.saliency",
     "pruner": "sdtp.train",
-    "reference": "sdtp.reference",
     "calibration": "sdtp.calibrate",
     "evaluate": "sdtp.evaluate",
     "pipeline": "sdtp.evaluate_pipeline",
+    "join": "evidence.join",
     "sweep": "sdtp.sweep",
     "ngram": "dynatree.fit_ngram",
     "teacher": "dynatree.distil_teacher",
@@ -35,7 +35,7 @@ MODULE_OF = {
     "page": "paper.page",
     "archive": "paper.archive",
 }
-"""Module that each kind of job runs, as `workflow/rules` say."""
+"""Module that makes each kind of block or result, as `study/planning/stages.py` says."""
 
 
 def all_modules() -> list[str]:

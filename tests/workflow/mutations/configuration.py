@@ -9,9 +9,11 @@ from tests.workflow.mutations.jobs import (
     CALIBRATION,
     CHAT,
     COSTS,
+    CRASHES,
     DECODING,
     DECODINGS,
     DISTILLED,
+    DOCUMENTATION,
     DRAFT_MODEL,
     EVALUATIONS,
     GRID_COSTS,
@@ -19,24 +21,29 @@ from tests.workflow.mutations.jobs import (
     HUMANEVAL,
     HYBRID,
     NGRAM,
+    PASSKEYS,
+    PREFILL,
     PRUNER,
+    PRUNING,
     PYTHON,
-    REFERENCE,
+    QUALITY,
     RENDERING,
     SALIENCY,
     SCORER_OF,
+    SINGLE_PROCESS,
     SWEEPS,
     TARGET,
     TEACHER,
     decode,
     evaluate,
+    join,
     stale,
 )
 from tests.workflow.mutations.study import Mutation, Study
 
 
 def setting(key: str, value: Any, changed: Iterable[str], note: str = "") -> Mutation:
-    """A key that gets another value, and the jobs whose specs it enters."""
+    """A key that gets another value, and the blocks and results whose specs it enters."""
     name = f"{key}: {value}" + (f" ({note})" if note else "")
     return Mutation(name, lambda study: study.set(key, value), stale(changed))
 
@@ -49,6 +56,12 @@ def arm(name: str, key: str, value: Any, *more: str) -> Mutation:
 def drafting(name: str, key: str, value: Any, *more: str) -> Mutation:
     """A value of one decoding ablation; the benchmark measures all of them."""
     return setting(f"dynatree.ablations.{name}.{key}", value, {*decode(name), BENCHMARK, "collect", *more})
+
+
+def _fewer_prompts(name: str, *more: str) -> Mutation:
+    """A decoding ablation with a smaller budget: its record is joined anew, and nothing is measured."""
+    expected = {*join(name), "collect", *more}
+    return setting(f"dynatree.ablations.{name}.budget", {"prompts": 1}, expected)
 
 
 def _and_compound(name: str, group: str, value: dict[str, Any]) -> Mutation:
@@ -65,8 +78,8 @@ ARMS = [
     arm("A1s", "importance", "recent"),
     arm("A2", "importance", "recent"),
     arm("M2", "importance", "recent"),
-    setting("sdtp.ablations.A3b.change.losses.lm", 0.5, {"evaluate A3b", "pruner 0.5/1/1"}),
-    setting("sdtp.ablations.A5.change.losses.ranking", 0.5, {"evaluate A5", "pruner 1/0/0.5"}),
+    setting("sdtp.ablations.A3b.change.losses.lm", 0.5, {*evaluate("A3b"), "pruner 0.5/1/1"}),
+    setting("sdtp.ablations.A5.change.losses.ranking", 0.5, {*evaluate("A5"), "pruner 1/0/0.5"}),
     arm("A6", "preserve.head", 1),
     arm("A7", "schedule.keep_ratio", 0.55),
     arm("A9", "schedule.keep_ratio", 0.85),
@@ -75,7 +88,7 @@ ARMS = [
     Mutation(
         "sdtp.ablations.B1.change.schedule.layers: [4]",
         lambda study: study.set("sdtp.ablations.B1.change.schedule.layers", [4]),
-        frozenset({SALIENCY, PRUNER, "evaluate B1"}) | RENDERING,
+        frozenset({SALIENCY, PRUNER, *evaluate("B1"), *join("B1")}) | RENDERING,
     ),
     arm("B2", "positions", "packed"),
     arm("GB", "pipeline.ranks", 3, *evaluate("G0")),
@@ -85,14 +98,15 @@ ARMS = [
         lambda study: study.set("sdtp.ablations.P1.change.selection", "threshold"),
         stale({CALIBRATION}),
     ),
-    drafting("F1", "budget", {"prompts": 1}),
+    # K4, which is F1, keeps all prompts, so that the benchmark has an arm of either.
+    _fewer_prompts("F1", BENCHMARK),
     drafting("F2", "change.shape.depth", 5),
     drafting("F2b", "change.shape.depth", 8),
     drafting("F2c", "change.shape.branching", 3),
-    drafting("F3", "budget.prompts", 1),
+    _fewer_prompts("F3", BENCHMARK),
     # What starts from F4 and keeps its threshold; K2 and O1 have none, K4 no drafter.
     drafting("F4", "change.pruning", {"tau": 0.1}, *decode("K3", "D1", "PL", "NG", "N0")),
-    drafting("K2", "budget.prompts", 1),
+    _fewer_prompts("K2", BENCHMARK),
     drafting("K3", "change.shape.branching", 3),
     drafting("D1", "change.shape.depth", 2),
     drafting("D1", "from", "F3"),
@@ -101,7 +115,7 @@ ARMS = [
     drafting("E3", "change.adaptation.history.smoothing", 0.4),
     drafting("O1", "change.shape.depth", 6, "costs 6x3"),
     drafting("N1", "change.shape.depth", 5),
-    drafting("N2", "budget.prompts", 1),
+    _fewer_prompts("N2", BENCHMARK),
     drafting("N4", "change.shape.branching", 3),
     _and_compound("PL", "pruning", {"tau": 0.1}),
     _and_compound("NG", "pruning", {"tau": 0.1}),
@@ -163,7 +177,67 @@ BASELINES = [
 ]
 """Component groups of the baselines, which every ablation starts from."""
 
-_ALL_PROMPTS = set(DECODINGS) - decode("F3", "N2")
+_ALL_PROMPTS = {*DECODING} - {"F3", "N2"}
+"""Experiments that decode every prompt; K2 is F3."""
+_NOT_CRASHED = {*PRUNING} - {CRASHES}
+
+
+def _more_documents_in_smaller_blocks(study: Study) -> None:
+    study.set("panel.documents", 4)
+    study.set("sdtp.evaluation.documents", 10)
+
+
+def _more_documents_and_as_many_again(study: Study) -> None:
+    study.set("sdtp.evaluation.documents", 7)
+    study.planned()
+    study.set("sdtp.evaluation.documents", 6)
+
+
+COUNTS = [
+    setting(
+        "sdtp.evaluation.documents",
+        7,
+        evaluate(*_NOT_CRASHED, blocks=["quality 6-7"]) | join(*PRUNING),
+        "one more",
+    ),
+    setting("sdtp.evaluation.documents", 5, join(*PRUNING), "one less"),
+    setting(
+        "sdtp.evaluation.documents",
+        12,
+        evaluate(*_NOT_CRASHED, blocks=["quality 6-10", "quality 10-12"]) | join(*PRUNING),
+        "over the end of a block",
+    ),
+    Mutation(
+        "sdtp.evaluation.documents: 10, in smaller blocks",
+        _more_documents_in_smaller_blocks,
+        stale(evaluate(*_NOT_CRASHED, blocks=["quality 6-8", "quality 8-10"]) | join(*PRUNING)),
+    ),
+    Mutation(
+        "sdtp.evaluation.documents: one more, and as many as before again", _more_documents_and_as_many_again
+    ),
+    setting(
+        "sdtp.evaluation.timing.documents",
+        3,
+        evaluate(*_NOT_CRASHED, blocks=["prefill 2-3"]) | join(*PRUNING),
+        "one more",
+    ),
+    setting("sdtp.evaluation.timing.documents", 1, join(*PRUNING), "one less"),
+    setting(
+        "sdtp.evaluation.retrieval.keys",
+        2,
+        evaluate(*{*SINGLE_PROCESS} - {CRASHES}, blocks=["passkeys 1-2"]) | join(*SINGLE_PROCESS),
+        "one more",
+    ),
+    # F3, N2 and K2 decode two prompts of each kind at most, and the benchmark says itself how many.
+    setting(
+        "dynatree.prompts.code.count",
+        3,
+        decode(*_ALL_PROMPTS, blocks=["code 2-3"]) | join(*_ALL_PROMPTS) | {*GRIDS},
+        "one more",
+    ),
+    setting("dynatree.prompts.code.count", 1, join(*DECODING) | {*GRIDS}, "one less"),
+]
+"""How many documents and prompts: what is new of them is measured, what is there stays."""
 
 BUDGETS = [
     setting("seed", 1, {PYTHON, HUMANEVAL, CHAT, "text written", "text chat-validation"}),
@@ -176,24 +250,27 @@ BUDGETS = [
     setting("sdtp.training.epochs", 2, SCORER_OF.values()),
     setting("sdtp.training.width", 24, SCORER_OF.values()),
     setting("sdtp.training.learning_rate", 0.003, SCORER_OF.values()),
-    setting("sdtp.evaluation.documents", 7, {REFERENCE}),
-    setting("sdtp.evaluation.prompt_tokens", 72, {REFERENCE, CALIBRATION}),
-    setting("sdtp.evaluation.timing.repeats", 3, EVALUATIONS),
-    setting("sdtp.evaluation.retrieval.keys", 2, {REFERENCE}),
+    setting("sdtp.evaluation.prompt_tokens", 72, EVALUATIONS | {CALIBRATION}),
+    setting("sdtp.evaluation.continuation_tokens", 9, evaluate(*PRUNING, blocks=[QUALITY, PREFILL])),
+    setting("sdtp.evaluation.timing.repeats", 3, evaluate(*PRUNING, blocks=[PREFILL])),
+    setting("sdtp.evaluation.retrieval.tokens", 120, evaluate(*PRUNING, blocks=[PASSKEYS])),
+    setting("sdtp.evaluation.retrieval.depths", [0.6], evaluate(*PRUNING, blocks=[PASSKEYS])),
     setting("sdtp.evaluation.calibration_documents", 3, {CALIBRATION}),
-    setting("sdtp.evaluation.compute.threads", 2, {REFERENCE, CALIBRATION, *SWEEPS}),
+    setting("sdtp.evaluation.compute.threads", 2, EVALUATIONS | {CALIBRATION, *SWEEPS}),
     setting("sdtp.sweep.repeats", 3, SWEEPS),
     setting("sdtp.sweep.lengths", [64, 96, 128], {"sweep 128", "collect"}, "one more"),
     setting("dynatree.decoding.new_tokens", 14, DECODINGS),
-    setting("dynatree.decoding.repeats", 2, DECODINGS),
+    setting("dynatree.decoding.repeats", 3, DECODINGS),
     setting("dynatree.decoding.warmup", 2, DECODINGS | {BENCHMARK}),
     setting("dynatree.decoding.compute.threads", 2, DECODINGS | {COSTS, GRID_COSTS}),
-    # F3 and N2 decode two prompts of each kind at most, and the benchmark says itself how many.
-    setting("dynatree.prompts.code.count", 3, _ALL_PROMPTS | set(GRIDS)),
-    setting("dynatree.prompts.documentation.tokens", 40, DECODINGS | {*GRIDS, BENCHMARK}),
+    setting(
+        "dynatree.prompts.documentation.tokens",
+        40,
+        decode(*DECODING, blocks=[DOCUMENTATION]) | {*GRIDS, BENCHMARK},
+    ),
     setting("dynatree.calibration.repeats", 3, {COSTS, GRID_COSTS}),
     # Grids have a most of their own.
-    setting("dynatree.calibration.max_nodes", 10, {COSTS, "decode O1", BENCHMARK}),
+    setting("dynatree.calibration.max_nodes", 10, {COSTS, *decode("O1"), BENCHMARK}),
     setting("dynatree.grids.taus", [0.05, 0.3], {"grid trees"}),
     setting("dynatree.grids.lengths", [8, 12], {"grid lengths"}),
     setting("dynatree.benchmark.repeats", 2, {BENCHMARK}),
@@ -216,12 +293,11 @@ DRAFTERS = [
 ]
 """What drafts are made of."""
 
-_LEARNED_SEEDS = evaluate(*SCORER_OF, "A2")
-
 
 def _second_seed() -> frozenset[str]:
+    """Each seed has a quality and passkeys; the first alone is timed."""
     pruners = {f"{scorer} seed 1" for scorer in set(SCORER_OF.values())}
-    return stale(_LEARNED_SEEDS) | pruners | {CALIBRATION}
+    return stale(evaluate(*SCORER_OF, "A2", blocks=[QUALITY, PASSKEYS])) | pruners | {CALIBRATION}
 
 
 ROWS = [
@@ -236,14 +312,14 @@ ROWS = [
                 ),
             )
         ),
-        stale({"evaluate X6", "collect"}),
+        stale({*evaluate("X6"), *join("X6"), "collect"}),
     ),
     Mutation(
         "an ablation switched on",
         lambda study: study.settings(lambda config: config["sdtp"]["only"].append("A8")),
-        stale({"evaluate A8", "collect"}),
+        stale({*evaluate("A8"), *join("A8"), "collect"}),
     ),
 ]
 """Experiments that were not there."""
 
-CONFIGURATION = [*ARMS, *BASELINES, *BUDGETS, *DRAFTERS, *ROWS]
+CONFIGURATION = [*ARMS, *BASELINES, *COUNTS, *BUDGETS, *DRAFTERS, *ROWS]

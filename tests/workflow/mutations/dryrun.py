@@ -8,7 +8,7 @@ import tempfile
 from multiprocessing import get_context
 from pathlib import Path
 
-from tests.workflow.mutations.naming import job_name
+from tests.workflow.mutations.naming import names
 
 TINY = "workflow/studies/tiny.yaml"
 PAPER = ("paper/ablation.tex",)
@@ -20,7 +20,8 @@ EVERYTHING = (
     "written",
 )
 
-_MESSAGE = re.compile(r"^Job \d+: (.+)$", re.MULTILINE)
+_COMMAND = re.compile(r"^Shell command: +(python .+)$", re.MULTILINE)
+"""What a rule runs; targets have none."""
 # Snakemake's imports take longer than a dry run of the tiny study. Nothing of this project is among
 # them: each dry run imports the source of the copy it is about.
 _CONTEXT = get_context("forkserver")
@@ -30,7 +31,7 @@ _CONTEXT.set_forkserver_preload(["snakemake.cli", "snakemake.dag", "pandas", "gr
 def planned(
     folder: Path, targets: tuple[str, ...] = EVERYTHING, flags: tuple[str, ...] = ()
 ) -> frozenset[str]:
-    """Names of the jobs that Snakemake would run now for `targets`, as `mutations.jobs` calls them.
+    """Names of what Snakemake would make now for `targets`, as `mutations.jobs` calls it.
 
     Args:
         folder: The study.
@@ -48,7 +49,7 @@ def planned(
         text = said.read_text()
     if process.exitcode != 0:
         raise RuntimeError(f"dry run in {folder} ended with {process.exitcode}:\n{text}")
-    return frozenset(job_name(folder, message) for message in _MESSAGE.findall(text))
+    return frozenset(name for command in _COMMAND.findall(text) for name in names(folder, command))
 
 
 def _dry_run(folder: Path, targets: tuple[str, ...], flags: tuple[str, ...], said: Path) -> None:
@@ -62,4 +63,4 @@ def _dry_run(folder: Path, targets: tuple[str, ...], flags: tuple[str, ...], sai
     from snakemake.cli import main
 
     with contextlib.suppress(BrokenPipeError):
-        main(["--dry-run", "--cores", "1", "--configfile", TINY, *flags, "--", *targets])
+        main(["--dry-run", "--printshellcmds", "--cores", "1", "--configfile", TINY, *flags, "--", *targets])

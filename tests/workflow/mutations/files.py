@@ -13,12 +13,13 @@ from tests.workflow.mutations.jobs import (
     CALIBRATION,
     CHAT,
     CHAT_VALIDATION,
+    CODE,
     COSTS,
     DISTILLED,
     NGRAM,
+    PREFILL,
     PRUNER,
     PYTHON,
-    REFERENCE,
     RENDERING,
     SALIENCY,
     TARGET,
@@ -26,9 +27,10 @@ from tests.workflow.mutations.jobs import (
     WRITTEN,
     decode,
     evaluate,
+    join,
     stale,
 )
-from tests.workflow.mutations.naming import job_name
+from tests.workflow.mutations.naming import made_by
 from tests.workflow.mutations.study import Mutation, Study
 
 _ONCE_MORE = RENDERING | {BENCHMARK_TABLE, "written"}
@@ -128,27 +130,23 @@ TEXTS = [
 ]
 
 
+_ARTEFACTS = (
+    *("model", "text", "saliency", "pruner", "calibration"),
+    *("ngram", "teacher", "draft", "costs"),
+)
+
+
 def _made_by(study: Study, job: str) -> Path:
     """Manifest of the artefact that a job made."""
-    for message, kind in _ARTEFACTS.items():
-        for manifest in (study.path / f"results/{kind}").glob("*/manifest.json"):
-            if job_name(study.path, f"{message} {manifest.parent.name}") == job:
-                return manifest
+    for manifest in (study.path / f"results/{_folder(job)}").glob("*/manifest.json"):
+        if made_by(study.path, manifest.parent.name) == job:
+            return manifest
     raise AssertionError(f"{job} has made nothing")
 
 
-_ARTEFACTS = {
-    "Preparing checkpoint": "model",
-    "Preparing text": "text",
-    "Extracting saliency": "saliency",
-    "Training pruner": "pruner",
-    "Evaluating the unpruned model": "reference",
-    "Calibrating selection rule": "calibration",
-    "Counting n-grams": "ngram",
-    "Letting the target write text to distil a draft from": "teacher",
-    "Distilling draft": "draft",
-    "Measuring costs of drafting and verifying": "costs",
-}
+def _folder(job: str) -> str:
+    """Kind of the artefact that a job makes."""
+    return job.split()[0]
 
 
 def _largest(manifest: Path) -> Path:
@@ -182,7 +180,7 @@ def _damaged_and_needed(study: Study) -> None:
 
 def _damaged_and_forgotten(study: Study) -> None:
     _damaged(study, TARGET)
-    _forget(study, "A7")
+    _forget(study, "A7", "quality", "passkeys", "prefill")
 
 
 def _damaged_and_renamed(study: Study) -> None:
@@ -190,11 +188,32 @@ def _damaged_and_renamed(study: Study) -> None:
     study.set("sdtp.ablations.A7.title", "Another title")
 
 
+def _blocks(study: Study) -> Path:
+    return study.path / "results/block"
+
+
+def _forget(study: Study, label: str, *series: str) -> None:
+    """Delete the records of an experiment, and the blocks of so many of its series."""
+    for path in (study.path / "results/record").glob("*.json"):
+        if f'"label": "{label}"' in path.read_text():
+            path.unlink()
+    for folder in _blocks(study).iterdir():
+        labelled = any(f'"label": "{label}"' in path.read_text() for path in folder.glob("*.json"))
+        if labelled and made_by(study.path, folder.name).split()[-1] in series:
+            shutil.rmtree(folder)
+
+
+def _half_written(study: Study) -> None:
+    """The temporary file of a block that a kill cut short, where the block itself is there too."""
+    folder = next(_blocks(study).iterdir())
+    (folder / ".0-6.json.abc.tmp").write_text('{"schema_version": 1,')
+
+
 ARTEFACTS = [
     *(
         _damage(job)
         for job in (
-            *(TARGET, PYTHON, SALIENCY, PRUNER, REFERENCE, CALIBRATION),
+            *(TARGET, PYTHON, SALIENCY, PRUNER, CALIBRATION),
             *(NGRAM, TEACHER, DISTILLED, COSTS),
         )
     ),
@@ -214,7 +233,7 @@ ARTEFACTS = [
         stale({*evaluate("A7")}) | {PRUNER},
     ),
     Mutation(
-        "a damaged model and a lost record, with whole artefacts between them",
+        "a damaged model and a lost experiment, with whole artefacts between them",
         _damaged_and_forgotten,
         stale({*evaluate("A7")}) | {TARGET},
     ),
@@ -222,12 +241,41 @@ ARTEFACTS = [
     Mutation("an artefact deleted", lambda study: shutil.rmtree(_made_by(study, PRUNER).parent)),
     Mutation(
         "all artefacts deleted",
-        lambda study: [shutil.rmtree(study.path / "results" / kind) for kind in _ARTEFACTS.values()],
+        lambda study: [shutil.rmtree(study.path / "results" / kind) for kind in _ARTEFACTS],
     ),
-    Mutation("records of an experiment deleted", lambda study: _forget(study, "A9"), stale(evaluate("A9"))),
     Mutation(
-        "records of a decoding experiment deleted", lambda study: _forget(study, "D1"), stale(decode("D1"))
+        "records of an experiment deleted, whose blocks are there",
+        lambda study: _forget(study, "A9"),
+        stale(join("A9")),
     ),
+    Mutation(
+        "records of a decoding experiment deleted, whose blocks are there",
+        lambda study: _forget(study, "D1"),
+        stale(join("D1")),
+    ),
+    Mutation(
+        "records and blocks of an experiment deleted",
+        lambda study: _forget(study, "A9", "quality", "passkeys", "prefill"),
+        stale(evaluate("A9")),
+    ),
+    Mutation(
+        "records and blocks of a decoding experiment deleted",
+        lambda study: _forget(study, "D1", "code", "documentation", "chat"),
+        stale(decode("D1")),
+    ),
+    Mutation(
+        "records of an experiment deleted, and its blocks of one measure",
+        lambda study: _forget(study, "A9", "prefill"),
+        stale(evaluate("A9", blocks=[PREFILL])),
+    ),
+    Mutation(
+        "records of an experiment deleted, and its blocks of one kind of prompts",
+        lambda study: _forget(study, "D1", "code"),
+        stale(decode("D1", blocks=[CODE])),
+    ),
+    Mutation("all blocks deleted, whose records are there", lambda study: shutil.rmtree(_blocks(study))),
+    Mutation("all panels and receipts deleted", lambda study: shutil.rmtree(study.path / "results/panel")),
+    Mutation("what a killed panel leaves beside its blocks", _half_written),
     Mutation(
         "the benchmark's record deleted",
         lambda study: [
@@ -254,12 +302,6 @@ ARTEFACTS = [
     ),
 ]
 """What was built: damaged, lost."""
-
-
-def _forget(study: Study, label: str) -> None:
-    for path in (study.path / "results/record").glob("*.json"):
-        if f'"label": "{label}"' in path.read_text():
-            path.unlink()
 
 
 def _files(study: Study) -> list[Path]:
@@ -332,6 +374,7 @@ def _rule(file: str, old: str, new: str) -> Mutation:
 
 RULES = [
     _rule("workflow/rules/jobs.smk", 'f"logs/{stage.rule}/{{digest}}.log"', 'f"logs/other/{{digest}}.log"'),
+    _rule("workflow/rules/jobs.smk", 'f"logs/{stage.rule}/{{panel}}.log"', 'f"logs/other/{{panel}}.log"'),
     _rule(
         "workflow/rules/jobs.smk",
         'f"benchmarks/{stage.rule}/{{digest}}.tsv"',
@@ -341,7 +384,7 @@ RULES = [
     _rule(
         "workflow/rules/jobs.smk",
         "**resources_of[stage.takes],",
-        "**resources_of[stage.takes],\n            disk_mb=10,",
+        "**resources_of[stage.takes],\n                disk_mb=10,",
     ),
     _rule("workflow/rules/jobs.smk", '"../../envs/measure.yaml"', '"../../envs/paper.yaml"'),
     Mutation("comments in a rule file", lambda study: study.append("workflow/rules/jobs.smk", "\n# why\n")),

@@ -1,4 +1,4 @@
-"""The jobs of the tiny study and what each reads, written by hand from `config.yaml` and `tiny.yaml`.
+"""The blocks and results of the tiny study and what each reads, by hand from `config.yaml` and `tiny.yaml`.
 
 Nothing here asks the planner: these are the expectations that it is held to.
 """
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 TARGET, DRAFT_MODEL = "model 64", "model 32"
 PYTHON, HUMANEVAL, CHAT = "text python", "text humaneval", "text chat"
 CHAT_VALIDATION, WRITTEN = "text chat-validation", "text written"
-SALIENCY, REFERENCE, CALIBRATION = "saliency", "reference", "calibration"
+SALIENCY, CALIBRATION = "saliency", "calibration"
 PRUNER, NO_LM_LOSS, LM_LOSS_ONLY = "pruner 1/1/1", "pruner 0/1/1", "pruner 1/0/0"
 NGRAM, TEACHER, DISTILLED = "ngram", "teacher", "draft"
 COSTS, GRID_COSTS = "costs 8x3", "costs 7x2"
@@ -24,27 +24,48 @@ SCORER_OF = {
 """Pruner of each SDTP experiment that has a learned one."""
 OVER_RANKS = ("GB", "G0")
 NOT_LEARNED = ("A1", "A1s", "A2", "M2")
+SINGLE_PROCESS = (*SCORER_OF, *NOT_LEARNED)
+CRASHES = "B2"
+"""Experiment whose first document crashes: it lacks nothing, however many are asked for."""
 HYBRID = ("F2", "F2b", "F2c", "F3", "F4", "K3", "D1", "E1", "E2", "E3", "O1")
-"""Decoding experiments by drafter; K2 is F3 and K4 is F1, so these have no job of their own."""
+"""Decoding experiments by drafter; K2 is F3 and K4 is F1, so these have no blocks of their own."""
 DISTILLED_ALONE = ("N1", "N2", "N3", "N4")
 DECODING = ("F1", *HYBRID, *DISTILLED_ALONE, "NG", "PL", "N0")
 
-
-def evaluate(*names: str) -> set[str]:
-    """Jobs of SDTP experiments."""
-    return {f"pipeline {name}" if name in OVER_RANKS else f"evaluate {name}" for name in names}
-
-
-def decode(*names: str) -> set[str]:
-    """Jobs of decoding experiments."""
-    return {f"decode {name}" for name in names}
+QUALITY, PASSKEYS, PREFILL = "quality 0-6", "passkeys 0-1", "prefill 0-2"
+"""Blocks of an SDTP experiment, one of each measure: so few items are one block."""
+CODE, DOCUMENTATION, CHATTING = "code 0-2", "documentation 0-2", "chat 0-2"
+"""Blocks of a decoding experiment, one of each kind of prompts."""
+PROMPTS = {CODE: HUMANEVAL, DOCUMENTATION: PYTHON, CHATTING: CHAT}
+"""Text that the prompts of each are of."""
 
 
-EVALUATIONS = evaluate(*SCORER_OF, *OVER_RANKS, *NOT_LEARNED)
+def evaluate(*names: str, blocks: Iterable[str] = (QUALITY, PASSKEYS, PREFILL)) -> set[str]:
+    """Blocks of SDTP experiments; ranks are not asked for passkeys."""
+    return {
+        f"{'pipeline' if name in OVER_RANKS else 'evaluate'} {name} {block}"
+        for name in names
+        for block in blocks
+        if not (name in OVER_RANKS and block.startswith("passkeys"))
+    }
+
+
+def decode(*names: str, blocks: Iterable[str] = tuple(PROMPTS)) -> set[str]:
+    """Blocks of decoding experiments."""
+    return {f"decode {name} {block}" for name in names for block in blocks}
+
+
+def join(*names: str) -> set[str]:
+    """Records of experiments, joined from their blocks."""
+    return {f"join {name}" for name in names}
+
+
+PRUNING = (*SINGLE_PROCESS, *OVER_RANKS)
+EVALUATIONS = evaluate(*PRUNING)
 DECODINGS = decode(*DECODING)
 RENDERING = frozenset({"collect", "tables", "figures", "numbers", "section", "page", "archive"})
 BEYOND_THE_PAPER = frozenset({"page", "archive", "written", BENCHMARK, BENCHMARK_TABLE})
-"""Jobs that `paper/ablation.tex` does not need."""
+"""What `paper/ablation.tex` does not need."""
 
 
 def _reads() -> dict[str, set[str]]:
@@ -54,10 +75,9 @@ def _reads() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {
         **{name: set() for name in (TARGET, DRAFT_MODEL, PYTHON, HUMANEVAL, CHAT, CHAT_VALIDATION, WRITTEN)},
         SALIENCY: {TARGET, PYTHON},
-        REFERENCE: {TARGET, PYTHON},
         **{name: {TARGET, SALIENCY} for name in (PRUNER, NO_LM_LOSS, LM_LOSS_ONLY)},
         CALIBRATION: {TARGET, PYTHON, PRUNER},
-        **{job: {TARGET, PYTHON, REFERENCE} for job in EVALUATIONS},
+        **{block: {TARGET, PYTHON} for block in EVALUATIONS},
         **{job: {TARGET, PYTHON, PRUNER} for job in SWEEPS},
         NGRAM: {TARGET, PYTHON, WRITTEN},
         TEACHER: {TARGET, PYTHON},
@@ -65,26 +85,29 @@ def _reads() -> dict[str, set[str]]:
         "written": {TARGET, TEACHER},
         COSTS: validation | hybrid,
         GRID_COSTS: validation | hybrid,
-        **{job: {TARGET} | prompts for job in DECODINGS},
+        **{f"decode {name} {block}": {TARGET, PROMPTS[block]} for name in DECODING for block in PROMPTS},
         **{job: {TARGET, GRID_COSTS} | hybrid | prompts for job in GRIDS},
         BENCHMARK: {TARGET, DRAFT_MODEL, COSTS} | hybrid | prompts,
         BENCHMARK_TABLE: {BENCHMARK},
     }
+
+    def also(blocks: Iterable[str], *artefacts: str) -> None:
+        for block in blocks:
+            found[block] |= {*artefacts}
+
     for name, scorer in SCORER_OF.items():
-        found[f"evaluate {name}"].add(scorer)
-    for job in evaluate(*OVER_RANKS):
-        found[job].add(PRUNER)
-    found["evaluate P1"].add(CALIBRATION)
-    found["evaluate A1s"].add(SALIENCY)
-    for name in HYBRID:
-        found[f"decode {name}"] |= hybrid
-    for name in DISTILLED_ALONE:
-        found[f"decode {name}"].add(DISTILLED)
-    found["decode O1"].add(COSTS)
-    found["decode NG"].add(NGRAM)
-    found["decode N0"].add(DRAFT_MODEL)
-    measured = {*EVALUATIONS, *SWEEPS, *DECODINGS, *GRIDS}
-    found["collect"] = measured
+        also(evaluate(name), scorer)
+    also(evaluate(*OVER_RANKS), PRUNER)
+    also(evaluate("P1"), CALIBRATION)
+    also(evaluate("A1s"), SALIENCY)
+    also(decode(*HYBRID), *hybrid)
+    also(decode(*DISTILLED_ALONE), DISTILLED)
+    also(decode("O1"), COSTS)
+    also(decode("NG"), NGRAM)
+    also(decode("N0"), DRAFT_MODEL)
+    found |= {f"join {name}": evaluate(name) for name in PRUNING}
+    found |= {f"join {name}": decode(name) for name in DECODING}
+    found["collect"] = {*join(*PRUNING, *DECODING), *SWEEPS, *GRIDS}
     for job in ("tables", "figures", "numbers", "page", "archive"):
         found[job] = {"collect"}
     found["section"] = {"collect", "tables", "figures", "numbers"}
@@ -92,11 +115,11 @@ def _reads() -> dict[str, set[str]]:
 
 
 READS = _reads()
-"""What each job reads of the others."""
+"""What each reads of the others."""
 
 
 def stale(changed: Iterable[str]) -> frozenset[str]:
-    """Jobs that must run when those of `changed` are new: these, and all that read what they make."""
+    """What must be made when `changed` is new: that, and all that is made of it."""
     found = set(changed)
     while more := {job for job, needed in READS.items() if job not in found and needed & found}:
         found |= more

@@ -1,4 +1,7 @@
-"""From the messages of Snakemake's jobs to names that say which job of the tiny study is meant."""
+"""From the commands of Snakemake's jobs to names that say what of the tiny study they make.
+
+A panel does the work of several jobs: each block that it measures, and each result that it makes, has a name.
+"""
 
 import json
 import re
@@ -6,37 +9,64 @@ from pathlib import Path
 from typing import Any
 
 _RENDERING = {
-    "Collecting the records into results/summary.json": "collect",
-    "Writing tables": "tables",
-    "Drawing figures": "figures",
-    "Writing numbers and where each comes from": "numbers",
-    "Writing paper/ablation.tex": "section",
-    "Writing paper/results.html": "page",
-    "Packing records, specs and digests into results/archive.tar.gz": "archive",
-    "Summing the decoding benchmark up in results/benchmark/decoding.md": "benchmark table",
-    "Decoding in every way, side by side": "benchmark",
+    "paper.collect": "collect",
+    "paper.tables": "tables",
+    "paper.figures": "figures",
+    "paper.numbers": "numbers",
+    "paper.section": "section",
+    "paper.page": "page",
+    "paper.archive": "archive",
+    "paper.benchmark": "benchmark table",
+    "dynatree.written": "written",
 }
-_EXPERIMENT = re.compile(r"(Evaluating|Decoding with) (\w+) \((SDTP|SDTP over several ranks|DynaTree)\)")
-_BY_DIGEST = re.compile(r"^(.+?) (?:results/written/)?([0-9a-f]{16})(?:\.jsonl)?$")
+"""What there is one of, by the module that makes it."""
+_OF_EXPERIMENTS = ("evaluate", "pipeline", "decode", "join")
+"""What is called by the experiment that it belongs to."""
+_MEASURES = {"text": "quality", "retrieval": "passkeys", "prefill": "prefill"}
 
 
-def job_name(folder: Path, message: str) -> str:
-    """Name of the job that says `message`; those named by a digest are told apart by their specs.
+def names(folder: Path, command: str) -> set[str]:
+    """Names of what a command makes: of every block and result where it runs a panel.
+
+    Args:
+        folder: The study.
+        command: Shell command of a job.
 
     Raises:
-        ValueError: no rule of the workflow says this.
+        ValueError: no rule of the workflow has this command.
     """
-    if message in _RENDERING:
-        return _RENDERING[message]
-    if found := _EXPERIMENT.fullmatch(message):
-        kind = {"SDTP": "evaluate", "DynaTree": "decode"}.get(found[3], "pipeline")
-        return f"{kind} {found[2]}"
-    found = _BY_DIGEST.match(message)
-    if found is None or found[1] not in _TOLD_APART:
-        raise ValueError(f"what job says '{message}'?")
-    kind, told = _TOLD_APART[found[1]]
-    spec = json.loads((folder / f"results/spec/{found[2]}.json").read_text())["spec"]
-    return f"{kind} {told(spec)}".strip()
+    module = re.search(r"-m ablations\.([\w.]+)", command)
+    options = dict(re.findall(r"--(panel|spec|label)[ =](\S+)", command))
+    if module is None:
+        raise ValueError(f"what makes '{command}'?")
+    if "panel" in options:
+        panel = json.loads((folder / options["panel"]).read_text())
+        return {name for entry in panel["entries"] for name in _entry(folder, entry)}
+    if "spec" in options:
+        return {made_by(folder, Path(options["spec"]).stem, options.get("label", ""))}
+    return {_RENDERING[module[1]]}
+
+
+def made_by(folder: Path, digest: str, label: str = "") -> str:
+    """Name of what the job with a digest makes, or of its series.
+
+    Args:
+        folder: The study.
+        digest: Name of the job's spec.
+        label: Id of the first experiment that needs it.
+    """
+    job = json.loads((folder / f"results/spec/{digest}.json").read_text())
+    kind, told = _TOLD_APART[job["module"].removeprefix("ablations.")]
+    parts = (kind, label if kind in _OF_EXPERIMENTS else "", told(job["spec"]))
+    return " ".join(filter(None, parts))
+
+
+def _entry(folder: Path, entry: dict[str, Any]) -> list[str]:
+    """Names of the blocks that a panel measures for one of its jobs, or that of the job's result."""
+    if not entry["spans"]:
+        return [made_by(folder, entry["digest"])]
+    series = made_by(folder, entry["digest"], entry["label"])
+    return [f"{series} {first}-{end}" for first, end in entry["spans"]]
 
 
 def _source(spec: dict[str, Any]) -> str:
@@ -49,28 +79,33 @@ def _pruner(spec: dict[str, Any]) -> str:
     return losses + (f" seed {spec['seed']}" if spec["seed"] else "")
 
 
+def _measure(spec: dict[str, Any]) -> str:
+    return _MEASURES[spec["measure"]]
+
+
 def _nothing(spec: dict[str, Any]) -> str:
     return ""
 
 
 _TOLD_APART = {
-    "Preparing checkpoint": ("model", lambda spec: str(spec["model"]["hidden_size"])),
-    "Preparing text": ("text", _source),
-    "Extracting saliency": ("saliency", _nothing),
-    "Training pruner": ("pruner", _pruner),
-    "Evaluating the unpruned model": ("reference", _nothing),
-    "Calibrating selection rule": ("calibration", _nothing),
-    "Timing prefill at one prompt length": ("sweep", lambda spec: str(spec["tokens"])),
-    "Counting n-grams": ("ngram", _nothing),
-    "Letting the target write text to distil a draft from": ("teacher", _nothing),
-    "Writing down what the target wrote in": ("written", _nothing),
-    "Distilling draft": ("draft", _nothing),
-    "Measuring costs of drafting and verifying": (
+    "lm.prepare_model": ("model", lambda spec: str(spec["model"]["hidden_size"])),
+    "lm.prepare_text": ("text", _source),
+    "sdtp.saliency": ("saliency", _nothing),
+    "sdtp.train": ("pruner", _pruner),
+    "sdtp.calibrate": ("calibration", _nothing),
+    "sdtp.evaluate": ("evaluate", _measure),
+    "sdtp.evaluate_pipeline": ("pipeline", _measure),
+    "sdtp.sweep": ("sweep", lambda spec: str(spec["tokens"])),
+    "dynatree.fit_ngram": ("ngram", _nothing),
+    "dynatree.distil_teacher": ("teacher", _nothing),
+    "dynatree.distil": ("draft", _nothing),
+    "dynatree.calibrate_costs": (
         "costs",
         lambda spec: f"{spec['shape']['depth']}x{spec['shape']['branching']}",
     ),
-    "Replaying a grid of drafts": (
-        "grid",
-        lambda spec: "lengths" if len(spec["lengths"]) > 1 else "trees",
-    ),
+    "dynatree.grid": ("grid", lambda spec: "lengths" if len(spec["lengths"]) > 1 else "trees"),
+    "dynatree.decode": ("decode", lambda spec: spec["prompts"]["kind"]),
+    "dynatree.benchmark": ("benchmark", _nothing),
+    "evidence.join": ("join", _nothing),
 }
+"""What the jobs of a module are called, and what of its spec tells one from another."""

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Callable
 
 from tests.workflow.mutations.closure import all_modules, jobs_that_run
-from tests.workflow.mutations.jobs import BENCHMARK, DECODINGS, stale
+from tests.workflow.mutations.jobs import stale
 from tests.workflow.mutations.study import Mutation, Study
 
 
@@ -92,7 +92,8 @@ def logic(file: str) -> Mutation:
     return Mutation(f"logic of {file.removeprefix('ablations/')}", edit, stale(jobs_that_run(file)))
 
 
-CONFIG = "src/ablations/study/config/dynatree.py"
+CONFIG = "study/config/dynatree.py"
+DECODE = "specs/dynatree/decode.py"
 
 
 def _rewritten(file: str, old: str, new: str) -> Mutation:
@@ -103,13 +104,11 @@ def _rewritten(file: str, old: str, new: str) -> Mutation:
 
 
 def _default_of_a_key(study: Study) -> None:
-    study.replace(CONFIG, "max_nodes: PositiveInt = 64", "max_nodes: PositiveInt = 63")
+    study.replace(f"src/ablations/{CONFIG}", "max_nodes: PositiveInt = 64", "max_nodes: PositiveInt = 63")
 
 
 def _default_that_counts(study: Study) -> None:
-    study.replace(
-        "src/ablations/specs/dynatree/decode.py", "warmup: NonNegativeInt = 1", "warmup: NonNegativeInt = 2"
-    )
+    study.replace(f"src/ablations/{DECODE}", "warmup: NonNegativeInt = 1", "warmup: NonNegativeInt = 2")
 
 
 LOGIC = [
@@ -118,7 +117,7 @@ LOGIC = [
     Mutation(
         "the default of a key that the study leaves alone",
         _default_that_counts,
-        stale(DECODINGS | {BENCHMARK}),
+        stale(jobs_that_run(f"ablations/{DECODE}")),
     ),
     _rewritten("evidence/statistics.py", "T_BELOW = ", "T_BELOW = 1 + "),
     _rewritten("sdtp/training/losses.py", " - ", " + "),

@@ -24,7 +24,7 @@ class Study:
     flags: tuple[str, ...] = ()
 
     def planned(self) -> frozenset[str]:
-        """Jobs that Snakemake would run now."""
+        """Blocks and results that Snakemake would make now."""
         return planned(self.path, self.targets, self.flags)
 
     def replace(self, file: str, old: str, new: str) -> None:
@@ -67,13 +67,13 @@ class Study:
 
 @dataclass(frozen=True)
 class Mutation:
-    """One edit and what should run after it.
+    """One edit and what should be made after it.
 
     Attributes:
         name: What is edited.
         edit: Does it.
-        expected: Jobs that must run, no more.
-        allowed: Jobs that may run besides, because Snakemake has nothing left to know better by.
+        expected: Blocks and results that must be made, no more.
+        allowed: Those that may be made besides, because Snakemake has nothing left to know better by.
     """
 
     name: str
@@ -92,18 +92,18 @@ class Verdict:
 
     @property
     def expected(self) -> frozenset[str]:
-        """Jobs that must run for these targets."""
+        """Blocks and results that must be made for these targets."""
         left_out = BEYOND_THE_PAPER if self.targets == PAPER else frozenset()
         return self.mutation.expected - left_out
 
     @property
     def missed(self) -> frozenset[str]:
-        """Jobs that should run and would not."""
+        """Those that should be made and would not."""
         return self.expected - self.actual
 
     @property
     def needless(self) -> frozenset[str]:
-        """Jobs that would run and should not."""
+        """Those that would be made and should not."""
         return self.actual - self.expected - self.mutation.allowed
 
 

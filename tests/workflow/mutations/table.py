@@ -1,4 +1,4 @@
-"""The table of mutations, expected jobs and actual jobs."""
+"""The table of mutations, of what should be made after each, and of what would be."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -7,7 +7,7 @@ from tests.workflow.mutations.jobs import RENDERING
 from tests.workflow.mutations.study import Verdict
 
 NAMED = 4
-"""Jobs of one kind that are named; more are counted."""
+"""Blocks or results of one kind that are named; more are counted."""
 
 
 def as_markdown(verdicts: Iterable[Verdict]) -> str:
@@ -28,15 +28,15 @@ def as_markdown(verdicts: Iterable[Verdict]) -> str:
 
 
 def totals(verdicts: Sequence[Verdict]) -> str:
-    """How many mutations, and how many jobs were missed or needless."""
+    """How many mutations, and how many blocks and results were missed or needless."""
     missed, needless = (
         sum(len(getattr(verdict, name)) for verdict in verdicts) for name in ("missed", "needless")
     )
-    return f"{len(verdicts)} mutations: {missed} jobs missed, {needless} needless"
+    return f"{len(verdicts)} mutations: {missed} blocks and results missed, {needless} needless"
 
 
 def _listed(jobs: Iterable[str]) -> str:
-    """Jobs by kind: few by name, many by number; all rendering as one word."""
+    """Blocks and results by kind: few by name, many by number; all rendering as one word."""
     left = set(jobs)
     parts = []
     if left >= RENDERING:

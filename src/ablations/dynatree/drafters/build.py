@@ -1,6 +1,7 @@
 """From the spec of a drafter to the drafter, its artefacts opened and its buffers allocated."""
 
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 from ablations.core.artefact import open_artefact
@@ -19,7 +20,7 @@ from ablations.lm.layered import LayeredLM
 from ablations.specs.dynatree.arm import (
     DistilledDraftSpec,
     DraftSpec,
-    HybridDraftSpec,
+    NeuralDraftSpec,
     NgramDraftSpec,
     PromptLookup,
 )
@@ -30,10 +31,40 @@ Find = Callable[[str], Path]
 or ``costs``; raises `UserError` where there is none."""
 
 
+class Loaded:
+    """What drafters are made of: each artefact is loaded once, and no drafter changes it.
+
+    Args:
+        target: The model that decides.
+        compute: How a draft model computes.
+
+    Attributes:
+        target: The model that decides.
+        compute: How a draft model computes.
+        counts: N-gram counts of a manifest.
+        distilled: Distilled draft of a manifest.
+        neural: Draft model, of the manifests of the target and of the draft.
+    """
+
+    def __init__(self, target: LayeredLM, compute: Compute) -> None:
+        self.target = target
+        self.compute = compute
+        self.counts = cache(partial(NgramCounts.load, vocabulary=target.lm_head.out_features))
+        self.distilled = cache(partial(_distilled, target))
+        self.neural = cache(partial(_neural, target, compute))
+
+
 def build_drafter(
-    spec: DraftSpec, find: Find, compute: Compute, target: LayeredLM, tokens: int, nodes: int, branching: int
+    spec: DraftSpec,
+    find: Find,
+    compute: Compute,
+    target: LayeredLM,
+    tokens: int,
+    nodes: int,
+    branching: int,
+    loaded: Loaded | None = None,
 ) -> Drafter:
-    """The drafter of a spec.
+    """The drafter of a spec; its state is its own.
 
     Args:
         spec: Which drafter.
@@ -43,6 +74,7 @@ def build_drafter(
         tokens: Most tokens of a prompt and its continuation.
         nodes: Most nodes of a tree below its root.
         branching: Most children of a node.
+        loaded: What it may share with other drafters of this target; None loads it anew.
 
     Raises:
         UserError: another vocabulary than the target's, too few positions, or fewer tokens than children.
@@ -51,37 +83,36 @@ def build_drafter(
     _require_choices(branching, vocabulary)
     if isinstance(spec, PromptLookup):
         return PromptLookupDrafter(spec, target.device)
-    if isinstance(spec, NgramDraftSpec | HybridDraftSpec):
-        counts = NgramCounts.load(find("ngram"), vocabulary)
-        ngram = NgramDrafter(counts, spec.context_weight, target.device)
-        if isinstance(spec, NgramDraftSpec):
-            return ngram
-        distilled = _distilled(find("distilled"), target, tokens + nodes, nodes, branching)
-        return HybridDrafter(distilled, ngram, spec.share, spec.sure)
+    loaded = loaded or Loaded(target, compute)
+    if isinstance(spec, NeuralDraftSpec):
+        draft = loaded.neural(find("model"), find("draft"))
+        positions = draft.config.max_position_embeddings
+        if positions < tokens:
+            raise UserError(
+                f"{find('draft')}: the draft has {positions} positions, prompts and new tokens need {tokens};"
+                " set 'tokens' of the prompts lower or choose another draft"
+            )
+        return NeuralDrafter(draft, vocabulary, tokens + nodes, nodes)
+    if isinstance(spec, NgramDraftSpec):
+        return NgramDrafter(loaded.counts(find("ngram")), spec.context_weight, target.device)
+    layer = loaded.distilled(find("distilled"))
+    _require_choices(branching, len(layer.tokens))
+    distilled = DistilledDrafter(layer, target, tokens + nodes, nodes)
     if isinstance(spec, DistilledDraftSpec):
-        return _distilled(find("distilled"), target, tokens + nodes, nodes, branching)
-    model, draft_model = find("model"), find("draft")
-    if load_tokenizer(model).get_vocab() != load_tokenizer(draft_model).get_vocab():
-        raise UserError(
-            f"{draft_model}: the draft's vocabulary is not the target's; choose a draft that shares it"
-        )
-    draft = load_model(draft_model, compute, target.device)
-    if draft.config.max_position_embeddings < tokens:
-        raise UserError(
-            f"{draft_model}: the draft has {draft.config.max_position_embeddings} positions, prompts and new"
-            f" tokens need {tokens}; set 'tokens' of the prompts lower or choose another draft"
-        )
-    draft, _ = fastest(draft)
-    return NeuralDrafter(draft, vocabulary, tokens + nodes, nodes)
+        return distilled
+    ngram = NgramDrafter(loaded.counts(find("ngram")), spec.context_weight, target.device)
+    return HybridDrafter(distilled, ngram, spec.share, spec.sure)
 
 
-def _distilled(
-    manifest: Path, target: LayeredLM, capacity: int, nodes: int, branching: int
-) -> DistilledDrafter:
+def _distilled(target: LayeredLM, manifest: Path) -> DistilledDraft:
     folder, _ = open_artefact(manifest)
-    draft = DistilledDraft.load(folder / DRAFT_FILE, target)
-    _require_choices(branching, len(draft.tokens))
-    return DistilledDrafter(draft, target, capacity, nodes)
+    return DistilledDraft.load(folder / DRAFT_FILE, target)
+
+
+def _neural(target: LayeredLM, compute: Compute, model: Path, draft: Path) -> LayeredLM:
+    if load_tokenizer(model).get_vocab() != load_tokenizer(draft).get_vocab():
+        raise UserError(f"{draft}: the draft's vocabulary is not the target's; choose a draft that shares it")
+    return fastest(load_model(draft, compute, target.device))[0]
 
 
 def _require_choices(branching: int, vocabulary: int) -> None:

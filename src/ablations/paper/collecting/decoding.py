@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from ablations.evidence.inputs import PaperSettings, resampling
-from ablations.evidence.records import DecodeRecord, ExperimentRecords, first_arm, mean_seconds
+from ablations.evidence.join import DecodeRecord
+from ablations.evidence.records import ExperimentRecords, first_arm, mean_seconds
 from ablations.evidence.statistics import Estimate, estimate, log_speedup, tokens_per_forward
 from ablations.paper.results.decoding import (
     DecodingProtocol,

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from ablations.evidence.expectations import Experiment
+from ablations.evidence.expectations import Experiment, Method
 from ablations.evidence.inputs import PaperSettings
-from ablations.evidence.records import DecodeRecord, ExperimentRecords, SdtpRecord, read_arm
+from ablations.evidence.join import DecodeRecord, SdtpRecord
+from ablations.evidence.records import ExperimentRecords, read_arm
 from ablations.paper.collecting.decoding import decoding_result
 from ablations.paper.collecting.naming import naming
+from ablations.paper.collecting.noise import Repeated, add_repeated
 from ablations.paper.collecting.ranking import scorer_of
 from ablations.paper.collecting.sdtp import sdtp_result
 from ablations.paper.results.decoding import DecodingResult
@@ -25,6 +27,7 @@ class Measured(NamedTuple):
     """Light: a record has one of its samples, and one arm of each scorer the rankings of all windows."""
     sdtp: dict[str, SdtpResult]
     decoding: dict[str, DecodingResult]
+    repeated: dict[Method, Repeated]
 
 
 @contextmanager
@@ -45,7 +48,7 @@ def read_all(experiments: Iterable[Experiment], settings: PaperSettings) -> Meas
     Raises:
         UserError: a record is damaged, is of another method, or has no or repeated documents.
     """
-    found = Measured({}, {}, {})
+    found = Measured({}, {}, {}, {})
     scorers: set[str] = set()
     for item in tqdm(list(experiments), desc="records", mininterval=2):
         with naming(item):
@@ -54,6 +57,7 @@ def read_all(experiments: Iterable[Experiment], settings: PaperSettings) -> Meas
                 found.sdtp[item.id] = sdtp_result(arm, settings)
             elif arm.status == "ok":
                 found.decoding[item.id] = decoding_result(arm, settings)
+        add_repeated(found.repeated, arm)
         scorer = scorer_of(arm)
         records = tuple(_light(record, scorer not in scorers) for record in arm.records)
         found.arms[item.id] = arm._replace(records=records)

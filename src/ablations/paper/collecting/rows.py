@@ -37,7 +37,7 @@ def make_rows(
     measured: Measured, comparisons: Mapping[Key, Comparison], settings: PaperSettings
 ) -> tuple[Row, ...]:
     """Every experiment as a row, in the order of the configuration."""
-    arms, sdtp, decoding = measured
+    arms, sdtp, decoding, _ = measured
     sent = traffic(sdtp)
     rows = []
     for name, arm in arms.items():
@@ -90,8 +90,10 @@ def _outcome(arm: ExperimentRecords) -> Outcome | None:
 def _scorer_shared(arm: ExperimentRecords, other: ExperimentRecords | None) -> bool | None:
     if other is None or not arm.records or not other.records:
         return None
-    own, theirs = (item.record.digests.inputs.get("pruner") for item in (arm, other))
-    return None if own is None or theirs is None else own == theirs
+    own, theirs = (getattr(item.record.totals, "training", None) for item in (arm, other))
+    if own is None or theirs is None:
+        return None
+    return (own.pruner, own.saliency) == (theirs.pruner, theirs.saliency)
 
 
 def _differences(arm: ExperimentRecords, other: ExperimentRecords | None) -> tuple[Difference, ...]:

@@ -7,9 +7,9 @@ from typing import cast
 import numpy as np
 
 from ablations.evidence.inputs import PaperSettings, resampling
+from ablations.evidence.join import SdtpRecord
 from ablations.evidence.records import (
     ExperimentRecords,
-    SdtpRecord,
     added_nll,
     first_arm,
     mean_seconds,

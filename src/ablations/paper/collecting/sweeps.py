@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ablations.core.record import Environment, read_contract
-from ablations.evidence.statistics import Estimate, log_speedup
+from ablations.evidence.statistics import Estimate, log_speedup, median_seconds
 from ablations.paper.results.files import RecordFile, record_file
 from ablations.paper.results.sdtp import SweepResult
 from ablations.specs.sdtp.sweep import Sweep, SweepPoint
@@ -46,10 +46,10 @@ def _result(file: RecordFile, sweep: Sweep, point: SweepPoint) -> SweepResult:
         tokens=sweep.spec.tokens,
         keep_ratio=point.keep_ratio,
         new_tokens=sweep.spec.new_tokens,
-        prefill=_over_repeats(point.prefill),
-        end_to_end=_over_repeats(point.end_to_end),
-        seconds=_geometric_mean([pair.arm for pair in point.prefill]),
-        reference_seconds=_geometric_mean([pair.reference for pair in point.prefill]),
+        prefill=_over_rounds(point.prefill),
+        end_to_end=_over_rounds(point.end_to_end),
+        seconds=median_seconds(pair.arm for pair in point.prefill),
+        reference_seconds=median_seconds(pair.reference for pair in point.prefill),
         ideal=math.log(point.reference_flops / point.flops),
         kv_share=point.kv_bytes / point.reference_kv_bytes,
         overhead=point.overhead,
@@ -57,17 +57,13 @@ def _result(file: RecordFile, sweep: Sweep, point: SweepPoint) -> SweepResult:
     )
 
 
-def _over_repeats(pairs: Sequence[TimedPair]) -> Estimate:
-    """Log speed-up of one prompt: mean over repeats with the smallest and the largest."""
+def _over_rounds(pairs: Sequence[TimedPair]) -> Estimate:
+    """Log speed-up of one prompt, with the smallest and the largest of its rounds."""
     ratios = [math.log(pair.reference / pair.arm) for pair in pairs]
     return Estimate(
-        value=float(np.mean(ratios)),
+        value=log_speedup(pairs),
         low=min(ratios),
         high=max(ratios),
         n=len(ratios),
         sd=float(np.std(ratios)),
     )
-
-
-def _geometric_mean(seconds: Sequence[float]) -> float:
-    return math.exp(float(np.mean(np.log(seconds))))

@@ -13,10 +13,10 @@ from ablations.paper.formatting import (
     percent_change_interval,
     signed_nats,
 )
-from ablations.paper.quantities.quantity import Measured, Quantity, quantity
+from ablations.paper.quantities.quantity import LOG_SPEEDUP, Measured, Quantity, quantity
 from ablations.paper.summary import Row, Summary
 
-_SPEED = "log(samples[].pairs[].reference / samples[].pairs[].arm), minus the same of versus"
+_SPEED = f"{LOG_SPEEDUP}, minus the same of versus"
 
 EFFECT = Measured(
     "effect",

@@ -9,6 +9,9 @@ from ablations.core.contract import Contract
 from ablations.evidence.statistics import Estimate
 from ablations.paper.results.files import RecordFile
 
+LOG_SPEEDUP = "log(samples[].pairs[].reference / samples[].pairs[].arm), median over pairs"
+"""How the log speed-up of a document is computed from the fields of a record."""
+
 
 class Quantity(Contract):
     """A measured number under the name by which an author cites it."""
@@ -28,7 +31,7 @@ class Quantity(Contract):
     high: float | None = None
     """Upper end of its interval."""
     n: NonNegativeInt | None = None
-    """Documents, prompts, windows or repeats that its interval is over."""
+    """Documents, prompts, windows or rounds that its interval is over."""
     text: str
     """The number as the paper prints it, LaTeX."""
     interval: str | None = None

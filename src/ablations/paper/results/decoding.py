@@ -25,7 +25,7 @@ class DecodingMeasures(Contract):
     speedup: Estimate
     """Log speed-up over autoregressive decoding per prompt."""
     throughput: PositiveFloat
-    """New tokens per second, prefill included: all tokens over all prompts' mean times."""
+    """New tokens per second, prefill included: all tokens over the sum of the prompts' median times."""
     first_seconds: PositiveFloat
     """Seconds until the first token, the draft's own prefill included; a mean over prompts."""
     token_seconds: PositiveFloat | None
@@ -91,9 +91,9 @@ class DecodingProtocol(Contract):
     new_tokens: PositiveInt
     """Most tokens generated per prompt."""
     repeats: PositiveInt
-    """Timed pairs per prompt."""
+    """Timed rounds per prompt; of two, a third where they differ."""
     warmup: NonNegativeInt
-    """Untimed pairs before the first timed one."""
+    """Untimed rounds before the first timed one."""
     weight_layout: str | None
     """How weights lie in memory for both arms; null where no arm ran to the end."""
     tie_margin: NonNegativeFloat | None

@@ -8,7 +8,7 @@ from ablations.evidence.verdicts import Reason, Verdict
 from ablations.paper.results.files import RecordFile
 from ablations.specs.sdtp.calibrate import Calibration
 from ablations.specs.sdtp.evaluate import Training
-from ablations.specs.sdtp.reference import Retrieval
+from ablations.specs.sdtp.record import Retrieval
 from ablations.specs.sdtp.train import Losses
 
 
@@ -62,7 +62,7 @@ class SdtpResult(Contract):
     bound: Estimate | None
     """Log of the speed-up over the ratio of the unpruned model's FLOPs to the arm's, per timed document."""
     seconds: PositiveFloat | None
-    """Mean over documents of the pruned prefill's geometric mean over repeats."""
+    """Pruned prefill, a mean over documents of the median over rounds."""
     reference_seconds: PositiveFloat | None
     """The same for the unpruned prefill."""
     keep_ratios: tuple[float, ...]
@@ -125,7 +125,7 @@ class ScorerRanking(Contract):
 
 
 class SweepResult(Contract):
-    """One keep ratio at one prompt length; ranges are over repeats."""
+    """One keep ratio at one prompt length; ranges are over rounds."""
 
     file: RecordFile
     """Sweep that it is from."""
@@ -136,13 +136,13 @@ class SweepResult(Contract):
     new_tokens: PositiveInt
     """Tokens decoded after the prefill for the end-to-end time."""
     prefill: Estimate
-    """Log speed-up of prefill: mean over repeats, smallest and largest."""
+    """Log speed-up of prefill: median over rounds, smallest and largest."""
     end_to_end: Estimate
-    """Log speed-up of prefill and decoding: mean over repeats, smallest and largest."""
+    """Log speed-up of prefill and decoding: median over rounds, smallest and largest."""
     seconds: PositiveFloat
-    """Pruned prefill, geometric mean over repeats."""
+    """Pruned prefill, median over rounds."""
     reference_seconds: PositiveFloat
-    """Unpruned prefill, geometric mean over repeats."""
+    """Unpruned prefill, median over rounds."""
     ideal: float
     """Log of the unpruned model's prefill FLOPs over the arm's."""
     kv_share: float
@@ -168,9 +168,9 @@ class SdtpProtocol(Contract):
     timed_documents: NonNegativeInt
     """Documents that are timed."""
     repeats: NonNegativeInt
-    """Timed pairs per document."""
+    """Timed rounds per document; of two, a third where they differ."""
     warmup: NonNegativeInt
-    """Untimed pairs before the first timed one."""
+    """Untimed rounds before the first timed one."""
     seeds: PositiveInt
     """Seeds of that experiment."""
     decoder_layers: NonNegativeInt

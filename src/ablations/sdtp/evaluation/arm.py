@@ -2,14 +2,17 @@
 
 import copy
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
 from ablations.core.artefact import open_artefact
+from ablations.core.files import canonical_json
 from ablations.core.job import Run
 from ablations.core.record import read_contract
 from ablations.lm.cache import StaticCache
 from ablations.lm.layered import LayeredLM
+from ablations.sdtp.evaluation.unpruned import Unpruned, prefill_from
 from ablations.sdtp.pruned.cost import planned_rows, prefill_flops
 from ablations.sdtp.pruned.matching import matched
 from ablations.sdtp.pruned.prefill import Prefilled, prefill
@@ -20,7 +23,7 @@ from ablations.sdtp.scores.table import read_saliency
 from ablations.sdtp.scores.trained import open_pruner
 from ablations.specs.sdtp.calibrate import Calibration
 from ablations.specs.sdtp.counts import require_layers
-from ablations.specs.sdtp.evaluate import EvaluateSpec, Training
+from ablations.specs.sdtp.evaluate import PrunedSeries, Training
 from ablations.specs.sdtp.saliency import SaliencySpec, SaliencyTarget, require_saliency
 
 
@@ -43,9 +46,15 @@ class PrunedArm:
     calibration: Calibration | None = None
 
     def prefill(self, ids: Tensor, number: int, cache: StaticCache) -> Prefilled:
-        """Prefill a prompt into the emptied cache; `number` counts the evaluated prompts."""
+        """Prefill a prompt into the emptied cache; `number` tells the evaluated prompts apart."""
         cache.truncate(0)
         return prefill(self.lm, ids, cache, self.pruning, self.importance.scorer(ids, number))
+
+    def prefill_from(self, unpruned: Unpruned, number: int, cache: StaticCache) -> Prefilled:
+        """The same from the first stage on, with what the unpruned model computed below it."""
+        cache.truncate(0)
+        scorer = self.importance.scorer(unpruned.ids, number)
+        return prefill_from(unpruned, self.lm, cache, self.pruning, scorer)
 
     def flops(self, tokens: int, rows: tuple[int, ...], scored: tuple[int, ...]) -> int:
         """Floating-point operations of a prefill, scoring included.
@@ -58,74 +67,89 @@ class PrunedArm:
         return prefill_flops(self.lm, rows) + self.importance.flops(tokens, scored)
 
 
-def load_arm(run: Run[EvaluateSpec], lm: LayeredLM) -> PrunedArm:
-    """The arm that a spec describes, from the artefacts of its run.
+class Arms:
+    """The arms of series on one model; series of the same pruning configuration share one.
 
     Args:
-        run: An evaluation.
-        lm: Its model, before its weights are packed: what needs gradients takes a copy of it.
-
-    Raises:
-        UserError: an artefact is missing, corrupt or made for something else, or the model lacks a
-            layer.
+        lm: The model, before its weights are packed: what needs gradients takes a copy of it.
     """
-    spec = run.spec
-    require_layers(spec.layers, lm.num_layers)
-    scores, training = _importance(run, lm)
-    calibration = None
-    if spec.selection != "top_k":
-        folder, _ = open_artefact(run.job.path("calibration"))
-        calibration = read_contract(folder / CALIBRATION_FILE, Calibration)
-    pruning = Pruning(
-        layers=spec.layers,
-        keep_ratios=spec.keep_ratios,
-        preserve=spec.preserve,
-        positions=spec.positions,
-        mask=spec.mask,
-        propagation=spec.propagation,
-        selection=spec.selection,
-        values=calibration.values if calibration else (),
-        temperature=training.pruner.temperature if training else 1.0,
-    )
-    tokens = spec.windows.prompt_tokens
 
-    def flops(candidate: Pruning) -> int:
-        rows, scored = planned_rows(candidate, tokens, lm.num_layers)
-        return prefill_flops(lm, rows) + scores.flops(tokens, scored)
+    def __init__(self, lm: LayeredLM) -> None:
+        self._lm = lm
+        self._arms: dict[str, PrunedArm] = {}
 
-    return PrunedArm(lm, matched(pruning, spec.match, flops), scores, training, calibration)
+    def load(self, run: Run[PrunedSeries]) -> PrunedArm:
+        """The arm that a series measures, from the artefacts of its run.
+
+        Raises:
+            UserError: an artefact is missing, corrupt or made for something else, or the model lacks a layer.
+        """
+        configuration = run.spec.model_dump(mode="json", include=set(PrunedSeries.model_fields))
+        key = canonical_json([configuration, run.job.inputs])
+        if key not in self._arms:
+            self._arms[key] = self._load(run)
+        return self._arms[key]
+
+    @cached_property
+    def _stock(self) -> LayeredLM:
+        """The model with weights that stay as they are: packed linear layers have no gradient."""
+        return LayeredLM(copy.deepcopy(self._lm.model)) if self._lm.device.type == "cpu" else self._lm
+
+    def _load(self, run: Run[PrunedSeries]) -> PrunedArm:
+        spec, lm = run.spec, self._lm
+        require_layers(spec.layers, lm.num_layers)
+        scores, training = self._importance(run)
+        calibration = None
+        if spec.selection != "top_k":
+            folder, _ = open_artefact(run.job.path("calibration"))
+            calibration = read_contract(folder / CALIBRATION_FILE, Calibration)
+        pruning = Pruning(
+            layers=spec.layers,
+            keep_ratios=spec.keep_ratios,
+            preserve=spec.preserve,
+            positions=spec.positions,
+            mask=spec.mask,
+            propagation=spec.propagation,
+            selection=spec.selection,
+            values=calibration.values if calibration else (),
+            temperature=training.pruner.temperature if training else 1.0,
+        )
+        tokens = spec.prompt_tokens
+
+        def flops(candidate: Pruning) -> int:
+            rows, scored = planned_rows(candidate, tokens, lm.num_layers)
+            return prefill_flops(lm, rows) + scores.flops(tokens, scored)
+
+        return PrunedArm(lm, matched(pruning, spec.match, flops), scores, training, calibration)
+
+    def _importance(self, run: Run[PrunedSeries]) -> tuple[Importance, Training | None]:
+        spec, lm = run.spec, self._lm
+        match spec.importance:
+            case "learned":
+                pruner, trained, manifest = open_pruner(run.job.path("pruner"), spec.layers, lm.device)
+                training = Training(
+                    pruner=trained,
+                    saliency=SaliencySpec.model_validate(manifest.facts["saliency"]),
+                    ranking=manifest.facts["ranking"],
+                    ranking_untrained=manifest.facts["ranking_untrained"],
+                    seconds=manifest.facts["seconds"],
+                )
+                return importance.learned(lm, pruner), training
+            case "saliency":
+                _require_saliency(spec, spec.saliency.target, lm)
+                return importance.saliency(self._stock, spec.layers, spec.saliency), None
+            case "prior":
+                table = read_saliency(run.job.path("saliency"), spec.layers)
+                _require_saliency(spec, table.spec.target, lm)
+                return importance.prior(table, lm.device), None
+            case "random":
+                return importance.random(spec.seed), None
+            case "recent":
+                return importance.recent(), None
+            case "hidden_norm":
+                return importance.hidden_norm(), None
 
 
-def _importance(run: Run[EvaluateSpec], lm: LayeredLM) -> tuple[Importance, Training | None]:
-    spec = run.spec
-    match spec.importance:
-        case "learned":
-            pruner, trained, manifest = open_pruner(run.job.path("pruner"), spec.layers, lm.device)
-            training = Training(
-                pruner=trained,
-                saliency=SaliencySpec.model_validate(manifest.facts["saliency"]),
-                ranking=manifest.facts["ranking"],
-                ranking_untrained=manifest.facts["ranking_untrained"],
-                seconds=manifest.facts["seconds"],
-            )
-            return importance.learned(lm, pruner), training
-        case "saliency":
-            # Packed linear layers have no gradient.
-            _require_saliency(spec, spec.saliency.target, lm)
-            stock = LayeredLM(copy.deepcopy(lm.model)) if lm.device.type == "cpu" else lm
-            return importance.saliency(stock, spec.layers, spec.saliency), None
-        case "prior":
-            table = read_saliency(run.job.path("saliency"), spec.layers)
-            _require_saliency(spec, table.spec.target, lm)
-            return importance.prior(table, lm.device), None
-        case "random":
-            return importance.random(spec.seed), None
-        case "recent":
-            return importance.recent(), None
-        case "hidden_norm":
-            return importance.hidden_norm(), None
-
-
-def _require_saliency(spec: EvaluateSpec, target: SaliencyTarget, lm: LayeredLM) -> None:
+def _require_saliency(spec: PrunedSeries, target: SaliencyTarget, lm: LayeredLM) -> None:
     why = "nothing could be chosen by it"
     require_saliency(target, spec.layers, lm.num_layers, "saliency.measure", why)

@@ -1,10 +1,11 @@
 """Crashes of the measured method, which are results and not errors of the job."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 
+from ablations.core.panel import Member
 from ablations.core.record import Outcome
 
 
@@ -47,3 +48,21 @@ def arm_failures() -> Iterator[None]:
         if "DefaultCPUAllocator" in str(error):
             raise MemoryError from error
         raise ArmCrashError(error) from error
+
+
+@contextmanager
+def arm_at_work(member: Member, number: int, unpruned: Callable[[], object]) -> Iterator[None]:
+    """Work on item `number` of a series; a `UserError` or a crash of the arm ends this series alone.
+
+    Args:
+        member: The series.
+        number: Number of the item.
+        unpruned: Prefills the item's prompt without pruning.
+    """
+    with member.at_work():
+        try:
+            yield
+        except ArmCrashError as crash:
+            # Raises if the machine cannot run the unpruned prompt either: then the crash is not the arm's.
+            unpruned()
+            member.crash(number, crash.outcome)

@@ -21,7 +21,7 @@ from ablations.lm.layered import LayeredLM
 from ablations.lm.tokenizer import prefix_ids, without_leading_space
 from ablations.sdtp.pruned.continuation import continuation_states
 from ablations.sdtp.pruned.prefill import Prefilled
-from ablations.specs.sdtp.reference import Retrieval
+from ablations.specs.sdtp.evaluate import PasskeyPrompts
 
 SENTENCE = "The pass key is {number}. Remember it. {number} is the pass key.\n"
 # Short, so that the last 16 tokens, which are preserved, hold the question: the test is about the sentence.
@@ -43,8 +43,10 @@ class Passkey:
     answer: Tensor
 
 
-def passkeys(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], spec: Retrieval) -> list[Passkey]:
-    """Passkey prompts of exactly `spec.tokens` tokens, BOS included; every call returns the same prompts.
+def passkeys(
+    tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], spec: PasskeyPrompts, count: int
+) -> list[Passkey]:
+    """Passkey prompts of exactly `spec.tokens` tokens, BOS included; the first are the same for any count.
 
     Each prompt has its own text and its own random five-digit number. The sentence is inserted at the line
     end nearest to the depth, so that it has a line to itself.
@@ -52,14 +54,14 @@ def passkeys(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], spec: Ret
     Args:
         tokenizer: Tokenizer of the model that will read the prompts.
         texts: Held-out texts; the first that are long enough are used.
-        spec: Length, depths and number of the prompts.
+        spec: Length and depths of the prompts.
+        count: How many prompts.
 
     Raises:
         UserError: too few texts are long enough, or the length leaves no text around the sentence.
     """
     generator = random.Random(0)
     start, inner_tokenizer = prefix_ids(tokenizer), without_leading_space(tokenizer)
-    count = len(spec.depths) * spec.keys
     depths = cycle(spec.depths)
     result: list[Passkey] = []
     for text in texts:

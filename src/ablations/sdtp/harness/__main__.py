@@ -6,10 +6,33 @@
 import argparse
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from ablations.core.errors import UserError, one_line_errors, require_out
-from ablations.core.job import Run, read_job, require_code, require_pins
-from ablations.specs.sdtp.evaluate import EvaluateSpec
+from ablations.core.job import JobFile, Run, read_job, require_code, require_pins
+from ablations.specs.sdtp.evaluate import PrunedSeries, Series
+from ablations.specs.sdtp.record import EvaluateSpec
+
+
+def read_configuration(path: Path) -> tuple[JobFile[PrunedSeries], Path]:
+    """The job of a series of an experiment, and the path of its spec.
+
+    Args:
+        path: Spec file of a series, or of an experiment's record, which names the series of its text.
+
+    Raises:
+        UserError: a file is missing, or is neither.
+    """
+    series_type: Any = Series
+    try:
+        return read_job(path, series_type), path
+    except UserError as error:
+        try:
+            record = read_job(path, EvaluateSpec)
+        except UserError:
+            raise error from None
+        series = path.with_name(f"{Path(record.inputs['text']).name}.json")
+        return read_job(series, series_type), series
 
 
 def main() -> None:
@@ -20,7 +43,9 @@ def main() -> None:
         epilog="example: python -m ablations.sdtp.harness --spec results/spec/DIGEST.json --tasks copa,piqa"
         " --fewshot 5 --out tasks.json",
     )
-    parser.add_argument("--spec", type=Path, required=True, help="spec file of an SDTP experiment")
+    parser.add_argument(
+        "--spec", type=Path, required=True, help="spec file of an SDTP experiment or of its text"
+    )
     parser.add_argument("--tasks", required=True, help="names of tasks or groups, separated by commas")
     parser.add_argument("--include-path", type=Path, help="folder with task definitions (YAML) of your own")
     parser.add_argument("--limit", type=int, help="items of each task (default: all)")
@@ -32,9 +57,9 @@ def main() -> None:
         require_out(arguments.out)
         if find_spec("lm_eval") is None:
             raise UserError("lm-eval is not installed; pip install -c constraints.txt -e '.[harness]'")
-        job = read_job(arguments.spec, EvaluateSpec)
+        job, spec_path = read_configuration(arguments.spec)
         require_pins(job.pins)
-        require_code(job, arguments.spec)
+        require_code(job, spec_path)
         # Imported late, since `run` imports lm-eval, which may be missing.
         from ablations.sdtp.harness.run import run_tasks
         from ablations.sdtp.harness.scores import as_text

@@ -12,14 +12,14 @@ from ablations.core.record import digests_of, environment_of
 from ablations.lm.checkpoint import load_model, load_tokenizer
 from ablations.lm.device import configure, device_name
 from ablations.lm.packing import pack_linears
-from ablations.sdtp.evaluation.arm import load_arm
+from ablations.sdtp.evaluation.arm import Arms
 from ablations.sdtp.harness.adapter import PrunedLM, unpruned_arm
 from ablations.sdtp.harness.scores import Downstream, scores_of
 from ablations.sdtp.harness.tasks import Rehearsal, TaskRequest, rehearse, score_tasks, task_manager
-from ablations.specs.sdtp.evaluate import EvaluateSpec
+from ablations.specs.sdtp.evaluate import PrunedSeries
 
 
-def run_tasks(run: Run[EvaluateSpec], request: TaskRequest) -> Downstream:
+def run_tasks(run: Run[PrunedSeries], request: TaskRequest) -> Downstream:
     """Score the arm of an experiment and the unpruned model on the same tasks; write and return the scores.
 
     Raises:
@@ -35,7 +35,7 @@ def run_tasks(run: Run[EvaluateSpec], request: TaskRequest) -> Downstream:
     tokenizer = load_tokenizer(run.job.path("model"))
     if request.chat_template and tokenizer.chat_template is None:
         raise UserError("--chat-template: the model's tokenizer has none; leave the option out")
-    arm = load_arm(run, lm)
+    arm = Arms(lm).load(run)
     rehearse(Rehearsal(arm, tokenizer), tasks, request)
     models = PrunedLM(arm, tokenizer, _min_context(spec)), PrunedLM(unpruned_arm(lm), tokenizer)
     layout = pack_linears(lm)
@@ -57,7 +57,7 @@ def run_tasks(run: Run[EvaluateSpec], request: TaskRequest) -> Downstream:
     return result
 
 
-def _min_context(spec: EvaluateSpec) -> int:
+def _min_context(spec: PrunedSeries) -> int:
     """Fewest tokens of a context that the importance can score."""
     if spec.saliency is None:
         return 0

@@ -5,7 +5,7 @@ from typing import Any
 
 from ablations.core.contract import Contract
 from ablations.core.record import Digests, Environment
-from ablations.specs.sdtp.evaluate import EvaluateSpec
+from ablations.specs.sdtp.evaluate import Series
 
 
 class TaskScore(Contract):
@@ -34,8 +34,8 @@ class TaskScore(Contract):
 class Downstream(Contract):
     """Downstream tasks under one pruning configuration."""
 
-    spec: EvaluateSpec
-    """The pruning configuration."""
+    spec: Series
+    """The pruning configuration, as one of its series gives it."""
     scores: tuple[TaskScore, ...]
     """Every metric of every task."""
     fewshot: int | None

@@ -1,120 +1,273 @@
-"""One arm over the ranks of a pipeline, on the held-out windows: quality, traffic and times."""
+"""Arms over the ranks of a pipeline, side by side on the held-out windows: quality, traffic and times."""
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, distributed
+from tqdm import tqdm
 
+from ablations.core.errors import UserError
+from ablations.core.panel import Member
+from ablations.lm.cache import StaticCache
 from ablations.lm.corpus import Window
+from ablations.lm.device import peak_memory_bytes
+from ablations.lm.layered import LayeredLM
+from ablations.lm.timing import Round, stopwatch, timed_rounds
 from ablations.sdtp.evaluation.arm import PrunedArm
-from ablations.sdtp.evaluation.heldout import UnprunedReference
-from ablations.sdtp.evaluation.timed import timed_prefills
-from ablations.sdtp.pipeline.group import Member, all_locks, barrier
-from ablations.sdtp.pipeline.partition import partition
+from ablations.sdtp.evaluation.prefills import TimedSeries, WarmUp, pairs_of
+from ablations.sdtp.evaluation.quality import unpruned_text
+from ablations.sdtp.evaluation.series import OpenSeries, by_item
+from ablations.sdtp.pipeline.group import Peer, all_locks, barrier, connection_errors, gather
+from ablations.sdtp.pipeline.partition import LayerRange, partition
 from ablations.sdtp.pipeline.rank import Rank, RankPrefill
 from ablations.sdtp.pruned.continuation import Quality, quality
+from ablations.sdtp.pruned.cost import kv_bytes, planned_rows
 from ablations.sdtp.pruned.prefill import no_scores
 from ablations.sdtp.pruned.pruning import DENSE
-from ablations.specs.sdtp.evaluate import EvaluateSpec, RankTime
-from ablations.specs.sdtp.timing import TimedPair
+from ablations.specs.sdtp.evaluate import PrefillSample, PrunedSeries, RankTime, TextSample, TextSeries
+
+_END = -1
+
+
+@contextmanager
+def ranks_at_work(peer: Peer, member: Member[Any]) -> Iterator[None]:
+    """Work on a series in all ranks; a `UserError` in one of them ends the series in all.
+
+    The block must raise a `UserError` only where the other ranks wait for nothing of this one.
+    """
+    with member.at_work() if peer.rank == 0 else nullcontext():
+        message = None
+        try:
+            yield
+        except UserError as error:
+            message = str(error)
+        failure = next((text for text in gather(message) if text is not None), None)
+        if failure is not None and peer.rank == 0:
+            raise UserError(failure)
+        if failure is not None:
+            member.failure = failure
 
 
 @dataclass(frozen=True)
-class RankSample:
+class RankText:
     """Measurements of one rank on one window.
 
     Attributes:
         living: Tokens that entered each of the rank's layers.
         sent_bytes: Bytes of hidden states that the rank sent; 0 on the last rank.
-        pairs: Times from the barrier before a prefill to the barrier after it, by the clock of the rank's
-            host.
-        time: Busy and idle time of the last timed pruned prefill; None if none was timed.
         quality: Quality of the continuation; None except on the last rank.
+        reference_nll: NLL of the continuation after the unpruned prompt; None except on the last rank.
         kept: Surviving prompt indices; None except on the last rank.
     """
 
     living: tuple[int, ...]
     sent_bytes: int
-    pairs: tuple[TimedPair, ...]
-    time: RankTime | None
-    quality: Quality | None
-    kept: list[int] | None
+    quality: Quality | None = None
+    reference_nll: float | None = None
+    kept: list[int] | None = None
 
 
-class PipelineEvaluation:
-    """Runs this rank's layers of an arm and of the unpruned model.
+class PipelinePasses:
+    """Measures series over ranks; all ranks must call every method together.
+
+    Attributes:
+        peak_memory: Peak memory so far in bytes, of the rank that uses most; up to date on all ranks.
 
     Args:
-        member: This process.
-        arm: The arm, with hard mask, cascade and top-k.
-        spec: Windows, timing and pipeline.
-        reference: Results of the unpruned model on the same windows.
-
-    Raises:
-        UserError: the layers cannot be partitioned as the spec asks.
+        peer: This process.
+        lm: Model.
+        bar: Advances by one per series and window.
     """
 
-    def __init__(
-        self, member: Member, arm: PrunedArm, spec: EvaluateSpec, reference: UnprunedReference
-    ) -> None:
-        self.member = member
-        self.arm = arm
-        self.spec = spec
-        self.reference = reference
-        self._rank = Rank(member, arm.lm)
-        layers = arm.lm.num_layers
-        ranges = partition(layers, arm.pruning.layers, member.ranks, spec.pipeline.prune)
-        self._layer_range = ranges[member.rank]
-        self._dense_range = partition(layers, (), member.ranks, "before")[member.rank]
-        windows = spec.windows
-        self.cache = arm.lm.new_cache(windows.prompt_tokens + windows.continuation_tokens)
-        # Of its own, since the arm's cache is still needed after the unpruned prefill that is timed last.
-        self._dense_cache = arm.lm.new_cache(windows.prompt_tokens)
+    def __init__(self, peer: Peer, lm: LayeredLM, bar: tqdm) -> None:
+        self.peak_memory = 0
+        self._peer = peer
+        self._lm = lm
+        self._bar = bar
+        self._rank = Rank(peer, lm)
 
-    def dense_prefill(self, ids: Tensor) -> RankPrefill:
-        """Prefill with the unpruned model, the arm's code without stages; ends at a barrier."""
-        result = self._rank.prefill(ids, DENSE, self._dense_range, no_scores, self._dense_cache)
-        barrier()
-        return result
+    def text(self, group: Sequence[OpenSeries[TextSeries, Window]]) -> None:
+        """Measure quality and traffic of arms on the same windows.
 
-    def window(self, number: int, window: Window) -> RankSample:
-        """Evaluate one window on this rank; the first windows are timed, unless ranks share cores.
+        The unpruned model reads them on the last rank alone, which compares with it.
 
         Raises:
-            UserError: the quality is NaN or infinite, or another rank ended.
+            UserError: the NLL of the unpruned model is NaN or infinite.
+            LostRankError: another rank ended.
         """
-        tokens = self.spec.windows.prompt_tokens
-        ids = window.ids.to(self.arm.lm.device)
-        rank_prefill, pairs, time = self._prefill(ids[:tokens], number)
-        sent_bytes = rank_prefill.sent_bytes
-        living = tuple(self.cache.lengths[layer] for layer in self._layer_range.layers)
-        continuation = ids[tokens:]
-        states = self._rank.continuation_states(rank_prefill, continuation, self._layer_range, self.cache)
-        if states is None:
-            return RankSample(living, sent_bytes, pairs, time, None, None)
-        reference = self.reference.states[number].to(self.arm.lm.device)
-        result = quality(self.arm.lm, states, reference, continuation)
-        result.require_finite(window.document, self.arm.lm.dtype)
-        kept = rank_prefill.prefilled.kept.tolist()
-        return RankSample(living, sent_bytes, pairs, time, result, kept)
+        lm, peer, spec = self._lm, self._peer, group[0].spec
+        tokens = spec.prompt_tokens
+        capacity = tokens + spec.continuation_tokens
+        cache, unpruned_cache = lm.new_cache(capacity), lm.new_cache(capacity)
+        sent: list[int] = []
+        for number, window, due in by_item(group):
+            ids = window.ids.to(lm.device)
+            if not sent:
+                # They follow from the length of the prompt alone.
+                sent = self._gather(self._unpruned_prefill(ids[:tokens], unpruned_cache).sent_bytes)
+            unpruned = unpruned_text(lm, window, tokens, unpruned_cache) if peer.last else None
+            for one in due:
+                self._bar.set_postfix_str(one.member.label, refresh=False)
+                with ranks_at_work(peer, one.member):
+                    layer_range = self._layer_range(one)
+                    result = self._pruned_prefill(one, layer_range, ids[:tokens], number, cache)
+                    living = tuple(cache.lengths[layer] for layer in layer_range.layers)
+                    text = RankText(living, result.sent_bytes)
+                    continuation = ids[tokens:]
+                    states = self._rank.continuation_states(result, continuation, layer_range, cache)
+                    if unpruned is not None:
+                        compared = quality(lm, states, unpruned.states, continuation)
+                        compared.require_finite(window.document, lm.dtype)
+                        kept = result.prefilled.kept.tolist()
+                        text = RankText(living, 0, compared, unpruned.nll, kept)
+                if one.member.active:
+                    texts = self._gather(text)
+                    if peer.rank == 0:
+                        with one.member.at_work():
+                            sample = _text_sample(one, window, texts, sent[:-1], cache)
+                            row = {"document": window.document, "kept": texts[-1].kept}
+                            one.member.add(number, sample, row)
+                self._bar.update()
 
-    def _pruned_prefill(self, ids: Tensor, number: int) -> RankPrefill:
-        scorer = self.arm.importance.scorer(ids, number)
-        result = self._rank.prefill(ids, self.arm.pruning, self._layer_range, scorer, self.cache)
+    def prefills(self, group: Sequence[TimedSeries]) -> None:
+        """Time the prefills of arms on the same windows; with too few cores nothing is timed.
+
+        Raises:
+            LostRankError: another rank ended.
+        """
+        lm, peer, spec = self._lm, self._peer, group[0].spec
+        tokens = spec.prompt_tokens
+        cache, unpruned_cache = lm.new_cache(tokens), lm.new_cache(tokens)
+        ranges = {one: self._layer_range(one) for one in group}
+        warm_up = WarmUp()
+        for number, window, due in by_item(group):
+            ids = window.ids[:tokens].to(lm.device)
+            self._bar.set_postfix_str(f"{len(due)} prefills of '{window.document}'", refresh=False)
+            rounds: Mapping[TimedSeries, list[Round[RankPrefill]]] = {}
+            times: list[list[RankTime]] = []
+            if not peer.core_shortage:
+                unpruned = partial(self._unpruned_prefill, ids, unpruned_cache)
+                arms = {
+                    one: partial(self._pruned_prefill, one, ranges[one], ids, number, cache) for one in due
+                }
+                with all_locks(peer):
+                    warm_up.run(unpruned, arms, self._at_work)
+                    rounds, own = self._timed(unpruned, arms, spec.repeats, number)
+                times = self._gather([own[one] for one in due])
+            for index, one in enumerate(due if peer.rank == 0 else ()):
+                with one.member.at_work():
+                    sample = PrefillSample(
+                        document=window.document,
+                        # The first rank's: a prompt enters there, and the barrier waits for the last rank.
+                        pairs=pairs_of(rounds.get(one, ())),
+                        ranks=tuple(rank[index] for rank in times),
+                    )
+                    one.member.add(number, sample)
+            self._bar.update(len(due))
+
+    def _timed(
+        self,
+        unpruned: Callable[[], RankPrefill],
+        arms: Mapping[TimedSeries, Callable[[], RankPrefill]],
+        rounds: int,
+        number: int,
+    ) -> tuple[dict[TimedSeries, list[Round[RankPrefill]]], dict[TimedSeries, RankTime]]:
+        """Time prefills in the order that rank 0 chooses by its clock, and tells the others.
+
+        Returns:
+            The rounds of each arm (on rank 0, otherwise nothing), and how this rank spent its last prefill.
+        """
+        peer, names, prefills = self._peer, list(arms), [*arms.values(), unpruned]
+        times: dict[TimedSeries, RankTime] = {}
+
+        def led(index: int) -> RankPrefill:
+            _tell(index)
+            return prefills[index]()
+
+        if peer.rank == 0:
+            leading = {name: partial(led, index) for index, name in enumerate(names)}
+            last = partial(led, len(names))
+            measured = timed_rounds(peer.device, last, leading, self._at_work, rounds, number)
+            _tell(_END)
+            return measured, {name: _rank_time(*done[-1].arm) for name, done in measured.items()}
+        while (index := _tell()) != _END:
+            result, seconds = stopwatch(peer.device, prefills[index])
+            if index < len(names):
+                times[names[index]] = _rank_time(result, seconds)
+        return {}, times
+
+    def _at_work(self, series: TimedSeries) -> AbstractContextManager[None]:
+        """A context in which a series is at work on rank 0."""
+        return series.member.at_work() if self._peer.rank == 0 else nullcontext()
+
+    def _unpruned_prefill(self, ids: Tensor, cache: StaticCache) -> RankPrefill:
+        """Prefill with the unpruned model, the arm's code without stages; ends at a barrier."""
+        layer_range = partition(self._lm.num_layers, (), self._peer.ranks, "before")[self._peer.rank]
+        result = self._rank.prefill(ids, DENSE, layer_range, no_scores, cache)
         barrier()
         return result
 
-    def _prefill(
-        self, ids: Tensor, number: int
-    ) -> tuple[RankPrefill, tuple[TimedPair, ...], RankTime | None]:
-        arm = partial(self._pruned_prefill, ids, number)
-        timing = self.spec.timing
-        if timing is None or number >= timing.documents or self.member.core_shortage:
-            return arm(), (), None
-        warmup = timing.warmup if number == 0 else 0
-        with all_locks(self.member):
-            # Each prefill ends at a barrier, so all ranks begin the next one together.
-            dense = partial(self.dense_prefill, ids)
-            last, pairs = timed_prefills(self.arm.lm.device, arm, dense, warmup, timing.repeats, number)
-        result, seconds = last
-        return result, pairs, RankTime(busy=result.busy, idle=max(0.0, seconds - result.busy))
+    def _pruned_prefill(
+        self, series: OpenSeries, layer_range: LayerRange, ids: Tensor, number: int, cache: StaticCache
+    ) -> RankPrefill:
+        """Prefill with an arm; ends at a barrier, so that all ranks begin the next prefill together."""
+        arm = series.arm
+        scorer = arm.importance.scorer(ids, number)
+        result = self._rank.prefill(ids, arm.pruning, layer_range, scorer, cache)
+        barrier()
+        return result
+
+    def _layer_range(self, series: OpenSeries) -> LayerRange:
+        return arm_partition(series.spec, series.arm, self._lm.num_layers)[self._peer.rank]
+
+    def _gather(self, value: Any) -> list:
+        """The values of all ranks, and their peak memory with them."""
+        values, peaks = zip(*gather((value, peak_memory_bytes(self._peer.device))), strict=True)
+        self.peak_memory = max(self.peak_memory, *peaks)
+        return list(values)
+
+
+def arm_partition(spec: PrunedSeries, arm: PrunedArm, layers: int) -> tuple[LayerRange, ...]:
+    """Layers and stages of each rank."""
+    return partition(layers, arm.pruning.layers, spec.pipeline.ranks, spec.pipeline.prune)
+
+
+def _text_sample(
+    series: OpenSeries[TextSeries, Window],
+    window: Window,
+    ranks: Sequence[RankText],
+    reference_bytes: Sequence[int],
+    cache: StaticCache,
+) -> TextSample:
+    """The sample of one window, from the measurements of all ranks."""
+    arm, tokens, last = series.arm, series.spec.prompt_tokens, ranks[-1]
+    living = tuple(rows for rank in ranks for rows in rank.living)
+    _, scored = planned_rows(arm.pruning, tokens, arm.lm.num_layers)
+    return TextSample(
+        document=window.document,
+        nll=last.quality.nll,
+        reference_nll=last.reference_nll,
+        agreement=last.quality.agreement,
+        kl=last.quality.kl,
+        living=living,
+        flops=arm.flops(tokens, living, scored),
+        kv_bytes=kv_bytes(cache, living),
+        boundary_bytes=tuple(rank.sent_bytes for rank in ranks[:-1]),
+        reference_boundary_bytes=tuple(reference_bytes),
+    )
+
+
+def _rank_time(prefill: RankPrefill, seconds: float) -> RankTime:
+    return RankTime(busy=prefill.busy, idle=max(0.0, seconds - prefill.busy))
+
+
+def _tell(index: int = _END) -> int:
+    """Send `index` from rank 0 to all ranks; returns it on all."""
+    message = torch.tensor([index])
+    with connection_errors():
+        distributed.broadcast(message, 0)
+    return int(message.item())

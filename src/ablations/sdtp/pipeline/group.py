@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from platform import node
+from typing import TypeVar
 
 import torch
 from torch import distributed
@@ -14,13 +15,19 @@ from ablations.lm.device import available_cores, configure
 from ablations.lm.timing import device_lock
 from ablations.specs.lm import Compute
 
+Value = TypeVar("Value")
+
 # For a rank that hangs: a rank that ends closes its connections, which the others notice at once. Long enough
 # to wait for another job's device lock.
 TIMEOUT = timedelta(minutes=30)
 
 
+class LostRankError(Exception):
+    """Another rank ended, or does not answer: nothing goes on, whatever was at work."""
+
+
 @dataclass(frozen=True)
-class Member:
+class Peer:
     """One process of the group.
 
     Attributes:
@@ -47,7 +54,7 @@ class Member:
 @contextmanager
 def process_group(
     rank: int, ranks: int, local_rank: int, rendezvous: str, compute: Compute, gpu: int | None = None
-) -> Iterator[Member]:
+) -> Iterator[Peer]:
     """Join the group (gloo for tensors on the CPU, NCCL for tensors on GPUs) and leave it at the end.
 
     Args:
@@ -60,7 +67,8 @@ def process_group(
             external launcher allocates the devices of its ranks.
 
     Raises:
-        UserError: two ranks have the same GPU, or another rank ended.
+        UserError: two ranks have the same GPU.
+        LostRankError: another rank ended.
     """
     cuda = torch.cuda.is_available()
     device = torch.device("cpu")
@@ -78,7 +86,7 @@ def process_group(
             timeout=TIMEOUT,
         )
     core_shortage = _core_shortage(gather((node(), available_cores(), _own_gpu(device))), compute.threads)
-    yield Member(rank, ranks, local_rank, device, core_shortage)
+    yield Peer(rank, ranks, local_rank, device, core_shortage)
     # Not in a finally block: after an error the other ranks may never reach the barrier.
     barrier()
     distributed.destroy_process_group()
@@ -86,15 +94,15 @@ def process_group(
 
 @contextmanager
 def connection_errors() -> Iterator[None]:
-    """Turn a broken connection into a `UserError` of one line, so that the other rank's error stays visible.
+    """Turn a broken connection into an error of one line, so that the other rank's error stays visible.
 
     Raises:
-        UserError: another rank ended, or does not answer.
+        LostRankError: another rank ended, or does not answer.
     """
     try:
         yield
     except RuntimeError as error:
-        raise UserError(
+        raise LostRankError(
             f"lost a rank ({str(error).splitlines()[0]}); its own error, if it could print one, says why"
         ) from error
 
@@ -113,17 +121,22 @@ def gather(value: object) -> list:
     return values
 
 
+def broadcast(value: Value) -> Value:
+    """The value of rank 0; those of the other ranks are not used."""
+    return gather(value)[0]
+
+
 @contextmanager
-def all_locks(member: Member) -> Iterator[None]:
+def all_locks(peer: Peer) -> Iterator[None]:
     """Hold the timing locks of all devices of the group.
 
     The ranks take their locks in rank order, so that two groups on the same devices never wait for each
     other. The ranks of a host share the lock of its CPU.
     """
     with ExitStack() as stack:
-        for rank in range(member.ranks):
-            if rank == member.rank and (member.device.type == "cuda" or member.local_rank == 0):
-                stack.enter_context(device_lock(member.device))
+        for rank in range(peer.ranks):
+            if rank == peer.rank and (peer.device.type == "cuda" or peer.local_rank == 0):
+                stack.enter_context(device_lock(peer.device))
             barrier()
         yield
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ablations.lm.cache import StaticCache
 from ablations.lm.layered import LayeredLM
 from ablations.lm.timing import synchronise
-from ablations.sdtp.pipeline.group import Member
+from ablations.sdtp.pipeline.group import Peer
 from ablations.sdtp.pipeline.partition import LayerRange
 from ablations.sdtp.pipeline.traffic import boundary_bytes, receive, send
 from ablations.sdtp.pruned.continuation import continue_layers
@@ -45,12 +45,12 @@ class Rank:
     With top-k, row counts follow from lengths alone, so a receiver knows the shape of what it receives.
 
     Args:
-        member: This process.
+        peer: This process.
         lm: Model.
     """
 
-    def __init__(self, member: Member, lm: LayeredLM) -> None:
-        self.member = member
+    def __init__(self, peer: Peer, lm: LayeredLM) -> None:
+        self.peer = peer
         self.lm = lm
 
     @torch.inference_mode()
@@ -71,18 +71,18 @@ class Rank:
 
         Raises:
             AssertionError: the bytes sent are not tokens x hidden x bytes per element.
-            UserError: another rank ended.
+            LostRankError: another rank ended.
         """
-        member, tokens = self.member, ids.shape[0]
+        peer, tokens = self.peer, ids.shape[0]
         living_after = (tokens, *pruning.counts(tokens))
         cache.truncate(0)
-        if member.rank:
+        if peer.rank:
             rows = living_after[layer_range.stages.start]
             states = self._receive_states(rows)
-            kept = receive((rows,), torch.int64, self.lm.device, member.rank - 1)
+            kept = receive((rows,), torch.int64, self.lm.device, peer.rank - 1)
         synchronise(self.lm.device)
         start = time.perf_counter()
-        if member.rank:
+        if peer.rank:
             living = LivingPrompt(self.lm, pruning, tokens, states, kept, layer_range.stages.start)
         else:
             living = embed_prompt(self.lm, pruning, ids)
@@ -90,13 +90,13 @@ class Rank:
         if living.stages < layer_range.stages.stop:
             # The stage at the next rank's first layer, so that only its survivors are sent.
             living.prune(scorer)
-        prefilled = finish(living) if member.last else None
+        prefilled = finish(living) if peer.last else None
         synchronise(self.lm.device)
         busy = time.perf_counter() - start
-        if member.last:
+        if peer.last:
             return RankPrefill(prefilled, 0, busy, living.position_offsets)
-        sent = send(living.hidden, member.rank + 1)
-        send(living.kept, member.rank + 1)
+        sent = send(living.hidden, peer.rank + 1)
+        send(living.kept, peer.rank + 1)
         sent_rows = living_after[layer_range.stages.stop]
         expected = boundary_bytes(sent_rows, self.lm.config.hidden_size, self.lm.dtype)
         if sent != expected:
@@ -118,17 +118,17 @@ class Rank:
         Returns:
             ``[tokens, hidden]`` on the last rank, None on the others.
         """
-        member, rows = self.member, ids.shape[0] - 1
-        states = [rank_prefill.prefilled.state[None]] if member.last else []
+        peer, rows = self.peer, ids.shape[0] - 1
+        states = [rank_prefill.prefilled.state[None]] if peer.last else []
         if rows:
-            hidden = self._receive_states(rows) if member.rank else self.lm.embed(ids[None, :-1])
+            hidden = self._receive_states(rows) if peer.rank else self.lm.embed(ids[None, :-1])
             offsets = rank_prefill.position_offsets
             hidden = continue_layers(self.lm, hidden, layer_range.layers, offsets, cache)
-            if not member.last:
-                send(hidden, member.rank + 1)
+            if not peer.last:
+                send(hidden, peer.rank + 1)
             states.append(hidden[0])
-        return torch.cat(states) if member.last else None
+        return torch.cat(states) if peer.last else None
 
     def _receive_states(self, rows: int) -> Tensor:
         shape = (1, rows, self.lm.config.hidden_size)
-        return receive(shape, self.lm.dtype, self.lm.device, self.member.rank - 1)
+        return receive(shape, self.lm.dtype, self.lm.device, self.peer.rank - 1)

@@ -18,7 +18,7 @@ def send(message: Tensor, to: int) -> int:
         Bytes of the tensor.
 
     Raises:
-        UserError: that rank ended.
+        LostRankError: that rank ended.
     """
     message = message.contiguous()
     with connection_errors():
@@ -30,7 +30,7 @@ def receive(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, so
     """Receive a tensor of known shape and type from rank `source`.
 
     Raises:
-        UserError: that rank ended.
+        LostRankError: that rank ended.
     """
     message = torch.empty(shape, dtype=dtype, device=device)
     with connection_errors():

@@ -26,3 +26,34 @@ def unpruned_states(lm: LayeredLM, ids: Tensor, layers: tuple[int, ...]) -> Tens
         if layer + 1 in layers:
             states.append(hidden)
     return torch.stack(states)
+
+
+class UnprunedStates:
+    """States of a table's prompts, each computed once and held on the CPU; several trainings may share them.
+
+    Args:
+        lm: Model.
+        ids: ``[windows, prompt]`` int64.
+        layers: Ascending pruning layers.
+    """
+
+    def __init__(self, lm: LayeredLM, ids: Tensor, layers: tuple[int, ...]) -> None:
+        self._lm = lm
+        self._ids = ids
+        self._layers = layers
+        self._states: dict[int, Tensor] = {}
+
+    def of(self, window: int) -> Tensor:
+        """``[stages, prompt, hidden]`` of one window, on the CPU."""
+        if window not in self._states:
+            ids = self._ids[window].to(self._lm.device)
+            self._states[window] = unpruned_states(self._lm, ids[None], self._layers)[:, 0].cpu()
+        return self._states[window]
+
+    def clear(self) -> None:
+        """Drop what is held."""
+        self._states.clear()
+
+    def __len__(self) -> int:
+        """Windows whose states are held."""
+        return len(self._states)

@@ -14,7 +14,7 @@ from ablations.sdtp.scores.pruner import Pruner
 from ablations.sdtp.scores.table import SaliencyTable
 from ablations.sdtp.scores.targets import regression_targets
 from ablations.sdtp.training.losses import lm_loss, ranking_loss, regression_loss, require_finite_losses
-from ablations.sdtp.training.states import unpruned_states
+from ablations.sdtp.training.states import UnprunedStates
 from ablations.specs.sdtp.counts import stage_counts
 from ablations.specs.sdtp.train import PrunerSpec
 
@@ -24,6 +24,14 @@ CLIP = 1.0
 
 class PrunerTrainer:
     """Trains the scorers of one pruner on the training windows of one saliency table.
+
+    Args:
+        lm: Frozen model.
+        spec: The training.
+        table: Saliency of `spec.layers`.
+        states: States of the table's prompts at `spec.layers`, which other trainings also use; None makes own
+            ones.
+        last: Whether no other training needs `states` after this one, which drops them after its warm-up.
 
     Attributes:
         pruner: The scorers, in float32.
@@ -35,7 +43,14 @@ class PrunerTrainer:
         warmup_steps: Optimiser steps on states of the unpruned model, before the steps on the masked model.
     """
 
-    def __init__(self, lm: LayeredLM, spec: PrunerSpec, table: SaliencyTable) -> None:
+    def __init__(
+        self,
+        lm: LayeredLM,
+        spec: PrunerSpec,
+        table: SaliencyTable,
+        states: UnprunedStates | None = None,
+        last: bool = True,
+    ) -> None:
         self.lm = lm
         self.spec = spec
         self.table = table
@@ -52,9 +67,12 @@ class PrunerTrainer:
         self._batches = self._shuffled_batches(warmup_epochs + spec.epochs)
         self.epoch_steps = len(self._batches) // (warmup_epochs + spec.epochs)
         self.warmup_steps = warmup_epochs * self.epoch_steps
-        self._states: dict[int, Tensor] = {}
+        prompts = table.ids[:, : self.prompt_tokens]
+        self._states = UnprunedStates(lm, prompts, spec.layers) if states is None else states
+        self._last = last
         self._optimiser = torch.optim.AdamW(self.pruner.parameters(), lr=spec.learning_rate)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimiser, self._decay)
+        self._drop_states()
 
     @property
     def steps(self) -> int:
@@ -82,8 +100,7 @@ class PrunerTrainer:
         values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
         require_finite_losses(values, number)
         self.history.append(values)
-        if len(self.history) == self.warmup_steps:
-            self._states.clear()
+        self._drop_states()
         return values
 
     def losses(self, windows: Tensor) -> dict[str, Tensor]:
@@ -114,7 +131,7 @@ class PrunerTrainer:
         cheap. In late stages of the masked model few unprotected tokens are living, so the scorers of these
         stages learn about unprotected tokens mainly here.
         """
-        states = torch.stack([self._unpruned_states(window) for window in windows.tolist()], 1)
+        states = torch.stack([self._states.of(window) for window in windows.tolist()], 1)
         states = states.to(self.lm.device)
         scores = [self.pruner(stage, rows) for stage, rows in enumerate(states)]
         all_tokens = torch.ones(states.shape[:3], dtype=torch.bool, device=states.device)
@@ -145,6 +162,7 @@ class PrunerTrainer:
         self._schedule.load_state_dict(state["schedule"])
         self.noise.set_state(state["noise"])
         self.history = state["history"]
+        self._drop_states()
         print(f"training resumes after {len(self.history)} of {self.steps} steps", file=sys.stderr)
         return True
 
@@ -179,12 +197,10 @@ class PrunerTrainer:
             losses["ranking"] = ranking_loss(stage_scores, saliency, living)
         return losses
 
-    def _unpruned_states(self, window: int) -> Tensor:
-        """``[stages, prompt, hidden]`` of one window, on the CPU; computed once."""
-        if window not in self._states:
-            ids = self.table.ids[window, : self.prompt_tokens].to(self.lm.device)
-            self._states[window] = unpruned_states(self.lm, ids[None], self.spec.layers)[:, 0].cpu()
-        return self._states[window]
+    def _drop_states(self) -> None:
+        """Drop the unpruned states once nothing needs them."""
+        if self._last and len(self.history) >= self.warmup_steps:
+            self._states.clear()
 
     def _shuffled_batches(self, epochs: int) -> list[Tensor]:
         """Windows of every step of every epoch, ``[batch]`` int64 each."""

@@ -8,15 +8,13 @@ from ablations.core.contract import Contract
 from ablations.specs.lm import Split
 
 
-class PromptSelection(Contract):
-    """Which documents of a text are prompts, and how they are cut."""
+class PromptSource(Contract):
+    """Which documents of a text can be prompts, in the order of the text, and how they are cut."""
 
     text: str
     """Name of the text."""
     split: Split = "heldout"
     """Split the prompts are taken from."""
-    count: PositiveInt
-    """How many prompts."""
     tokens: PositiveInt | None = None
     """Cut each document to its first so many tokens; null takes it whole."""
     chat: bool = False
@@ -27,6 +25,20 @@ class PromptSelection(Contract):
         if self.chat and self.tokens is not None:
             raise ValueError("a turn of a chat is taken whole: set tokens to null, or chat to false")
         return self
+
+
+class PromptSelection(PromptSource):
+    """How many documents of a text are prompts, and how they are cut."""
+
+    count: PositiveInt
+    """How many prompts."""
+
+
+class PromptKind(PromptSource):
+    """Decoding prompts of one kind, however many."""
+
+    kind: str
+    """Name of the kind, as tables call it."""
 
 
 class PromptSet(PromptSelection):

@@ -1,4 +1,7 @@
-"""Spec, samples and totals of `ablations.sdtp.evaluate` and `evaluate_pipeline`."""
+"""Series of `ablations.sdtp.evaluate` and `evaluate_pipeline`: an experiment under one measure; its blocks.
+
+No count of documents or prompts is part of a series: more of them are more blocks of the same one.
+"""
 
 from typing import Annotated, Literal, Self
 
@@ -9,13 +12,11 @@ from ablations.specs.lm import Compute
 from ablations.specs.sdtp.calibrate import Calibration
 from ablations.specs.sdtp.counts import Preserve, Ratio, Stages, check_prunable
 from ablations.specs.sdtp.pruning import Mask, Positions, Propagation, Selection
-from ablations.specs.sdtp.reference import Retrieval, Windows
 from ablations.specs.sdtp.saliency import SaliencyMeasure, SaliencySpec, SaliencyTarget
-from ablations.specs.sdtp.timing import TimedPair, Timing
+from ablations.specs.sdtp.timing import TimedPair, TimedRounds
 from ablations.specs.sdtp.train import PrunerSpec, Ranking
 
 Importance = Literal["learned", "saliency", "prior", "random", "recent", "hidden_norm"]
-
 
 OVER_RANKS = {
     "importance": ("learned", "random", "recent", "hidden_norm"),
@@ -123,19 +124,33 @@ class PruningComponents(Contract):
         return self
 
 
-class EvaluateSpec(PruningComponents, Stages):
-    """Job of `ablations.sdtp.evaluate`: one pruning configuration on the held-out windows."""
+class WindowTokens(Contract):
+    """How held-out windows are cut."""
+
+    prompt_tokens: PositiveInt
+    """Tokens of the prompt, the part that is pruned."""
+    continuation_tokens: PositiveInt
+    """Tokens after the prompt whose NLL is the quality."""
+
+
+class PasskeyPrompts(Contract):
+    """Passkey retrieval: a number hidden in held-out text, asked for at the end of the prompt."""
+
+    tokens: PositiveInt
+    """Tokens of a prompt, the question included."""
+    depths: Annotated[tuple[Proportion, ...], Field(min_length=1)]
+    """Where the number is hidden, as shares of the text before the question; prompts take them in turn."""
+
+
+class PrunedSeries(PruningComponents, Stages):
+    """One pruning configuration, whatever is measured of it."""
 
     match: Match | None
     """Configuration whose count or cost takes the place of `keep_ratios`; null for none."""
     saliency: PromptSaliency | None
     """How importance `saliency` is computed; null for other importances."""
-    windows: Windows
-    """Which windows."""
-    retrieval: Retrieval | None
-    """Passkey prompts; null for none."""
-    timing: Timing | None
-    """How prefill time is measured; null measures none (further seeds of an arm)."""
+    prompt_tokens: PositiveInt
+    """Tokens of the prompt of a held-out window; costs are matched at this length."""
     seed: int
     """Seed of random scores."""
     compute: Compute
@@ -143,17 +158,7 @@ class EvaluateSpec(PruningComponents, Stages):
 
     @model_validator(mode="after")
     def _prunable(self) -> Self:
-        check_prunable(self.preserve, self.windows.prompt_tokens)
-        return self
-
-    @model_validator(mode="after")
-    def _only_evaluated_documents_are_timed(self) -> Self:
-        if self.timing is not None and self.timing.documents > self.windows.documents:
-            raise conflict(
-                "timing.documents",
-                f"{self.timing.documents} timed documents, but only {self.windows.documents} are evaluated"
-                " (evaluation.documents); lower it",
-            )
+        check_prunable(self.preserve, self.prompt_tokens)
         return self
 
     @model_validator(mode="after")
@@ -170,7 +175,7 @@ class EvaluateSpec(PruningComponents, Stages):
                 "'saliency' takes gradients, which underflow in float16 (compute.dtype); use bfloat16 or"
                 " float32",
             )
-        loss_tokens, tokens = self.saliency.loss_tokens, self.windows.prompt_tokens
+        loss_tokens, tokens = self.saliency.loss_tokens, self.prompt_tokens
         if loss_tokens is not None and loss_tokens >= tokens:
             raise conflict(
                 "saliency.loss_tokens",
@@ -194,11 +199,40 @@ class EvaluateSpec(PruningComponents, Stages):
             )
         return self
 
+
+class TextSeries(PrunedSeries, WindowTokens):
+    """Quality on held-out windows; the items are documents."""
+
+    measure: Literal["text"] = "text"
+    """What is measured."""
+
+
+class RetrievalSeries(PrunedSeries):
+    """Passkey retrieval in a single process; the items are prompts."""
+
+    measure: Literal["retrieval"] = "retrieval"
+    """What is measured."""
+    prompts: PasskeyPrompts
+    """Which prompts."""
+
     @model_validator(mode="after")
     def _ranks_ask_for_no_passkeys(self) -> Self:
-        if self.pipeline is not None and self.retrieval is not None:
-            raise conflict("retrieval", "passkeys are not asked for over pipeline ranks; set it to null")
+        if self.pipeline is not None:
+            raise conflict("prompts", "passkeys are not asked for over pipeline ranks; set it to null")
         return self
+
+
+class PrefillSeries(PrunedSeries, TimedRounds):
+    """Prefill time on held-out windows; the items are documents."""
+
+    measure: Literal["prefill"] = "prefill"
+    """What is measured."""
+    continuation_tokens: PositiveInt
+    """Tokens after the prompt, which are not read: with them the windows are those of the quality."""
+
+
+Series = Annotated[TextSeries | RetrievalSeries | PrefillSeries, Field(discriminator="measure")]
+"""What a member of a panel of evaluations measures."""
 
 
 class RankTime(Contract):
@@ -210,13 +244,11 @@ class RankTime(Contract):
     """Waiting for its input, handing over its output, or waiting for the end of the prefill."""
 
 
-class SdtpSample(Contract):
+class TextSample(Contract):
     """One held-out window under one pruning configuration."""
 
     document: str
     """Identifier of the document."""
-    prompt_tokens: PositiveInt
-    """Tokens of the prompt before pruning."""
     nll: float
     """Mean NLL of the continuation after the pruned prompt, nats per token."""
     reference_nll: float
@@ -228,12 +260,24 @@ class SdtpSample(Contract):
     continuation, nats."""
     living: tuple[NonNegativeInt, ...]
     """Tokens that enter each layer during prefill."""
-    pairs: tuple[TimedPair, ...] = ()
-    """Prefill times; empty for windows that are not timed."""
+    flops: PositiveInt
+    """Floating-point operations of the pruned prefill, scorers (or their backward pass) included."""
+    kv_bytes: NonNegativeInt
+    """Bytes of the KV cache that the pruned prefill leaves."""
     boundary_bytes: tuple[NonNegativeInt, ...] = ()
     """Bytes of hidden states sent over each pipeline boundary in the pruned prefill; empty without ranks."""
     reference_boundary_bytes: tuple[NonNegativeInt, ...] = ()
     """The same for the unpruned model."""
+
+
+class PrefillSample(Contract):
+    """Prefill times of one held-out window under one pruning configuration."""
+
+    document: str
+    """Identifier of the document."""
+    pairs: tuple[TimedPair, ...]
+    """Rounds in which arm and reference ran: a third where the first two differ much. Empty
+    where ranks share cores, which makes their times those of the machine."""
     ranks: tuple[RankTime, ...] = ()
     """How each rank spent the last timed pruned prefill; empty without ranks or where it is not timed."""
 
@@ -268,28 +312,22 @@ class Training(Contract):
     """Duration of the training."""
 
 
-class SdtpTotals(Contract):
-    """Facts of one pruning configuration; costs are means over the evaluated prompts."""
+class SeriesTotals(Contract):
+    """Facts of one pruning configuration that do not differ from item to item."""
 
     keep_ratios: tuple[Ratio, ...]
     """Keep ratios in use, after matching."""
-    prefill_flops: PositiveFloat
-    """Floating-point operations of the pruned prefill, scorers (or their backward pass) included."""
     reference_prefill_flops: PositiveFloat
-    """The same for the unpruned model."""
-    kv_bytes: PositiveFloat
-    """Bytes of the KV cache that the pruned prefill leaves."""
+    """Floating-point operations of the unpruned prefill of a window's prompt."""
     reference_kv_bytes: PositiveInt
-    """The same for the unpruned model."""
+    """Bytes of the KV cache that it leaves."""
     training: Training | None = None
     """How the scorer was trained; null where none is used."""
     calibration: Calibration | None = None
     """Numbers of a calibrated selection rule; null for top-k."""
-    retrieval: tuple[RetrievalProbe, ...] = ()
-    """Passkey prompts."""
     weight_layout: str
     """How the weights lie in memory for both arms (`stock`, or the prepacking used)."""
     cores: PositiveInt
     """CPU cores this process could use."""
     peak_memory_bytes: NonNegativeInt
-    """Peak memory of the process (CPU) or of the device's allocator (CUDA)."""
+    """Peak memory of the process (CPU) or of the device's allocator (CUDA), with all arms of its panel."""

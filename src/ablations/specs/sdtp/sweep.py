@@ -19,9 +19,9 @@ class SweepTiming(Contract):
     new_tokens: PositiveInt = 128
     """Tokens decoded after the prefill for the end-to-end time."""
     repeats: PositiveInt = 3
-    """Interleaved pairs of each kind, the order alternating."""
+    """Rounds of each kind, the order rotating; of two, a third where an arm's differ by more than 5 %."""
     warmup: PositiveInt = 1
-    """Untimed pairs before the first timed one."""
+    """Untimed rounds before the first timed one."""
     beyond_positions: bool = False
     """Time prompts longer than the model's positions, too; what it would say of them means nothing."""
 
@@ -53,9 +53,9 @@ class SweepPoint(Contract):
     reference_kv_bytes: PositiveInt
     """The same for the unpruned model."""
     prefill: tuple[TimedPair, ...]
-    """Prefill times."""
+    """Prefill times, a round each."""
     end_to_end: tuple[TimedPair, ...]
-    """Times of prefill and decoding."""
+    """Times of prefill and decoding, a round each."""
     overhead: Proportion
     """Share of the pruned prefill that scoring, selecting and gathering take."""
 

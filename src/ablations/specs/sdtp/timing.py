@@ -5,16 +5,21 @@ from pydantic import PositiveFloat, PositiveInt
 from ablations.core.contract import Contract
 
 
-class Timing(Contract):
-    """How prefill time is measured: arm and reference interleaved in one process."""
+class TimedRounds(Contract):
+    """How often a prefill is timed: arms and their reference side by side in one process."""
 
-    documents: PositiveInt
-    """Held-out documents that are timed (the first of the evaluated ones)."""
-    repeats: PositiveInt
-    """Pairs per document, the order alternating."""
+    repeats: PositiveInt = 2
+    """Rounds per document, the order rotating; of two, a third where an arm's differ by more than 5 %."""
     warmup: PositiveInt = 1
     """Untimed pairs before the first timed one; before that of each document where scores decide how many
     tokens are kept, as nothing is timed that has not run with the same numbers of rows before."""
+
+
+class Timing(TimedRounds):
+    """Which prefills are timed, and how."""
+
+    documents: PositiveInt
+    """Held-out documents that are timed (the first of the evaluated ones)."""
 
 
 class TimedPair(Contract):
@@ -24,3 +29,6 @@ class TimedPair(Contract):
     """Pruned prefill."""
     reference: PositiveFloat
     """Unpruned prefill, measured beside it."""
+    again: PositiveFloat | None = None
+    """The unpruned prefill once more in the same round, as if it were an arm: its ratio to `reference` is the
+    noise. Null where it was not measured."""

@@ -1,14 +1,14 @@
 """Configuration of the SDTP half of a study."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt
 
-from ablations.core.contract import Contract, Distinct, Identifier, Identifiers, conflict
+from ablations.core.contract import Contract, Distinct, Identifier, Identifiers
 from ablations.specs.lm import Compute
 from ablations.specs.sdtp.counts import Ratio
 from ablations.specs.sdtp.evaluate import PruningComponents
-from ablations.specs.sdtp.reference import Retrieval, Windows
+from ablations.specs.sdtp.record import Retrieval, Windows
 from ablations.specs.sdtp.saliency import SaliencyTarget, SaliencyWindows
 from ablations.specs.sdtp.sweep import SweepTiming
 from ablations.specs.sdtp.timing import Timing
@@ -71,20 +71,8 @@ class SdtpEvaluation(Windows):
     """Passkey prompts; null for none."""
     calibration_documents: PositiveInt = 6
     """Validation documents on which selection rules are calibrated to top-k's counts."""
-    shards: PositiveInt = 1
-    """Jobs that share the documents of one experiment (for clusters); no result depends on it."""
     compute: Compute = Compute()
     """How evaluation is computed."""
-
-    @model_validator(mode="after")
-    def _every_shard_has_a_document(self) -> Self:
-        if self.shards > self.documents:
-            raise conflict(
-                "shards",
-                f"{self.shards} jobs cannot share {self.documents} documents (sdtp.evaluation.documents);"
-                " lower it",
-            )
-        return self
 
 
 class SweepSettings(SweepTiming):

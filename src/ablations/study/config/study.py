@@ -26,6 +26,16 @@ class Resources(Contract):
     """Ask Slurm for a whole node for a job that measures times on the CPU; false where a site forbids it."""
 
 
+class PanelSettings(Contract):
+    """How measurements share processes; no result depends on it."""
+
+    documents: PositiveInt = 10
+    """Documents or prompts of a block: what a kill loses at most."""
+    experiments: PositiveInt | None = None
+    """Most experiments that are measured side by side in one process; null: all of a kind. Fewer spread over
+    the machines of a cluster."""
+
+
 class StudyConfig(Contract):
     """One study: models, texts, one block per method, and how the paper is written."""
 
@@ -35,6 +45,8 @@ class StudyConfig(Contract):
     """Seed of the order and the split of texts."""
     resources: Resources = Resources()
     """What jobs ask of a scheduler."""
+    panel: PanelSettings = PanelSettings()
+    """How measurements share processes; no result depends on it."""
     models: Annotated[dict[Name, ModelSource], Field(min_length=1)]
     """Models by name."""
     texts: Annotated[dict[Name, TextSource], Field(min_length=1)]

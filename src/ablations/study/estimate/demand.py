@@ -1,15 +1,16 @@
-"""Demand of jobs: work and memory, from the spec of a job and the shapes of its models."""
+"""Demand of jobs and of panels: work and memory, from the specs of jobs and the shapes of their models."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import singledispatch
 from typing import Any, cast
 
+from ablations.core.block import Span
 from ablations.core.contract import Contract
 from ablations.specs.dynatree.arm import ArmSpec, DynamicTree, tree_nodes
 from ablations.specs.dynatree.benchmark import BenchmarkSpec, TransformersAssisted
 from ablations.specs.dynatree.calibrate_costs import CostSpec, row_counts
-from ablations.specs.dynatree.decode import DecodeSpec
+from ablations.specs.dynatree.decode import DecodeSeries
 from ablations.specs.dynatree.distil import DistilSpec
 from ablations.specs.dynatree.distil_teacher import TeacherSpec
 from ablations.specs.dynatree.fit_ngram import NgramSpec
@@ -17,8 +18,7 @@ from ablations.specs.dynatree.grid import GridSpec
 from ablations.specs.dynatree.prompts import Prompted
 from ablations.specs.lm import Compute, Dtype, PrepareModelSpec, PrepareTextSpec
 from ablations.specs.sdtp.calibrate import CalibrationSpec
-from ablations.specs.sdtp.evaluate import EvaluateSpec
-from ablations.specs.sdtp.reference import ReferenceSpec
+from ablations.specs.sdtp.evaluate import PrefillSeries, PrunedSeries, RetrievalSeries, TextSeries
 from ablations.specs.sdtp.saliency import SaliencySpec
 from ablations.specs.sdtp.sweep import SweepSpec
 from ablations.specs.sdtp.train import PrunerSpec
@@ -35,6 +35,8 @@ from ablations.study.estimate.work import (
     weight_bytes,
 )
 from ablations.study.planning.jobs import Job
+from ablations.study.planning.panels import PlannedPanel
+from ablations.study.planning.stages import JOIN
 
 Shapes = Mapping[str, ModelShape]
 """Shapes of a job's models: `model`, and `draft` where it has one."""
@@ -55,21 +57,80 @@ TYPICAL_PROMPT = 256
 """Assumed tokens of a prompt that is taken whole."""
 
 
+NOTHING = Work()
+"""No work."""
+
+
 @dataclass(frozen=True)
 class Demand:
     """What a job needs.
 
     Attributes:
-        work: What it computes, moves and launches.
+        work: What it computes, moves and launches; of a series, for one item, beside the checkpoints that it
+            loads once.
         memory: Bytes that its device must hold at once.
+        common: Of a series, work for one item that a panel does once for all that lack it: the unpruned or
+            undrafted model.
+        kept: Bytes of `memory` that a panel holds for this job while it works on others.
     """
 
     work: Work
     memory: float
+    common: Work = NOTHING
+    kept: float = 0.0
+
+
+ONCE = (0,)
+"""Items of a job that has none."""
+
+
+def side_by_side(members: Iterable[tuple[Demand, Collection[int]]]) -> Demand:
+    """Demand of one process that does several jobs: what is common is loaded and computed once.
+
+    Args:
+        members: Demand of each job, and the numbers of its items that are to be measured.
+    """
+    work, loaded, largest, kept = Work(), 0.0, 0.0, 0.0
+    common: dict[Work, set[int]] = {}
+    for member, items in members:
+        work += replace(member.work, loaded=0.0) * len(items)
+        loaded = max(loaded, member.work.loaded)
+        common.setdefault(member.common, set()).update(items)
+        largest = max(largest, member.memory - member.kept)
+        kept += member.kept
+    for each, items in common.items():
+        work += each * len(items)
+    return Demand(replace(work, loaded=loaded), largest + kept)
+
+
+def total_demand(planned: Job | PlannedPanel, known: Mapping[str, Any]) -> Demand:
+    """Demand of the process that does a planned job, or what the jobs of a panel lack.
+
+    Args:
+        planned: The job, of a series all its items; or the panel.
+        known: Fields of ``config.json`` of checkpoints that are not prepared yet, by name.
+
+    Raises:
+        UserError: the size of a model is not known.
+    """
+    if isinstance(planned, Job):
+        return side_by_side([(job_demand(planned, known), items_of(planned))])
+    entries = zip(planned.jobs, planned.file.entries, strict=True)
+    return side_by_side((job_demand(job, known), numbers(entry.spans)) for job, entry in entries)
+
+
+def items_of(job: Job) -> Collection[int]:
+    """Numbers of all items of a series; `ONCE` for another job."""
+    return ONCE if job.count is None else range(job.count)
+
+
+def numbers(spans: Iterable[Span]) -> Collection[int]:
+    """Numbers of the items of an entry of a panel; `ONCE` where it has no spans."""
+    return [number for first, end in spans for number in range(first, end)] or ONCE
 
 
 def job_demand(job: Job, known: Mapping[str, Any]) -> Demand:
-    """Demand of a planned job.
+    """Demand of a planned job; of a series, of one item.
 
     Args:
         job: The job.
@@ -78,13 +139,15 @@ def job_demand(job: Job, known: Mapping[str, Any]) -> Demand:
     Raises:
         UserError: the size of a model is not known.
     """
+    if job.stage is JOIN:
+        return Demand(Work(), 0.0)
     shapes = dict(_shapes(job, known))
     return demand(job.spec, shapes, {name: artefact.spec for name, artefact in job.inputs.items()})
 
 
 @singledispatch
 def demand(spec: Contract, shapes: Shapes, inputs: InputSpecs) -> Demand:
-    """Demand of a job.
+    """Demand of a job; of a series, of one item.
 
     Args:
         spec: Spec of the job.
@@ -96,7 +159,7 @@ def demand(spec: Contract, shapes: Shapes, inputs: InputSpecs) -> Demand:
 
 @demand.register(PrepareTextSpec)
 @demand.register(NgramSpec)
-def _of_text(spec: Contract, shapes: Shapes, inputs: InputSpecs) -> Demand:
+def _without_model(spec: Contract, shapes: Shapes, inputs: InputSpecs) -> Demand:
     return Demand(Work(), 0.0)
 
 
@@ -135,19 +198,6 @@ def _of_training(spec: PrunerSpec, shapes: Shapes, inputs: InputSpecs) -> Demand
 
 
 @demand.register
-def _of_reference(spec: ReferenceSpec, shapes: Shapes, inputs: InputSpecs) -> Demand:
-    model, dtype, windows = shapes["model"], spec.compute.dtype, spec.windows
-    tokens = windows.prompt_tokens + windows.continuation_tokens
-    work = dense(model, tokens, windows.continuation_tokens) * windows.documents
-    if spec.retrieval is not None:
-        prompt = spec.retrieval.tokens
-        probe = dense(model, prompt) + step(model, dtype, prompt) * ANSWER_TOKENS
-        work += probe * (len(spec.retrieval.depths) * spec.retrieval.keys)
-    longest = max(tokens, spec.retrieval.tokens if spec.retrieval else 0)
-    return Demand(_loaded(model, dtype) + work, _resident(model, dtype, longest, windows.continuation_tokens))
-
-
-@demand.register
 def _of_calibration(spec: CalibrationSpec, shapes: Shapes, inputs: InputSpecs) -> Demand:
     model, dtype = shapes["model"], spec.compute.dtype
     rows = living_rows(spec.tokens, spec.layers, spec.keep_ratios, spec.preserve, spec.layers[-1])
@@ -157,43 +207,45 @@ def _of_calibration(spec: CalibrationSpec, shapes: Shapes, inputs: InputSpecs) -
 
 
 @demand.register
-def _of_evaluation(spec: EvaluateSpec, shapes: Shapes, inputs: InputSpecs) -> Demand:
-    model, dtype, windows = shapes["model"], spec.compute.dtype, spec.windows
-    tokens, continuation = windows.prompt_tokens, windows.continuation_tokens
-    pairs = 0
-    if spec.timing:
-        warmed = 1 if spec.selection == "top_k" else spec.timing.documents
-        pairs = spec.timing.documents * spec.timing.repeats + warmed * spec.timing.warmup
-    untimed = windows.documents - spec.timing.documents if spec.timing else windows.documents
-    work = _pruned(spec, model, tokens) * (pairs + untimed) + dense(model, tokens) * pairs
-    work += dense(model, continuation, continuation) * windows.documents
-    longest = tokens + continuation
-    if spec.retrieval is not None:
-        prompt = spec.retrieval.tokens
-        prompts = len(spec.retrieval.depths) * spec.retrieval.keys
-        work += (_pruned(spec, model, prompt) + step(model, dtype, prompt) * ANSWER_TOKENS) * prompts
-        longest = max(longest, prompt)
-    memory = _resident(model, dtype, longest, continuation) + kv_bytes(model, dtype, tokens)
-    if spec.importance == "saliency":
-        rows = spec.saliency.loss_tokens or longest
-        memory += gradient_bytes(model, dtype, longest, spec.layers[0], masked=False, loss_tokens=rows)
-    if spec.mask == "soft":
-        memory += 4.0 * longest**2
-    return Demand(_loaded(model, dtype) + work, memory)
+def _of_text(spec: TextSeries, shapes: Shapes, inputs: InputSpecs) -> Demand:
+    model, tokens, continuation = shapes["model"], spec.prompt_tokens, spec.continuation_tokens
+    work = _pruned(spec, model, tokens) + dense(model, continuation, continuation)
+    # The unpruned model's logits are held while the arms run.
+    held = 4.0 * continuation * model.vocabulary
+    return _of_series(
+        spec, model, work, dense(model, tokens + continuation, continuation), tokens + continuation, held
+    )
+
+
+@demand.register
+def _of_retrieval(spec: RetrievalSeries, shapes: Shapes, inputs: InputSpecs) -> Demand:
+    model, tokens = shapes["model"], spec.prompts.tokens
+    answer = step(model, spec.compute.dtype, tokens) * ANSWER_TOKENS
+    return _of_series(
+        spec, model, _pruned(spec, model, tokens) + answer, dense(model, tokens) + answer, tokens
+    )
+
+
+@demand.register
+def _of_prefill(spec: PrefillSeries, shapes: Shapes, inputs: InputSpecs) -> Demand:
+    model, tokens = shapes["model"], spec.prompt_tokens
+    # Where top-k keeps the same numbers of rows in every document, the first one alone is warmed up.
+    warmed = 0 if spec.selection == "top_k" else spec.warmup
+    work = _pruned(spec, model, tokens) * (spec.repeats + warmed)
+    return _of_series(spec, model, work, dense(model, tokens) * (2 * spec.repeats + warmed), tokens)
 
 
 @demand.register
 def _of_sweep(spec: SweepSpec, shapes: Shapes, inputs: InputSpecs) -> Demand:
     model, dtype, tokens = shapes["model"], spec.compute.dtype, spec.tokens
-    pairs = spec.warmup + spec.repeats
-    work = dense(model, tokens) * (2 * pairs)
-    decoded = step(model, dtype, tokens) * spec.new_tokens
+    rounds = spec.warmup + spec.repeats
+    unpruned, decoded = dense(model, tokens), step(model, dtype, tokens) * spec.new_tokens
+    # In a round the reference runs twice: beside the library, beside the arms, and once more with decoding.
+    work = unpruned * (3 * rounds) + (unpruned * 2 + decoded) * (2 * rounds)
     for ratio in spec.keep_ratios:
         rows = living_rows(tokens, spec.layers, [ratio] * len(spec.layers), spec.preserve, model.layers)
         pruned = forward(model, rows, 1)
-        work += (
-            (pruned + dense(model, tokens)) * (2 * pairs + 1) + pruned * spec.repeats + decoded * (2 * pairs)
-        )
+        work += pruned * (2 * rounds + spec.repeats) + decoded * rounds
     # The library's cache is held beside the static one.
     memory = _resident(model, dtype, tokens + spec.new_tokens, 1) + kv_bytes(model, dtype, tokens)
     return Demand(_loaded(model, dtype) + work, memory)
@@ -221,20 +273,22 @@ def _of_distillation(spec: DistilSpec, shapes: Shapes, inputs: InputSpecs) -> De
 
 
 @demand.register
-def _of_decoding(spec: DecodeSpec, shapes: Shapes, inputs: InputSpecs) -> Demand:
-    pairs = spec.discarded + spec.repeats
-    work = Work()
-    for tokens, count in _prompts(spec):
-        arm = _arm(spec, shapes, spec.compute.dtype, tokens, spec.new_tokens)
-        reference = _autoregressive(shapes["model"], spec.compute.dtype, tokens, spec.new_tokens)
-        if spec.reference == "generate":
-            # The library launches every layer itself.
-            reference = replace(reference, layers=reference.layers + reference.replayed, replayed=0.0)
-        work += (arm + reference) * (count * pairs)
-        if not spec.discarded and spec.drafter is not None:
-            work += arm * (count * spec.warmup)
+def _of_decoding(spec: DecodeSeries, shapes: Shapes, inputs: InputSpecs) -> Demand:
+    dtype, prompt = spec.compute.dtype, spec.prompts.tokens or TYPICAL_PROMPT
+    rounds = spec.discarded + spec.repeats
+    # An arm without a drafter is warmed up by a few tokens alone.
+    warmed = spec.warmup if not spec.discarded and spec.drafter is not None else 0
+    arm = _arm(spec, shapes, dtype, prompt, spec.new_tokens)
+    reference = _autoregressive(shapes["model"], dtype, prompt, spec.new_tokens)
+    if spec.reference == "generate":
+        # The library launches every layer itself.
+        reference = replace(reference, layers=reference.layers + reference.replayed, replayed=0.0)
+    tokens = prompt + spec.new_tokens
     return Demand(
-        _all_loaded(shapes, spec.compute) + work, _decoding_memory(spec, shapes, spec.compute, [spec])
+        _all_loaded(shapes, spec.compute) + arm * (rounds + warmed),
+        _decoding_memory(tokens, shapes, spec.compute, [spec]),
+        common=reference * (2 * rounds),
+        kept=_caches(tokens, shapes, spec.compute, spec),
     )
 
 
@@ -254,7 +308,8 @@ def _of_benchmark(spec: BenchmarkSpec, shapes: Shapes, inputs: InputSpecs) -> De
             models = {role: shapes[name] for role, name in arm.inputs.items() if name in shapes}
             work += _arm(arm, {**shapes, **models}, dtype, tokens, spec.new_tokens) * runs
         work += plain * (library * count * (spec.repeats + spec.warmup))
-    memory = _decoding_memory(spec, shapes, spec.compute, list(spec.arms.values()))
+    tokens = max(prompt for prompt, _ in _prompts(spec)) + spec.new_tokens
+    memory = _decoding_memory(tokens, shapes, spec.compute, list(spec.arms.values()))
     return Demand(_all_loaded(shapes, spec.compute) + work, memory)
 
 
@@ -305,7 +360,31 @@ def _resident(model: ModelShape, dtype: Dtype, tokens: int, head_rows: int) -> f
     )
 
 
-def _pruned(spec: EvaluateSpec, model: ModelShape, tokens: int) -> Work:
+def _of_series(
+    spec: PrunedSeries, model: ModelShape, work: Work, common: Work, longest: int, held: float = 0.0
+) -> Demand:
+    """Demand of one item of a series: its work, that of the unpruned model, and the memory of its prompt.
+
+    Args:
+        spec: The series.
+        model: Its model.
+        work: Work of the arm.
+        common: Work of the unpruned model.
+        longest: Tokens that a forward reads.
+        held: Bytes held besides.
+    """
+    dtype = spec.compute.dtype
+    head_rows = spec.continuation_tokens if isinstance(spec, TextSeries) else 1
+    memory = _resident(model, dtype, longest, head_rows) + kv_bytes(model, dtype, longest) + held
+    if spec.saliency is not None:
+        rows = spec.saliency.loss_tokens or longest
+        memory += gradient_bytes(model, dtype, longest, spec.layers[0], masked=False, loss_tokens=rows)
+    if spec.mask == "soft":
+        memory += 4.0 * longest**2
+    return Demand(_loaded(model, dtype) + work, memory, common)
+
+
+def _pruned(spec: PrunedSeries, model: ModelShape, tokens: int) -> Work:
     """Work of a pruned prefill, with that of its scores where they need passes of their own."""
     rows = (
         [tokens] * model.layers
@@ -313,7 +392,7 @@ def _pruned(spec: EvaluateSpec, model: ModelShape, tokens: int) -> Work:
         else living_rows(tokens, spec.layers, spec.keep_ratios, spec.preserve, model.layers)
     )
     scores = Work()
-    if spec.importance == "saliency":
+    if spec.saliency is not None:
         head_rows = spec.saliency.loss_tokens or tokens
         scores = dense(model, tokens, head_rows) + dense(model, tokens, head_rows, spec.layers[0])
     return forward(model, rows, 1) + scores
@@ -350,17 +429,18 @@ def _all_loaded(shapes: Shapes, compute: Compute) -> Work:
     return Work(loaded=sum(weight_bytes(shape, compute.dtype) for shape in shapes.values()))
 
 
-def _decoding_memory(spec: Prompted, shapes: Shapes, compute: Compute, arms: list[ArmSpec]) -> float:
-    dtype = compute.dtype
-    tokens = max(prompt for prompt, _ in _prompts(spec)) + spec.new_tokens
+def _decoding_memory(tokens: int, shapes: Shapes, compute: Compute, arms: list[ArmSpec]) -> float:
+    """Bytes of the weights, of the caches of arms and reference, and of the logits of a whole tree."""
+    model, dtype = shapes["model"], compute.dtype
     held = float(sum(weight_bytes(shape, dtype) for shape in shapes.values()))
-    for arm in arms:
-        nodes = arm.pruning.max_nodes if arm.pruning is not None else 0
-        held += sum(kv_bytes(shape, dtype, tokens + nodes) for shape in shapes.values())
-    # The cache of the reference, and the logits of a whole tree.
-    model = shapes["model"]
-    held += kv_bytes(model, dtype, tokens)
+    held += sum(_caches(tokens, shapes, compute, arm) for arm in arms) + kv_bytes(model, dtype, tokens)
     return held + activation_bytes(model, dtype, tokens, head_rows=257)
+
+
+def _caches(tokens: int, shapes: Shapes, compute: Compute, arm: ArmSpec) -> float:
+    """Bytes of the KV caches of an arm."""
+    nodes = arm.pruning.max_nodes if arm.pruning is not None else 0
+    return sum(kv_bytes(shape, compute.dtype, tokens + nodes) for shape in shapes.values())
 
 
 def _replay_memory(spec: CostSpec | GridSpec, shapes: Shapes, nodes: int) -> float:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -15,21 +15,22 @@ from scipy.optimize import nnls
 from ablations.core.contract import Contract
 from ablations.core.errors import UserError
 from ablations.core.job import JobFile
+from ablations.core.panel import read_panel
 from ablations.specs.lm import Dtype
-from ablations.study.estimate.demand import Demand, demand
+from ablations.study.estimate.demand import ONCE, Demand, demand, numbers, side_by_side
 from ablations.study.estimate.shapes import ModelShape, shape_of_folder
 from ablations.study.estimate.work import BYTES
-from ablations.study.planning.stages import MODEL, SPEC, STAGES, Stage
+from ablations.study.planning.stages import JOIN, MODEL, PANEL, SPEC, STAGES, Stage
 from ablations.study.timings import measurements
 
 
 @dataclass(frozen=True)
 class TimedJob:
-    """A finished job with its time and memory.
+    """A finished job or panel with its time and memory.
 
     Attributes:
         rule: Its rule.
-        digest: Name of its result.
+        digest: Name of the job's result, or of the panel.
         dtype: Data type that it computed in; None where it ran no model.
         demand: Its estimated demand.
         seconds: Measured time from start to end.
@@ -202,13 +203,14 @@ class FittedRates(Rates):
 
 
 def timed_jobs() -> list[TimedJob]:
-    """Every finished job in the working directory whose spec and models are still there."""
+    """Every finished job and panel in the working directory whose specs and models are still there."""
     return [
         job
         for stage in STAGES
-        for stem, row in measurements(stage.rule)
-        # A shard of an evaluation does only a part of the work of its spec.
-        if "." not in stem and (job := _timed_job(stage, stem, row))
+        # A record is joined from blocks without any model.
+        if stage is not JOIN
+        for digest, row in measurements(stage.rule)
+        if (job := _timed_job(stage, digest, row))
     ]
 
 
@@ -220,10 +222,32 @@ def _terms(dtype: Dtype | None, demand: Demand) -> np.ndarray:
 
 
 def _timed_job(stage: Stage, digest: str, row: Mapping[str, str]) -> TimedJob | None:
-    """A finished job, from the last row of its benchmark file; None where its spec or models are gone."""
-    file = _job_file(stage, digest)
-    if file is None:
+    """A finished job or panel, from the last row of its benchmark file; None where its files are gone."""
+    members: list[tuple[str, Collection[int]]] = [(digest, ONCE)]
+    if stage.panel:
+        try:
+            entries = read_panel(Path(PANEL.format(panel=digest))).entries
+        except UserError:
+            return None
+        members = [(entry.digest, numbers(entry.spans)) for entry in entries]
+    files = [_job_file(stage, member) for member, _ in members]
+    demands = [_demand(stage, file) for file in files if file is not None]
+    known = [each for each in demands if each is not None]
+    if len(known) < len(members):
         return None
+    compute = getattr(files[0].spec, "compute", None)
+    return TimedJob(
+        rule=stage.rule,
+        digest=digest,
+        dtype=compute.dtype if compute else None,
+        demand=side_by_side(zip(known, (items for _, items in members), strict=True)),
+        seconds=float(row["s"]),
+        memory=float(row["max_rss"]) * 2**20 if row["max_rss"] not in ("-", "NA") else 0.0,
+    )
+
+
+def _demand(stage: Stage, file: JobFile) -> Demand | None:
+    """Demand of a job, of a series for one item; None where a model or the spec of an input is gone."""
     paths = {name: Path(path) for name, path in file.inputs.items()}
     try:
         shapes: dict[str, ModelShape] = {
@@ -231,22 +255,12 @@ def _timed_job(stage: Stage, digest: str, row: Mapping[str, str]) -> TimedJob | 
             for name, path in paths.items()
             if path == MODEL.path(path.parent.name)
         }
-        if stage == MODEL:
-            shapes = {"model": shape_of_folder(stage.path(digest).parent)}
+        if stage is MODEL:
+            shapes = {"model": shape_of_folder(stage.path(file.digest).parent)}
     except UserError:
         return None
     inputs = {name: spec for name, path in paths.items() if (spec := _input_spec(path))}
-    if len(inputs) < len(paths):
-        return None
-    compute = getattr(file.spec, "compute", None)
-    return TimedJob(
-        rule=stage.rule,
-        digest=digest,
-        dtype=compute.dtype if compute else None,
-        demand=demand(file.spec, shapes, inputs),
-        seconds=float(row["s"]),
-        memory=float(row["max_rss"]) * 2**20 if row["max_rss"] not in ("-", "NA") else 0.0,
-    )
+    return demand(file.spec, shapes, inputs) if len(inputs) == len(paths) else None
 
 
 def _input_spec(manifest: Path) -> Contract | None:

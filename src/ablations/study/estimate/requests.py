@@ -1,4 +1,4 @@
-"""Memory and time that jobs request from a scheduler, from their demands.
+"""Memory and time that jobs and panels request from a scheduler, from their demands.
 
 They are bounds for slow machines, not predictions: too little ends a job, too much only delays its start.
 """
@@ -8,10 +8,12 @@ from pathlib import Path
 
 from ablations.core.errors import UserError
 from ablations.study.config.study import Resources
-from ablations.study.estimate.demand import Demand, job_demand
+from ablations.study.estimate.demand import Demand, total_demand
 from ablations.study.estimate.shapes import known_models
 from ablations.study.estimate.work import Work
 from ablations.study.planning.jobs import Job
+from ablations.study.planning.panels import PlannedPanel
+from ablations.study.planning.stages import MODEL
 
 MIB = 2**20
 BASE_MIB = 2048
@@ -37,7 +39,7 @@ LAYER_SECONDS = 1e-3
 
 
 class Requests:
-    """Memory and time requested for the jobs of a study.
+    """Memory and time requested for the jobs and panels of a study.
 
     Args:
         settings: Limits of the study.
@@ -51,12 +53,12 @@ class Requests:
         self._settings = settings
         self._known = known_models(models)
 
-    def memory_mib(self, job: Job, ranks: int) -> int:
-        """Host memory of a job, MiB; each of its ranks loads the model."""
+    def memory_mib(self, planned: Job | PlannedPanel, ranks: int) -> int:
+        """Host memory of a job or a panel, MiB; each of its ranks loads the model."""
         if self._settings.mem_mb is not None:
             return self._settings.mem_mb * ranks
-        demand = self._demand(job)
-        if job.stage.rule == "prepare_model":
+        demand = self._demand(planned)
+        if planned.stage is MODEL:
             if demand is None:
                 return UNKNOWN_MIB
             # The demand counts the checkpoint three times in half precision.
@@ -64,12 +66,13 @@ class Requests:
         memory = demand.memory if demand else 0.0
         return ranks * (BASE_MIB + ceil(MEMORY_FACTOR * memory / MIB))
 
-    def minutes(self, job: Job) -> int:
-        """Time limit of a job, minutes, at most the study's limit."""
-        demand = self._demand(job)
+    def minutes(self, planned: Job | PlannedPanel) -> int:
+        """Time limit of a job or a panel, minutes, at most the study's limit."""
+        demand = self._demand(planned)
         work = demand.work if demand else Work()
         gpu = self._settings.gpu > 0
-        compute = getattr(job.spec, "compute", None)
+        spec = planned.spec if isinstance(planned, Job) else planned.jobs[0].spec
+        compute = getattr(spec, "compute", None)
         flops = GPU_FLOPS if gpu else THREAD_FLOPS * (compute.threads if compute else 1)
         seconds = (
             work.flops / flops
@@ -79,12 +82,12 @@ class Requests:
         )
         return min(self._settings.runtime, BASE_MINUTES + ceil(seconds / 60))
 
-    def _demand(self, job: Job) -> Demand | None:
-        """Demand of a job; None before its checkpoint of unknown size is prepared.
+    def _demand(self, planned: Job | PlannedPanel) -> Demand | None:
+        """Demand of a job or a panel; None before its checkpoint of unknown size is prepared.
 
         Its jobs are submitted after the preparation, so that only a dry run shows too small requests.
         """
         try:
-            return job_demand(job, self._known)
+            return total_demand(planned, self._known)
         except UserError:
             return None

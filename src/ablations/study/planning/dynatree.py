@@ -20,10 +20,10 @@ from ablations.specs.dynatree.arm import (
 )
 from ablations.specs.dynatree.benchmark import BenchmarkArm, BenchmarkRuns, BenchmarkSpec
 from ablations.specs.dynatree.calibrate_costs import CostSpec, CostTiming
-from ablations.specs.dynatree.decode import DecodeRuns, DecodeSpec
+from ablations.specs.dynatree.decode import DecodeRuns, DecodeSeries, DecodeSpec
 from ablations.specs.dynatree.fit_ngram import NgramSpec
 from ablations.specs.dynatree.grid import GridSpec, GridTree
-from ablations.specs.dynatree.prompts import PromptSelection, PromptSet
+from ablations.specs.dynatree.prompts import PromptKind, PromptSelection, PromptSet
 from ablations.specs.userfiles import content_hash, user_path
 from ablations.study.config.changes import require_isolated, resolved, selected
 from ablations.study.config.dynatree import (
@@ -56,6 +56,7 @@ from ablations.study.planning.stages import (
     DISTIL_TEACHER,
     FIT_NGRAM,
     GRID,
+    JOIN,
 )
 
 ReplayedTrees = tuple[tuple[GridTree, ...], tuple[int, ...]]
@@ -116,8 +117,9 @@ def benchmark_arm(row: Row) -> tuple[str, BenchmarkArm, dict[str, Job]]:
         and the jobs that make what it drafts from, by their names in the benchmark.
     """
     (job,) = row.jobs
+    inputs = next(iter(job.inputs.values())).inputs
     # A text of the prompts is no input of an arm; what two arms draft from may differ.
-    artefacts = {name: job.inputs[name] for name in DRAFTED_FROM if name in job.inputs}
+    artefacts = {name: inputs[name] for name in DRAFTED_FROM if name in inputs}
     names = {name: f"{name}_{artefact.digest}" for name, artefact in artefacts.items()}
     arm = BenchmarkArm(
         **job.spec.fields_of(ArmSpec), inputs=names, prompts=row.experiment.budget.get("prompts")
@@ -286,7 +288,13 @@ class DynatreePlanner:
             prompts=prompts,
             **config.decoding.fields_of(DecodeRuns),
         )
-        return Job(DECODE, spec, self._sources, inputs | texts)
+        shared = {name: getattr(spec, name) for name in DecodeSeries.model_fields if name != "prompts"}
+        measured = {}
+        for prompt_set in prompts:
+            series = DecodeSeries(**shared, prompts=PromptKind(**prompt_set.fields_of(PromptKind)))
+            texts_of = {**inputs, prompt_set.text: texts[prompt_set.text]}
+            measured[prompt_set.kind] = Job(DECODE, series, self._sources, texts_of, count=prompt_set.count)
+        return Job(JOIN, spec, self._sources, measured)
 
     def _prompts(
         self, kinds: Mapping[str, Prompts], most: int | None

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ablations.core.errors import UserError
 from ablations.core.files import write_text
 from ablations.study.planning.digests import Hashes
-from ablations.study.planning.jobs import Job
+from ablations.study.planning.jobs import Job, merge
 from ablations.study.planning.stages import (
     BENCHMARK_SUMMARY,
     DAMAGE,
@@ -68,7 +68,7 @@ def finished_jobs(jobs: Iterable[Job], damage: Collection[str]) -> frozenset[str
         jobs: Planned jobs.
         damage: Digests of the jobs whose artefacts are damaged.
     """
-    return frozenset(job.digest for job in jobs if job.path.exists() and job.digest not in damage)
+    return frozenset(job.digest for job in jobs if job.done and job.digest not in damage)
 
 
 def due_jobs(wanted: Iterable[Job], damage: Mapping[str, str]) -> dict[str, Job]:
@@ -87,7 +87,7 @@ def due_jobs(wanted: Iterable[Job], damage: Mapping[str, str]) -> dict[str, Job]
     return due
 
 
-def job_inputs(job: Job, damage: dict[str, str]) -> Inputs:
+def job_inputs(job: Job, damage: dict[str, str], file_of: Callable[[Job], str]) -> Inputs:
     """Spec and input artefacts of a job.
 
     A finished job has its spec as its only input: Snakemake's report asks for the inputs of finished jobs,
@@ -96,22 +96,23 @@ def job_inputs(job: Job, damage: dict[str, str]) -> Inputs:
     Args:
         job: A planned job.
         damage: First damaged file of each damaged artefact, by the digest of the job that makes it.
+        file_of: The file that Snakemake waits for where it needs a job's result.
     """
     named, rebuilt = {"spec": str(job.spec_path)}, {}
     if job.digest in damage:
         rebuilt["damage"] = str(_damage_note(job, damage[job.digest]))
-    elif job.path.exists():
+    elif job.done:
         return Inputs(named, rebuilt)
     for name, artefact in job.inputs.items():
         kind = rebuilt if artefact.digest in damage else named
-        kind[name] = str(artefact.path)
+        kind[name] = file_of(artefact)
     # Snakemake does not look past a job that already has a reason to run, and ignores changes of `ancient`
     # inputs. So a damaged artefact becomes a plain input of every missing job above it, even of those that
     # use it only indirectly.
     direct = {artefact.digest for artefact in job.inputs.values()}
     for digest, artefact in job.with_inputs().items():
         if digest in damage and digest not in {job.digest, *direct}:
-            rebuilt[f"rebuilt_{digest}"] = str(artefact.path)
+            rebuilt[f"rebuilt_{digest}"] = file_of(artefact)
     return Inputs(named, rebuilt)
 
 
@@ -165,7 +166,8 @@ def _damage_note(job: Job, file: str) -> Path:
 
 def _add_due(job: Job, damage: Mapping[str, str], due: dict[str, Job]) -> None:
     """Add a job whose result is missing or damaged to `due`, after the inputs that are due."""
-    if job.digest in due or (job.path.exists() and job.digest not in damage):
+    if job.digest in due or (job.done and job.digest not in damage):
+        merge(due, {job.digest: job} if job.digest in due else {})
         return
     for artefact in job.inputs.values():
         _add_due(artefact, damage, due)

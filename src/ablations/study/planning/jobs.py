@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ablations.core.block import Span, missing
 from ablations.core.contract import Contract
 from ablations.core.errors import UserError, first_problem
 from ablations.core.files import canonical_json, sha256_text, write_text
@@ -21,7 +22,7 @@ from ablations.study.config.changes import Resolved
 from ablations.study.config.experiment import Ablation
 from ablations.study.config.study import StudyConfig
 from ablations.study.planning.digests import CodeIndex, Hashes, Pins
-from ablations.study.planning.stages import MODEL, SHARD, SPEC, TEXT, Stage
+from ablations.study.planning.stages import MODEL, SPEC, TEXT, Stage
 
 DIGEST_LENGTH = 16
 """Hexadecimal digits of the digests that name results."""
@@ -68,6 +69,7 @@ class Job:
         sources: Code and pins that its digest covers.
         inputs: Jobs whose results it reads, by the name of the input.
         files: Hashes of the user's files that it reads, by the name of the input.
+        count: Items of a series that are wanted, which its digest does not cover; None for other jobs.
     """
 
     stage: Stage
@@ -75,6 +77,7 @@ class Job:
     sources: Sources
     inputs: dict[str, "Job"] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    count: int | None = None
 
     @cached_property
     def file(self) -> JobFile:
@@ -112,9 +115,14 @@ class Job:
         """Path of the immutable spec file."""
         return Path(SPEC.format(digest=self.digest))
 
-    def shards(self) -> list[Path]:
-        """Results of the shards of this job, which a finished result no longer needs."""
-        return sorted(Path(SHARD).parent.glob(f"{self.digest}.*"))
+    @property
+    def done(self) -> bool:
+        """Whether its result is there; of a series, all that is wanted of it."""
+        return not self.missing(1) if self.stage.has_blocks else self.path.exists()
+
+    def missing(self, size: int) -> tuple[Span, ...]:
+        """Spans of a series that are wanted and not measured, each of at most `size` items."""
+        return missing(self.path, self.count or 0, size)
 
     def write_spec(self) -> None:
         """Write the spec file unless it exists: its name is the digest of its content."""
@@ -125,8 +133,16 @@ class Job:
         """This job and all jobs that it needs, by digest; a job comes after its inputs."""
         needed: dict[str, Job] = {}
         for job in self.inputs.values():
-            needed |= job.with_inputs()
+            merge(needed, job.with_inputs())
         return {**needed, self.digest: self}
+
+
+def merge(jobs: dict[str, Job], more: Mapping[str, Job]) -> None:
+    """Add jobs by digest; of a series that both have, the one of which more is wanted stays."""
+    for digest, job in more.items():
+        known = jobs.setdefault(digest, job)
+        if (known.count or 0) < (job.count or 0):
+            jobs[digest] = job
 
 
 class Artefacts:

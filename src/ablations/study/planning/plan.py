@@ -1,18 +1,24 @@
 """From a checked configuration to the jobs of a study and the rows of its paper."""
 
 import json
+import os
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 from ablations.core.errors import UserError
 from ablations.core.files import sha256_text, write_text, write_text_if_changed
 from ablations.evidence.inputs import BenchmarkInput, PaperInput, resampling
+from ablations.specs.sdtp.sweep import SweepSpec
 from ablations.study.config.validation import load_study
 from ablations.study.planning.digests import CodeIndex, Hashes, Pins
 from ablations.study.planning.dynatree import DynatreePlanner, benchmark_arm, distinct_rows
-from ablations.study.planning.jobs import DIGEST_LENGTH, Artefacts, Job, Row, Sources, configured_by
+from ablations.study.planning.freshness import due_jobs
+from ablations.study.planning.jobs import DIGEST_LENGTH, Artefacts, Job, Row, Sources, configured_by, merge
+from ablations.study.planning.panels import PlannedPanel, plan_panels, read_planned
 from ablations.study.planning.sdtp import SdtpPlanner
-from ablations.study.planning.stages import CODE, CONFIG, Stage
+from ablations.study.planning.stages import CODE, CONFIG, JOIN, Stage
 
 
 class Plan:
@@ -54,35 +60,83 @@ class Plan:
         """Every job that the paper needs, by digest."""
         jobs: dict[str, Job] = {}
         for job in self.paper_results:
-            jobs |= job.with_inputs()
+            merge(jobs, job.with_inputs())
         return jobs
 
     @cached_property
     def jobs(self) -> dict[str, Job]:
         """Every job of the study by digest."""
-        return self.paper_jobs | (self.benchmark.with_inputs() if self.benchmark else {})
+        jobs = dict(self.paper_jobs)
+        if self.benchmark:
+            merge(jobs, self.benchmark.with_inputs())
+        return jobs
 
     def jobs_of(self, stage: Stage) -> list[Job]:
         """The jobs of one stage."""
         return [job for job in self.jobs.values() if job.stage is stage]
 
     @cached_property
-    def _labels(self) -> dict[str, str]:
-        return {job.digest: row.experiment.id for row in reversed(self.rows) for job in row.jobs}
+    def labels(self) -> dict[str, str]:
+        """What people call a job, by digest: the first experiment that needs it, or a part of the paper."""
+        labels: dict[str, Job] = {**self.grids}
+        labels |= {f"{cast(SweepSpec, job.spec).tokens} tokens": job for job in self.sweeps}
+        by_digest = {job.digest: name for name, job in labels.items()}
+        for row in reversed(self.rows):
+            for job in row.jobs:
+                by_digest |= dict.fromkeys(job.with_inputs(), row.experiment.id)
+        return by_digest
 
     def label(self, digest: str) -> str:
-        """Id of the first experiment that a record belongs to; empty for what is no record."""
-        return self._labels.get(digest, "")
+        """Id of the first experiment that needs a job; empty for what none needs."""
+        return self.labels.get(digest, "")
 
-    def threads(self, digest: str) -> int:
+    def method(self, digest: str) -> str:
+        """Method of the experiment of a record."""
+        methods = {job.digest: row.experiment.method for row in self.rows for job in row.jobs}
+        return {"sdtp": "SDTP", "dynatree": "DynaTree"}[methods[digest]]
+
+    def threads(self, job: Job) -> int:
         """CPU threads that a job's spec asks for, over all its processes."""
-        compute = getattr(self.jobs[digest].spec, "compute", None)
-        return compute.threads * self.ranks(digest) if compute else 1
+        compute = getattr(job.spec, "compute", None)
+        return compute.threads * self.ranks(job) if compute and job.stage is not JOIN else 1
 
-    def ranks(self, digest: str) -> int:
+    def ranks(self, job: Job) -> int:
         """Processes of a job, each with a device of its own."""
-        pipeline = getattr(self.jobs[digest].spec, "pipeline", None)
-        return pipeline.ranks if pipeline else 1
+        pipeline = getattr(job.spec, "pipeline", None)
+        return pipeline.ranks if pipeline and job.stage is not JOIN else 1
+
+    def asked(self, targets: Collection[str]) -> list[Job]:
+        """The jobs whose results a command line asks for; all that the paper reads unless it names no others.
+
+        Args:
+            targets: Ids of experiments, paths of results, or other words.
+        """
+        by_name = {row.experiment.id: list(row.jobs) for row in self.rows}
+        by_name |= {str(job.path): [job] for job in self.jobs.values()}
+        # A path may be spelt in several ways.
+        names = [target if target in by_name else os.path.relpath(target) for target in targets]
+        if names and all(name in by_name for name in names):
+            return [job for name in names for job in by_name[name]]
+        return self.paper_results
+
+    def panels(self, wanted: Collection[Job], damage: Mapping[str, str]) -> tuple[PlannedPanel, ...]:
+        """The panels that a run would start.
+
+        Args:
+            wanted: Jobs whose results are asked for.
+            damage: First damaged file of each damaged artefact, by the digest of the job that makes it.
+        """
+        settings = self.config.panel
+        due = due_jobs(wanted, damage).values()
+        return tuple(plan_panels(due, self.labels, settings.documents, settings.experiments))
+
+    def panel(self, digest: str) -> PlannedPanel:
+        """A panel that was planned before, from its file.
+
+        Raises:
+            UserError: the file is missing or damaged, or the code changed meanwhile.
+        """
+        return read_planned(digest, self.jobs)
 
     def row(self, name: str) -> Row:
         """The row of experiment `name`.
@@ -115,9 +169,17 @@ class Plan:
         named = {name: source.description or name for name, source in config.models.items()}
         models = {"sdtp": named[config.sdtp.model], "dynatree": named[config.dynatree.target]}
         pruning, decoding = (
-            next((row.jobs[0] for row in self.rows if row.experiment.method == method), None)
+            next(
+                (
+                    next(iter(row.jobs[0].inputs.values()))
+                    for row in self.rows
+                    if row.experiment.method == method
+                ),
+                None,
+            )
             for method in ("sdtp", "dynatree")
         )
+        # What the first row of a method is measured with.
         scorer = pruning.inputs.get("pruner") if pruning else None
         texts = {name: source.description or name for name, source in config.texts.items()}
         return PaperInput(

@@ -1,15 +1,24 @@
 """The SDTP experiments of a study as jobs."""
 
 from collections.abc import Iterator
-from functools import cached_property
 from typing import cast
 
 from ablations.evidence.expectations import Experiment
 from ablations.specs.sdtp.calibrate import CalibrationSpec
-from ablations.specs.sdtp.evaluate import EvaluateSpec, Match, PromptSaliency, PruningComponents
-from ablations.specs.sdtp.reference import ReferenceSpec, Windows
+from ablations.specs.sdtp.evaluate import (
+    Match,
+    PasskeyPrompts,
+    PrefillSeries,
+    PromptSaliency,
+    PrunedSeries,
+    PruningComponents,
+    RetrievalSeries,
+    TextSeries,
+)
+from ablations.specs.sdtp.record import EvaluateSpec, Windows
 from ablations.specs.sdtp.saliency import SaliencySpec, SaliencyTarget, SaliencyWindows, require_saliency
 from ablations.specs.sdtp.sweep import SweepSpec, SweepTiming
+from ablations.specs.sdtp.timing import TimedRounds
 from ablations.specs.sdtp.train import PrunerSpec, PrunerTraining, require_choice
 from ablations.study.config.changes import BASELINE, require_isolated, resolved, selected
 from ablations.study.config.sdtp import SdtpBaseline, SdtpConfig
@@ -20,7 +29,7 @@ from ablations.study.planning.stages import (
     CALIBRATE,
     EVALUATE_PIPELINE,
     EVALUATE_SDTP,
-    REFERENCE,
+    JOIN,
     SALIENCY,
     SWEEP,
     TRAIN_PRUNER,
@@ -230,7 +239,8 @@ class SdtpPlanner:
                 compute=evaluation.compute,
                 **components.fields_of(PruningComponents),
             )
-        inputs = {**self._inputs, "reference": self._reference}
+            series = _series(spec)
+        inputs = {**self._inputs}
         if components.importance == "learned":
             inputs["pruner"] = self._pruners.job(components, seed)
         if components.importance == "prior":
@@ -239,7 +249,11 @@ class SdtpPlanner:
             inputs["calibration"] = self._pruners.calibration(components, layers, ratios, seed)
         self._require_saliency(components, layers, key)
         stage = EVALUATE_SDTP if components.pipeline is None else EVALUATE_PIPELINE
-        return Job(stage, spec, self._sources, inputs)
+        measured = {
+            measure: Job(stage, part, self._sources, inputs, count=count)
+            for measure, (part, count) in series.items()
+        }
+        return Job(JOIN, spec, self._sources, measured)
 
     def _require_saliency(self, components: SdtpBaseline, layers: tuple[int, ...], key: str) -> None:
         """Check that each stage has a saliency where scores come from nothing else.
@@ -267,10 +281,20 @@ class SdtpPlanner:
             preserve=baseline.preserve,
         )
 
-    @cached_property
-    def _reference(self) -> Job:
-        evaluation = self._config.evaluation
-        spec = ReferenceSpec(
-            windows=self._windows, retrieval=evaluation.retrieval, compute=evaluation.compute
-        )
-        return Job(REFERENCE, spec, self._sources, self._inputs)
+
+def _series(spec: EvaluateSpec) -> dict[str, tuple[PrunedSeries, int]]:
+    """The series of an experiment by their measure, and how many items of each are wanted."""
+    shared = {name: getattr(spec, name) for name in PrunedSeries.model_fields if name != "prompt_tokens"}
+    prompt, continuation = spec.windows.prompt_tokens, spec.windows.continuation_tokens
+    windows = {"prompt_tokens": prompt, "continuation_tokens": continuation}
+    series: dict[str, tuple[PrunedSeries, int]] = {
+        "text": (TextSeries(**shared, **windows), spec.windows.documents)
+    }
+    if spec.retrieval is not None:
+        prompts = PasskeyPrompts(**spec.retrieval.fields_of(PasskeyPrompts))
+        retrieval = RetrievalSeries(**shared, prompt_tokens=prompt, prompts=prompts)
+        series["retrieval"] = (retrieval, spec.retrieval.count)
+    if spec.timing is not None:
+        rounds = spec.timing.fields_of(TimedRounds)
+        series["prefill"] = (PrefillSeries(**shared, **windows, **rounds), spec.timing.documents)
+    return series

@@ -2,20 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from ablations.core.contract import Contract
 from ablations.specs.dynatree.benchmark import BenchmarkSpec
 from ablations.specs.dynatree.calibrate_costs import CostSpec
-from ablations.specs.dynatree.decode import DecodeSpec
+from ablations.specs.dynatree.decode import DecodeSeries, DecodeSpec
 from ablations.specs.dynatree.distil import DistilSpec
 from ablations.specs.dynatree.distil_teacher import TeacherSpec
 from ablations.specs.dynatree.fit_ngram import NgramSpec
 from ablations.specs.dynatree.grid import GridSpec
 from ablations.specs.lm import PrepareModelSpec, PrepareTextSpec
 from ablations.specs.sdtp.calibrate import CalibrationSpec
-from ablations.specs.sdtp.evaluate import EvaluateSpec
-from ablations.specs.sdtp.reference import ReferenceSpec
+from ablations.specs.sdtp.evaluate import Series
+from ablations.specs.sdtp.record import EvaluateSpec
 from ablations.specs.sdtp.saliency import SaliencySpec
 from ablations.specs.sdtp.sweep import SweepSpec
 from ablations.specs.sdtp.train import PrunerSpec
@@ -30,30 +29,57 @@ class Stage:
     Attributes:
         rule: Name of the rule.
         script: The module that runs a job, below this package.
-        spec: Contract of a job's spec.
-        result: Path of a result, with ``{digest}``; the job's `--out`.
+        spec: Contract of a job's spec, or a union of several.
+        result: Path of a result, with ``{digest}``; the folder of its blocks for a series.
         takes: `cpu`: the CPU alone; `model`: a device for a model; `timer`: a device that nobody else uses
             meanwhile, to measure times; `ranks`: such a device for each of its processes.
         message: What Snakemake says when a job starts, with the fields that it fills in.
         needs: Stages whose results a job may read.
+        panel: Whether jobs that use one model run side by side in one process.
+        passes_on: Failures of a panel's entries that do not fail the panel, but what needs their results:
+            `errors` of their own, the ends of their processes too (`all`), or `nothing`.
     """
 
     rule: str
     script: str
-    spec: type[Contract]
+    spec: Any
     result: str
     takes: Literal["cpu", "model", "timer", "ranks"]
     message: str
     needs: tuple["Stage", ...] = ()
+    panel: bool = False
+    passes_on: Literal["nothing", "errors", "all"] = "nothing"
 
     @property
     def module(self) -> str:
         """The module that runs a job, as ``python -m`` takes it."""
         return f"ablations.{self.script}"
 
+    @property
+    def has_blocks(self) -> bool:
+        """Whether its jobs are series, whose results are blocks."""
+        return self.result == BLOCKS
+
+    @property
+    def output(self) -> str:
+        """What its rule makes: a result, or the receipt of a panel with ``{panel}``."""
+        return f"{RESULTS}/panel/{{panel}}.{self.rule}.done" if self.panel else self.result
+
+    @property
+    def moves(self) -> bool:
+        """Whether a rule of its own moves a result of a panel to its place, where a rendering rule expects it.
+
+        A rule whose inputs are receipts in one run and results in the next would be stale to Snakemake.
+        """
+        return self.panel and self.result.endswith("}.json")
+
     def path(self, digest: str) -> Path:
         """Path of the result named `digest`."""
         return Path(self.result.format(digest=digest))
+
+    def made(self, digest: str) -> Path:
+        """Path at which a job makes that result."""
+        return Path(PART.format(digest=digest)) if self.moves else self.path(digest)
 
 
 def _artefact(kind: str) -> str:
@@ -69,7 +95,9 @@ SPEC = _file("spec")
 CONFIG = _file("config")
 CODE = _file("code")
 DAMAGE = _file("damage")
-SHARD = f"{RESULTS}/shard/{{digest}}.{{scatteritem}}.json"
+BLOCKS = f"{RESULTS}/block/{{digest}}"
+PART = _file("part")
+PANEL = f"{RESULTS}/panel/{{panel}}.json"
 WRITTEN = f"{RESULTS}/written/{{digest}}.jsonl"
 
 # A row reads results of rows above it, so that jobs can run in the order of the rows.
@@ -83,17 +111,17 @@ STAGES = (
     SALIENCY := Stage("saliency", "sdtp.saliency", SaliencySpec, _artefact("saliency"), "model",
         "Extracting saliency {wildcards.digest}", (MODEL, TEXT)),
     TRAIN_PRUNER := Stage("train_pruner", "sdtp.train", PrunerSpec, _artefact("pruner"), "model",
-        "Training pruner {wildcards.digest}", (MODEL, SALIENCY)),
-    REFERENCE := Stage("reference", "sdtp.reference", ReferenceSpec, _artefact("reference"), "model",
-        "Evaluating the unpruned model {wildcards.digest}", (MODEL, TEXT)),
+        "Training {params.what}", (MODEL, SALIENCY), panel=True, passes_on="all"),
     CALIBRATE := Stage("calibrate", "sdtp.calibrate", CalibrationSpec, _artefact("calibration"), "model",
         "Calibrating selection rule {wildcards.digest}", (MODEL, TEXT, TRAIN_PRUNER)),
-    EVALUATE_SDTP := Stage("evaluate_sdtp", "sdtp.evaluate", EvaluateSpec, RECORD, "timer",
-        "Evaluating {params.label} (SDTP)", (MODEL, TEXT, SALIENCY, TRAIN_PRUNER, REFERENCE, CALIBRATE)),
-    EVALUATE_PIPELINE := Stage("evaluate_pipeline", "sdtp.evaluate_pipeline", EvaluateSpec, RECORD, "ranks",
-        "Evaluating {params.label} (SDTP over several ranks)", (MODEL, TEXT, TRAIN_PRUNER, REFERENCE)),
+    EVALUATE_SDTP := Stage("evaluate_sdtp", "sdtp.evaluate", Series, BLOCKS, "timer",
+        "Evaluating {params.what} (SDTP)", (MODEL, TEXT, SALIENCY, TRAIN_PRUNER, CALIBRATE),
+        panel=True, passes_on="errors"),
+    EVALUATE_PIPELINE := Stage("evaluate_pipeline", "sdtp.evaluate_pipeline", Series, BLOCKS, "ranks",
+        "Evaluating {params.what} (SDTP over several ranks)", (MODEL, TEXT, TRAIN_PRUNER),
+        panel=True, passes_on="errors"),
     SWEEP := Stage("sweep", "sdtp.sweep", SweepSpec, _file("sweep"), "timer",
-        "Timing prefill at one prompt length {wildcards.digest}", (MODEL, TEXT, TRAIN_PRUNER)),
+        "Timing prefill at {params.what}", (MODEL, TEXT, TRAIN_PRUNER), panel=True),
 
     FIT_NGRAM := Stage("fit_ngram", "dynatree.fit_ngram", NgramSpec, _artefact("ngram"), "cpu",
         "Counting n-grams {wildcards.digest}", (MODEL, TEXT)),
@@ -104,12 +132,17 @@ STAGES = (
     CALIBRATE_COSTS := Stage("calibrate_costs", "dynatree.calibrate_costs", CostSpec, _artefact("costs"),
         "timer", "Measuring costs of drafting and verifying {wildcards.digest}",
         (MODEL, TEXT, FIT_NGRAM, DISTIL)),
-    DECODE := Stage("decode", "dynatree.decode", DecodeSpec, RECORD, "timer",
-        "Decoding with {params.label} (DynaTree)", (MODEL, TEXT, FIT_NGRAM, DISTIL, CALIBRATE_COSTS)),
+    DECODE := Stage("decode", "dynatree.decode", DecodeSeries, BLOCKS, "timer",
+        "Decoding {params.what} (DynaTree)", (MODEL, TEXT, FIT_NGRAM, DISTIL, CALIBRATE_COSTS),
+        panel=True, passes_on="errors"),
     GRID := Stage("grid", "dynatree.grid", GridSpec, _file("grid"), "model",
-        "Replaying a grid of drafts {wildcards.digest}", (MODEL, TEXT, FIT_NGRAM, DISTIL, CALIBRATE_COSTS)),
+        "Replaying grids of drafts: {params.what}", (MODEL, TEXT, FIT_NGRAM, DISTIL, CALIBRATE_COSTS),
+        panel=True),
     BENCHMARK := Stage("benchmark", "dynatree.benchmark", BenchmarkSpec, _file("benchmark"), "timer",
         "Decoding in every way, side by side", (MODEL, TEXT, FIT_NGRAM, DISTIL, CALIBRATE_COSTS)),
+
+    JOIN := Stage("join_record", "evidence.join", EvaluateSpec | DecodeSpec, RECORD, "cpu",
+        "Joining the blocks of {params.label}", (EVALUATE_SDTP, EVALUATE_PIPELINE, DECODE)),
 )
 
 TABLES = [

@@ -1,0 +1,162 @@
+"""Quality of arms side by side: each prompt is read once by the unpruned model, then by every arm."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from ablations.lm.cache import StaticCache
+from ablations.lm.corpus import Window
+from ablations.lm.finite import require_finite
+from ablations.lm.layered import LayeredLM
+from ablations.sdtp.evaluation.crash import arm_at_work, arm_failures
+from ablations.sdtp.evaluation.retrieval import Passkey, probe
+from ablations.sdtp.evaluation.series import OpenSeries, by_item
+from ablations.sdtp.evaluation.unpruned import Unpruned, unpruned_prefill
+from ablations.sdtp.pruned.continuation import continuation_states, quality
+from ablations.sdtp.pruned.cost import kv_bytes
+from ablations.specs.sdtp.evaluate import RetrievalProbe, RetrievalSeries, TextSample, TextSeries
+
+FIRST_PASSKEY = 1_000_000
+"""Number of the first passkey prompt among all prompts: random scores of passkey prompts are of their own."""
+
+
+@dataclass(frozen=True)
+class UnprunedText:
+    """The unpruned model on a window.
+
+    Attributes:
+        prefill: The prefill of its prompt.
+        states: ``[continuation, hidden]``, states that predict each token of the continuation.
+        nll: Mean NLL of the continuation, nats per token.
+    """
+
+    prefill: Unpruned
+    states: Tensor
+    nll: float
+
+
+def unpruned_text(
+    lm: LayeredLM, window: Window, prompt_tokens: int, cache: StaticCache, layers: Sequence[int] = ()
+) -> UnprunedText:
+    """Read a window with the unpruned model.
+
+    Args:
+        lm: Model.
+        window: Prompt and continuation.
+        prompt_tokens: Tokens of the prompt.
+        cache: Emptied first.
+        layers: Layers whose inputs are kept (`unpruned_prefill`).
+
+    Raises:
+        UserError: the NLL is NaN or infinite.
+    """
+    ids = window.ids.to(lm.device)
+    prefill, continuation = unpruned_prefill(lm, ids[:prompt_tokens], cache, layers), ids[prompt_tokens:]
+    states = continuation_states(lm, prefill.prefilled, cache, continuation)
+    nll = F.cross_entropy(lm.head(states[None])[0].float(), continuation).item()
+    require_finite(math.isfinite(nll), f"the NLL of document '{window.document}'", lm.dtype)
+    return UnprunedText(prefill, states, nll)
+
+
+def measure_text(lm: LayeredLM, group: Sequence[OpenSeries[TextSeries, Window]], bar: tqdm) -> None:
+    """Measure the quality of arms on the same windows.
+
+    Args:
+        lm: Model of all.
+        group: Series of the same windows.
+        bar: Advances by one per series and window.
+
+    Raises:
+        UserError: the NLL of the unpruned model is NaN or infinite.
+    """
+    tokens = group[0].spec.prompt_tokens
+    capacity = tokens + group[0].spec.continuation_tokens
+    cache, unpruned_cache = lm.new_cache(capacity), lm.new_cache(capacity)
+    for number, window, due in by_item(group):
+        first_layers = [one.arm.pruning.layers[0] for one in due]
+        unpruned = unpruned_text(lm, window, tokens, unpruned_cache, first_layers)
+        check = partial(unpruned_prefill, lm, unpruned.prefill.ids, cache)
+        for one in due:
+            bar.set_postfix_str(one.member.label, refresh=False)
+            with arm_at_work(one.member, number, check):
+                sample, kept = _read(one, number, window, unpruned, cache)
+                one.member.add(number, sample, {"document": window.document, "kept": kept})
+            bar.update()
+
+
+def measure_retrieval(
+    lm: LayeredLM, group: Sequence[OpenSeries[RetrievalSeries, Passkey]], bar: tqdm
+) -> None:
+    """Ask arms for the same passkeys.
+
+    Args:
+        lm: Model of all.
+        group: Series of the same passkey prompts.
+        bar: Advances by one per series and prompt.
+
+    Raises:
+        UserError: logits of the unpruned model are NaN or infinite.
+    """
+    keys = [key for one in group for key in one.items]
+    capacity = max(key.prompt.shape[0] + key.answer.shape[0] for key in keys)
+    cache, unpruned_cache = lm.new_cache(capacity), lm.new_cache(capacity)
+    for number, key, due in by_item(group):
+        first_layers = [one.arm.pruning.layers[0] for one in due]
+        answer = key.answer.to(lm.device)
+        unpruned = unpruned_prefill(lm, key.prompt.to(lm.device), unpruned_cache, first_layers)
+        reference_hit, reference_nll = probe(lm, unpruned.prefilled, unpruned_cache, answer)
+        check = partial(unpruned_prefill, lm, unpruned.ids, cache)
+        for one in due:
+            bar.set_postfix_str(one.member.label, refresh=False)
+            with arm_at_work(one.member, number, check):
+                with arm_failures():
+                    prefilled = one.arm.prefill_from(unpruned, FIRST_PASSKEY + number, cache)
+                    hit, nll = probe(lm, prefilled, cache, answer)
+                sample = RetrievalProbe(
+                    depth=key.depth,
+                    hit=hit,
+                    nll=nll,
+                    reference_hit=reference_hit,
+                    reference_nll=reference_nll,
+                )
+                one.member.add(number, sample)
+            bar.update()
+
+
+def _read(
+    series: OpenSeries[TextSeries, Window],
+    number: int,
+    window: Window,
+    unpruned: UnprunedText,
+    cache: StaticCache,
+) -> tuple[TextSample, list[int]]:
+    """Sample of one window, and the prompt indices that survived every stage.
+
+    Raises:
+        ArmCrashError: the pruned prefill or its continuation raised.
+        UserError: the quality is NaN or infinite.
+    """
+    arm, tokens = series.arm, series.spec.prompt_tokens
+    continuation = window.ids[tokens:].to(arm.lm.device)
+    with arm_failures():
+        prefilled = arm.prefill_from(unpruned.prefill, number, cache)
+        rows = tuple(cache.lengths)
+        states = continuation_states(arm.lm, prefilled, cache, continuation)
+    result = quality(arm.lm, states, unpruned.states, continuation)
+    result.require_finite(window.document, arm.lm.dtype)
+    sample = TextSample(
+        document=window.document,
+        nll=result.nll,
+        reference_nll=unpruned.nll,
+        agreement=result.agreement,
+        kl=result.kl,
+        living=rows,
+        flops=arm.flops(tokens, rows, prefilled.scored),
+        kv_bytes=kv_bytes(cache, rows),
+    )
+    return sample, prefilled.kept.tolist()

@@ -1,0 +1,242 @@
+"""State of experiments, what is missing, and what is deleted: with blocks and records of the tiny study."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from snakemake.utils import update_config
+
+from ablations.core.errors import UserError
+from ablations.study import __main__ as commands
+from ablations.study.planning.plan import Plan
+from ablations.study.prune import remove, unneeded
+from ablations.study.status import blocks, remaining_work, statuses
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.usefixtures("working_folder")
+
+
+@pytest.fixture
+def raw():
+    found: dict = {}
+    for name in ("config.yaml", "workflow/studies/tiny.yaml"):
+        update_config(found, yaml.safe_load((ROOT / name).read_text()))
+    found["panel"] = {"documents": 2}
+    return found
+
+
+def planned(raw, **sections):
+    copied = copy.deepcopy(raw)
+    update_config(copied, sections)
+    plan = Plan(copied, ROOT)
+    plan.write_specs()
+    return plan
+
+
+def write(path: Path, text: str = "{}") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def measure(plan, *names):
+    """Write all blocks of experiments."""
+    for name in names:
+        for series in (series for job in plan.row(name).jobs for series in job.inputs.values()):
+            for first, end in series.missing(2):
+                write(series.path / f"{first}-{end}.json")
+
+
+def join(plan, *names):
+    """Write all records of experiments."""
+    environment = {"measured_at": "2026-01-01T00:00:00+00:00", "seconds": 9.0, "device": "d"}
+    for name in names:
+        for job in plan.row(name).jobs:
+            file = job.file.model_dump(mode="json")
+            digests = {"code": file["code_digest"], "inputs": file["input_digests"], "pins": file["pins"]}
+            record = {"label": name, "spec": file["spec"], "environment": environment, "digests": digests}
+            write(job.path, json.dumps(record))
+
+
+def state(plan, name):
+    (status,) = (status for status in statuses(plan) if status.id == name)
+    return status.state, status.reason
+
+
+def test_from_nothing_to_a_record(raw):
+    plan = planned(raw)
+    assert state(plan, "A7") == ("never run", "")
+    text, retrieval, prefill = plan.row("A7").jobs[0].inputs.values()
+    for series in (text, prefill, retrieval):
+        write(series.path / "0-1.json")
+    # Of text the second of document 1, 2 to 3 and 4 to 5 is missing, of prefill document 1.
+    assert blocks(text, plan) == (1, 3)
+    assert state(plan, "A7") == ("unfinished", "4 of 7 blocks are missing")
+    measure(plan, "A7")
+    assert state(plan, "A7") == ("unfinished", "all of its blocks are there; its record is to be joined")
+    join(plan, "A7")
+    assert state(plan, "A7") == ("fresh", "")
+
+
+def test_a_crash_among_the_wanted_items_is_all_that_is_wanted(raw):
+    plan = planned(raw)
+    text = plan.row("A7").jobs[0].inputs["text"]
+    write(text.path / "1-crashed.json")
+    assert blocks(text, plan) == (1, 0)
+    write(text.path / "9-crashed.json")
+    (text.path / "1-crashed.json").unlink()
+    assert blocks(text, plan) == (0, 3)
+
+
+def test_more_documents_lack_blocks_and_fewer_only_a_record(raw):
+    plan = planned(raw)
+    measure(plan, "A7")
+    join(plan, "A7")
+    more = planned(raw, sdtp={"evaluation": {"documents": 8}})
+    assert state(more, "A7") == ("unfinished", "1 of 6 blocks are missing")
+    fewer = planned(raw, sdtp={"evaluation": {"documents": 5}})
+    assert state(fewer, "A7")[0] == "unfinished"
+    assert "to be joined" in state(fewer, "A7")[1]
+
+
+def test_what_changed_is_said_once_for_all_measures(raw):
+    plan = planned(raw)
+    measure(plan, "A7")
+    join(plan, "A7")
+    change = {"schedule": {"keep_ratio": 0.55}}
+    other = planned(raw, sdtp={"ablations": {"A7": {"change": change}}})
+    assert state(other, "A7") == (
+        "stale",
+        "spec keep_ratios.0 0.5 -> 0.55; spec keep_ratios.1 0.5 -> 0.55 and 1 more;"
+        " 5 of 5 blocks are missing",
+    )
+    rounds = planned(raw, sdtp={"evaluation": {"timing": {"repeats": 3}}})
+    assert state(rounds, "A7") == ("stale", "spec repeats 2 -> 3; 1 of 5 blocks are missing")
+    text = planned(raw, texts={"python": {"window": 5000}})
+    assert state(text, "A7")[1].startswith("input text: spec text.window 6000 -> 5000")
+
+
+def test_a_measure_that_is_new_and_blocks_that_are_gone(raw):
+    before = planned(raw, sdtp={"evaluation": {"retrieval": None}})
+    measure(before, "A7")
+    join(before, "A7")
+    plan = planned(raw)
+    assert state(plan, "A7") == ("stale", "retrieval was not measured; 1 of 5 blocks are missing")
+    before.row("A7").jobs[0].path.unlink()
+    measure(plan, "A7")
+    join(plan, "A7")
+    remove(job.path for job in plan.row("A7").jobs[0].inputs.values())
+    assert state(plan, "A7") == ("fresh", "")
+    more = planned(raw, sdtp={"evaluation": {"documents": 8}})
+    assert state(more, "A7") == ("stale", "its blocks are gone; 6 of 6 blocks are missing")
+
+
+def test_a_seed_that_is_new(raw):
+    plan = planned(raw)
+    measure(plan, "A3b")
+    join(plan, "A3b")
+    more = planned(raw, sdtp={"seeds": [0, 1]})
+    # Text and passkeys of the second seed, which is not timed.
+    assert state(more, "A3b") == ("stale", "not all of its seeds were measured; 4 of 4 blocks are missing")
+    (series, *_) = more.row("A3b").jobs[1].inputs.values()
+    write(series.path / "0-2.json")
+    assert state(more, "A3b")[1].endswith("3 of 4 blocks are missing")
+    longer = planned(raw, sdtp={"seeds": [0, 1], "evaluation": {"documents": 8}})
+    assert state(longer, "A3b") == ("stale", "not all of its seeds were measured; 5 of 11 blocks are missing")
+
+
+def test_a_record_of_the_time_before_blocks_is_told_from_one_of_today(raw):
+    """Its inputs had the names of series, and were artefacts."""
+    plan = planned(raw)
+    join(plan, "A7")
+    (path,) = (job.path for job in plan.row("A7").jobs)
+    record = json.loads(path.read_text())
+    path.unlink()
+    text = plan.row("A7").jobs[0].inputs["text"].inputs["text"].digest
+    record["digests"]["inputs"] = {"model": "0" * 16, "text": text}
+    write(path.with_name("0123456789abcdef.json"), json.dumps(record))
+    assert state(plan, "A7") == (
+        "stale",
+        "the spec of its text of then is gone; retrieval was not measured and 1 more;"
+        " 5 of 5 blocks are missing",
+    )
+
+
+def test_remaining_work_counts_experiments_blocks_and_other_jobs(raw):
+    plan = planned(raw, sdtp={"only": ["A7"]}, dynatree={"only": [], "grids": None})
+    left = remaining_work(plan)
+    assert (left.experiments, left.blocks) == (2, 10)
+    # Model, text, saliency, one pruner, two lengths of the sweep.
+    assert left.jobs == 6
+    # Of panels: trainings, evaluations, sweeps.
+    assert (left.seconds, left.unknown) == (0.0, 6)
+    measure(plan, "A7")
+    assert (remaining_work(plan).experiments, remaining_work(plan).blocks) == (2, 5)
+    join(plan, "A7")
+    assert (remaining_work(plan).experiments, remaining_work(plan).blocks) == (1, 5)
+
+
+def forget(raw, name, monkeypatch, capsys):
+    monkeypatch.setattr(commands, "_configuration", lambda overlays: raw)
+    monkeypatch.setattr(commands, "root", lambda: ROOT)
+    monkeypatch.setattr(commands.sys, "argv", ["study", "forget", name])
+    commands.main()
+    return capsys.readouterr().out
+
+
+def test_forgetting_deletes_records_and_blocks_and_names_who_shares_them(raw, monkeypatch, capsys):
+    plan = planned(raw)
+    measure(plan, "A7", "A9", "F1", "K4")
+    join(plan, "A7", "A9", "F1")
+    forget(raw, "A7", monkeypatch, capsys)
+    assert state(Plan(raw, ROOT), "A7")[0] == "never run"
+    assert all(job.done for job in plan.row("A9").jobs[0].inputs.values())
+    assert "measures F1, K4 again" in forget(raw, "F1", monkeypatch, capsys)
+    assert not any(job.path.exists() for job in plan.row("K4").jobs[0].inputs.values())
+
+
+def test_blocks_that_are_shared_under_another_record_are_named(raw, monkeypatch, capsys):
+    raw["dynatree"]["ablations"]["K4"]["budget"] = {"prompts": 1}
+    plan = planned(raw)
+    assert plan.row("K4").jobs[0].digest != plan.row("F1").jobs[0].digest
+    measure(plan, "F1")
+    join(plan, "F1", "K4")
+    said = forget(raw, "F1", monkeypatch, capsys)
+    assert "measures F1 again" in said
+    assert "K4 had blocks in common with it; a record of it that is there stays" in said
+    assert plan.row("K4").jobs[0].path.exists()
+
+
+def test_an_experiment_without_results_cannot_be_forgotten(raw, monkeypatch, capsys):
+    monkeypatch.setattr(
+        commands, "one_line_errors", lambda path: pytest.raises(UserError, match="nothing to")
+    )
+    forget(raw, "A7", monkeypatch, capsys)
+
+
+def test_pruning_keeps_what_a_plan_names_and_the_panels_that_measured_it(raw):
+    plan = planned(raw)
+    old = planned(raw, sdtp={"ablations": {"A7": {"change": {"schedule": {"keep_ratio": 0.55}}}}})
+    files = {}
+    for each in (plan, old):
+        (panel,) = (panel for panel in each.panels(each.asked(["A7"]), {}) if panel.stage.has_blocks)
+        panel.write()
+        files[each] = {panel.path, panel.receipt, Path(f"logs/evaluate_sdtp/{panel.digest}.log")}
+        for path in files[each] - {panel.path}:
+            write(path)
+        measure(each, "A7", "A9")
+        join(each, "A7", "A9")
+    damaged = Path("results/panel/0123456789abcdef.json")
+    write(damaged)
+    text = plan.row("A9").jobs[0].inputs["text"]
+    temporary = text.path / ".0-2.json.abc.tmp"
+    write(temporary)
+    paths = {*unneeded([plan])}
+    former = old.row("A7").jobs[0]
+    assert {former.path, *(job.path for job in former.inputs.values())} <= paths
+    assert {damaged, temporary, *files[old]} <= paths
+    assert not paths & (files[plan] | {job.path for job in plan.jobs.values()})
+    # Nothing in a folder that goes as a whole.
+    assert not any(path.parent in paths for path in paths)
