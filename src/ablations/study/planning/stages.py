@@ -67,7 +67,7 @@ class Stage:
 
     @property
     def moves(self) -> bool:
-        """Whether a rule of its own moves a result of a panel to its place, where a rendering rule expects it.
+        """Whether a rule of its own moves a panel's result to its place, where a rendering rule expects it.
 
         A rule whose inputs are receipts in one run and results in the next would be stale to Snakemake.
         """
