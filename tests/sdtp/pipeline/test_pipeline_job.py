@@ -67,18 +67,18 @@ def test_arms_of_different_partitions_run_side_by_side_and_what_fails_fails_alon
     members = {}
     for name, own in change.items():
         for measure in ("quality", "prefill"):
-            out = f"side-{name}-{measure}"
+            out = f"rank-side-{name}-{measure}"
             members[name, measure] = workspace.member(measure, out, **({"pipeline": RANKS} | own))
-    wrong = workspace.member("quality", "side-wrong", pipeline=RANKS, inputs={"pruner": "nowhere"})
-    after = workspace.member("quality", "side-where", pipeline=AFTER, layers=[1, 4], label="nowhere")
+    wrong = workspace.member("quality", "rank-side-wrong", pipeline=RANKS, inputs={"pruner": "nowhere"})
+    after = workspace.member("quality", "rank-side-where", pipeline=AFTER, layers=[1, 4], label="nowhere")
     panel = Panel([*members.values(), wrong, after])
     evaluate_pipeline(panel)
     failed = [member.run.out.name for member in panel.members if member.failure is not None]
-    assert failed == ["side-wrong", "side-where"]
+    assert failed == ["rank-side-wrong", "rank-side-where"]
     assert "input 'pruner' is missing" in wrong.failure
     assert not wrong.run.out.exists()
     errors = capfd.readouterr().err
-    assert errors.count("error: side-wrong: ") == errors.count("error: nowhere: ") == 1
+    assert errors.count("error: rank-side-wrong: ") == errors.count("error: nowhere: ") == 1
     bytes_of = {}
     for name in change:
         samples = workspace.blocks(members[name, "quality"], "quality").samples

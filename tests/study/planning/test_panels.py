@@ -159,7 +159,7 @@ def test_ids_plan_what_they_need(raw):
 
 
 def test_ranks_and_ways_to_compute_are_processes_of_their_own(raw):
-    update_config(raw["sdtp"]["ablations"], {"GB": {"change": {"pipeline": {"ranks": 3}}}})
+    update_config(raw["sdtp"]["ablations"], {"G0": {"change": {"pipeline": {"ranks": 3}}}})
     of_rule = panels(Plan(raw, ROOT))["evaluate_pipeline"]
     assert {job.spec.pipeline.ranks for panel in of_rule for job in panel.jobs} == {2, 3}
     assert all(len({job.spec.pipeline.ranks for job in panel.jobs}) == 1 for panel in of_rule)
