@@ -69,11 +69,6 @@ def read_panel(path: Path) -> PanelFile:
         raise UserError(f"{path}: not a panel ({one_line(error)}); delete it and run snakemake") from None
 
 
-def spec_path_of(panel: Path, digest: str) -> Path:
-    """Path of the spec of a panel's job: the folder of specs lies beside that of panels."""
-    return panel.parent.parent / "spec" / f"{digest}.json"
-
-
 class Member(Generic[Spec]):
     """A job of a panel while it runs.
 
@@ -272,7 +267,8 @@ def open_panel(
     for entry in read_panel(path).entries:
         if entry.digest in without or (only and entry.digest not in only):
             continue
-        spec_path = spec_path_of(path, entry.digest)
+        # The folder of specs lies beside that of panels.
+        spec_path = path.parent.parent / "spec" / f"{entry.digest}.json"
         job = read_job(spec_path, spec_type)
         if job.code_digest not in checked:
             require_pins(job.pins)
