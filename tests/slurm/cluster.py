@@ -211,11 +211,11 @@ class Cluster:
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=check).stdout
 
 
-def tries(seconds: float) -> Iterator[None]:
+def tries(seconds: float, pause: float = 0.3) -> Iterator[None]:
     """Turns of a loop that waits for something; a pause of the whole machine uses up none."""
-    for _ in range(round(seconds / 0.3)):
+    for _ in range(round(seconds / pause)):
         yield
-        time.sleep(0.3)
+        time.sleep(pause)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import time
 from itertools import combinations
+from pathlib import Path
 
+import psutil
 import pytest
 
 from ablations.core.errors import UserError
@@ -213,6 +215,32 @@ def test_gpus_are_asked_for_as_the_plugin_understands_it(study, cluster):
     assert found["evaluate_pipeline"].tasks == 2
 
 
+def kill_at_work(folder: Path, rule: str) -> str:
+    """Kill the process of a panel of a rule while it works on one of its experiments; that one's id."""
+    for _ in tries(120, pause=0.02):
+        for process in psutil.process_iter(["cmdline", "cwd"]):
+            words = process.info["cmdline"] or []
+            if (
+                process.info["cwd"] != str(folder)
+                or "--panel" not in words
+                or "ablations.core.supervise" in words
+            ):
+                continue
+            path = folder / words[words.index("--panel") + 1]
+            panel = json.loads(path.read_text())
+            if panel["rule"] != rule:
+                continue
+            process.suspend()
+            labels = {entry["digest"]: entry["label"] for entry in panel["entries"]}
+            (report,) = path.parent.glob(f".{path.stem}.*.tmp")
+            at = [json.loads(line) for line in report.read_text().splitlines()]
+            if at and at[-1].get("at"):
+                process.kill()
+                return labels[at[-1]["at"]]
+            process.resume()
+    raise AssertionError(f"no panel of {rule} was at work")
+
+
 @beside_the_background
 def test_a_cancelled_panel_leaves_the_others_and_is_all_that_a_rerun_does(study, cluster):
     kept = study.forget("A7", "F1")
@@ -259,6 +287,25 @@ def test_what_a_cancelled_panel_has_finished_is_not_measured_again(study, cluste
     assert len(again.get(EVALUATE, [])) == len(planned) - there
     assert finished.items() <= study.blocks().items()
     assert study.record("A7").exists()
+
+
+@beside_the_background
+def test_an_arm_killed_for_memory_is_tried_alone_within_its_panel_and_the_others_go_on(study, cluster):
+    kept = study.forget("baseline", "A7")
+    head = study.start("baseline", "A7", flags=[*SHARED, 'panel={"documents": 1}', "--retries", "0"])
+    cluster.wait("RUNNING", EVALUATE, study.path)
+    # The kernel ends the process that holds the memory, not the job.
+    label = kill_at_work(study.path, EVALUATE)
+    done = head.finish()
+    assert done.code == 0, done.output
+    (job,) = [job for job in cluster.jobs(study.path) if job.rule == EVALUATE]
+    assert job.state == "COMPLETED"
+    log = (study.path / f"logs/{EVALUATE}/{job.name}.log").read_text()
+    assert f"{label} took its process down (signal SIGKILL); the others go on without it" in log
+    assert f"trying {label} alone" in log
+    assert study.record("baseline").exists()
+    assert study.record("A7").exists()
+    assert kept.items() <= study.records().items()
 
 
 @beside_the_background
