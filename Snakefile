@@ -29,15 +29,15 @@ include: "workflow/rules/docs.smk"
 
 
 onstart:
-    prepare_submission()
+    prepare_submission(workflow, longest_minutes)
 
 
 onsuccess:
-    say_where()
+    say_where(plan)
 
 
 onerror:
-    report_missing()
+    report_missing(plan)
 
 
 localrules:

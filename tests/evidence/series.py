@@ -14,16 +14,15 @@ from ablations.specs.dynatree.prompts import PromptKind, PromptSet
 from ablations.specs.lm import Compute
 from ablations.specs.sdtp.counts import Preserve
 from ablations.specs.sdtp.evaluate import (
-    PasskeyPrompts,
     PrefillSample,
     PrefillSeries,
-    RetrievalProbe,
     RetrievalSeries,
     SeriesTotals,
     TextSample,
     TextSeries,
 )
-from ablations.specs.sdtp.record import EvaluateSpec, Retrieval, Windows
+from ablations.specs.sdtp.record import EvaluateSpec, Windows
+from ablations.specs.sdtp.retrieval import Retrieval, RetrievalProbe, RetrievalPrompts
 from ablations.specs.sdtp.timing import TimedPair, Timing
 
 PRUNED = {
@@ -40,19 +39,19 @@ SDTP = {
     "text": (TextBlock, TextSeries(**PRUNED, prompt_tokens=48, continuation_tokens=8)),
     "retrieval": (
         RetrievalBlock,
-        RetrievalSeries(**PRUNED, prompt_tokens=48, prompts=PasskeyPrompts(tokens=64, depths=(0.2, 0.8))),
+        RetrievalSeries(**PRUNED, prompt_tokens=48, prompts=RetrievalPrompts(tokens=64)),
     ),
     "prefill": (PrefillBlock, PrefillSeries(**PRUNED, prompt_tokens=48, continuation_tokens=8)),
 }
 ALONE = {"drafter": None, "shape": None, "pruning": None, "reference": "generate", "new_tokens": 8}
 
 
-def evaluate_spec(documents: int = 4, keys: int = 2, timed: int = 3) -> EvaluateSpec:
-    """A record of so many documents, prompts per depth (0: no passkeys) and timed documents (0: no times)."""
+def evaluate_spec(documents: int = 4, prompts: int = 4, timed: int = 3) -> EvaluateSpec:
+    """A record of so many documents, retrieval prompts (0: none) and timed documents (0: no times)."""
     return EvaluateSpec(
         **PRUNED,
         windows=Windows(documents=documents, prompt_tokens=48, continuation_tokens=8),
-        retrieval=Retrieval(tokens=64, depths=(0.2, 0.8), keys=keys) if keys else None,
+        retrieval=Retrieval(tokens=64, count=prompts) if prompts else None,
         timing=Timing(documents=timed) if timed else None,
     )
 
@@ -105,7 +104,9 @@ def text(number: int) -> TextSample:
 
 def probe(number: int) -> RetrievalProbe:
     return RetrievalProbe(
-        depth=(0.2, 0.8)[number % 2],
+        document=f"r{number}",
+        kind="passkey",
+        depth=0.1,
         hit=number > 1,
         nll=0.5 + number,
         reference_hit=True,

@@ -35,7 +35,7 @@ def decoding(study: Study) -> tuple[DecodeRecord, list[dict]]:
 @pytest.fixture
 def measured(tmp_path) -> Study:
     """Series of more blocks and items than the record counts."""
-    study = Study(tmp_path, evaluate_spec(documents=4, keys=2, timed=3))
+    study = Study(tmp_path, evaluate_spec(documents=4, prompts=4, timed=3))
     study.block("text", (0, 2), environment(5.0, 2), facts(memory=100))
     study.block("text", (2, 6), environment(7.0, 1), facts(memory=300))
     study.block("text", (6, 8), environment(900.0, 23), facts(memory=9000))
@@ -81,7 +81,7 @@ def test_a_record_is_the_one_that_is_put_together_by_hand(measured):
 
 def test_a_smaller_count_is_the_beginning_of_a_larger_one(measured, tmp_path):
     larger, _ = sdtp(measured)
-    smaller, rows = sdtp(Study(tmp_path, evaluate_spec(documents=3, keys=1, timed=1)))
+    smaller, rows = sdtp(Study(tmp_path, evaluate_spec(documents=3, prompts=2, timed=1)))
     assert [sample.document for sample in smaller.samples] == ["d0", "d1", "d2"]
     assert [len(sample.pairs) for sample in smaller.samples] == [2, 0, 0]
     assert smaller.samples[0] == larger.samples[0]
@@ -90,7 +90,7 @@ def test_a_smaller_count_is_the_beginning_of_a_larger_one(measured, tmp_path):
 
 
 def test_what_is_not_asked_for_is_not_read(tmp_path):
-    study = Study(tmp_path, evaluate_spec(documents=2, keys=0, timed=0))
+    study = Study(tmp_path, evaluate_spec(documents=2, prompts=0, timed=0))
     study.block("text", (0, 2))
     record, _ = sdtp(study)
     assert record.totals.retrieval == ()
@@ -99,7 +99,7 @@ def test_what_is_not_asked_for_is_not_read(tmp_path):
 
 def test_how_a_series_is_cut_into_blocks_does_not_matter(tmp_path):
     def joined(name: str, spans: list[tuple[int, int]]) -> tuple[SdtpRecord, list[dict]]:
-        study = Study(tmp_path / name, evaluate_spec(documents=6, keys=0, timed=0))
+        study = Study(tmp_path / name, evaluate_spec(documents=6, prompts=0, timed=0))
         for span in spans:
             study.block("text", span, environment(seconds=6.0 / len(spans)))
         return sdtp(study)

@@ -5,31 +5,41 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import optimize, stats
 
 from ablations.evidence.statistics import (
-    Resampling,
-    bootstrap_level,
+    ANY_SEED,
+    UNDEFINED,
     compare,
+    crossed_mean,
+    differences,
     estimate,
-    holm,
     log_noise,
     log_speedup,
     median_seconds,
-    minimum_detectable_effect,
-    paired_p,
+    pooled,
+    sample_mean,
+    seed_variance,
+    skewness,
+    stacked,
 )
 
-RESAMPLING = Resampling(alpha=0.05, resamples=999, seed=0)
+LEVELS = st.floats(1e-5, 0.5)
+VALUES = st.integers(3, 40).flatmap(lambda n: arrays(float, n, elements=st.floats(-100, 100)))
+
+
+def spread(values: np.ndarray) -> np.ndarray:
+    """The values, where they are not all but equal."""
+    assume(np.ptp(values) > 1e-3)
+    return values
 
 
 class Pair:
     def __init__(self, arm: float, reference: float, again: float | None = None) -> None:
         self.arm, self.reference, self.again = arm, reference, again
-
-
-def compare_quality(arm: pd.Series, versus: pd.Series | None):
-    return compare(arm, versus, RESAMPLING, names=("A", "B"), measure="quality")
 
 
 def test_a_round_that_the_machine_disturbed_does_not_count():
@@ -49,162 +59,294 @@ def test_noise_is_the_speedup_of_the_reference_over_itself():
     assert log_noise([Pair(2.0, 2.0), Pair(1.0, 1.0, None)]) is None
 
 
-def coverage(sample, mean: float, repetitions: int) -> float:
-    """Share of simulated studies whose interval contains the true mean."""
-    results = (estimate(pd.Series(sample()), RESAMPLING) for _ in range(repetitions))
-    return float(np.mean([result.low <= mean <= result.high for result in results]))
+def test_of_data_without_skew_interval_and_p_are_students():
+    half = np.random.default_rng(5).normal(0.4, 1.0, 10)
+    values = np.concatenate([half, 2 * half.mean() - half])
+    mean = sample_mean(values)
+    expected = stats.t.interval(0.99, 19, values.mean(), values.std(ddof=1) / math.sqrt(20))
+    assert mean.interval(0.01) == pytest.approx(expected)
+    assert mean.p(0.1) == pytest.approx(stats.ttest_1samp(values, 0.1).pvalue)
 
 
-# Documents of decoding's slowest row, of prefill's timing, and of quality.
-@pytest.mark.parametrize("n", [4, 5, 6, 16, 20, 24, 32])
+def hall(values: np.ndarray, cut: float) -> float:
+    """Hall's statistic as Hall (1992) writes it."""
+    n, g = len(values), float(stats.skew(values, bias=False))
+    w = (values.mean() - cut) / values.std(ddof=1)
+    return math.sqrt(n) * (w + g * w**2 / 3 + g**2 * w**3 / 27 + g / (6 * n))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(("n", "alpha"), [(9, 0.05), (40, 0.05), (60, 0.05 / 26)])
+def test_of_skewed_data_each_end_is_the_outer_one_of_students_and_halls(n, alpha, sign):
+    values = sign * np.random.default_rng(n).exponential(1.0, n)
+    quantile = stats.t.ppf(1 - alpha / 2, n - 1)
+    student = stats.t.interval(1 - alpha, n - 1, values.mean(), values.std(ddof=1) / math.sqrt(n))
+    halls = [
+        optimize.brentq(lambda cut, end=end: hall(values, cut) - end, -50, 50, xtol=1e-12)
+        for end in (quantile, -quantile)
+    ]
+    low, high = sample_mean(values).interval(alpha)
+    assert low == pytest.approx(min(student[0], halls[0]))
+    assert high == pytest.approx(max(student[1], halls[1]))
+    # Hall's leans to the long tail, so that either end is another's.
+    assert (low == pytest.approx(student[0])) == (sign > 0)
+    assert (high == pytest.approx(student[1])) == (sign < 0)
+
+
+@pytest.mark.parametrize("cut", [-0.5, 0.2, 0.6, 1.0, 2.5])
+def test_p_is_the_larger_one_and_1_where_the_signs_differ(cut):
+    values = np.random.default_rng(3).exponential(1.0, 12)
+    student = float(stats.ttest_1samp(values, cut).statistic)
+    halls = hall(values, cut)
+    p = max(2 * stats.t.sf(abs(statistic), 11) for statistic in (student, halls))
+    assert sample_mean(values).p(cut) == pytest.approx(p if student * halls > 0 else 1.0)
+
+
+def test_the_signs_of_students_and_halls_differ_between_their_centres():
+    values = np.random.default_rng(3).exponential(1.0, 12)
+    centre = optimize.brentq(lambda cut: hall(values, cut), -50, 50)
+    assert sample_mean(values).p((centre + values.mean()) / 2) == 1.0
+
+
+@settings(deadline=None)
+@given(VALUES, LEVELS)
+def test_an_end_of_an_interval_has_the_p_of_its_level(values, alpha):
+    mean = sample_mean(spread(values))
+    for end in mean.interval(alpha):
+        assert mean.p(end) == pytest.approx(alpha, rel=1e-6)
+
+
+@settings(deadline=None)
+@given(VALUES)
+def test_p_falls_away_from_the_mean(values):
+    mean = sample_mean(spread(values))
+    low, high = mean.interval(0.9)
+    steps = np.ptp(values) * np.linspace(0, 3, 50)
+    assert (np.diff([mean.p(high + step) for step in steps]) <= 1e-12).all()
+    assert (np.diff([mean.p(low - step) for step in steps]) <= 1e-12).all()
+
+
+@settings(deadline=None)
+@given(VALUES, LEVELS, st.floats(0.1, 10), st.floats(-10, 10), st.randoms())
+def test_an_interval_follows_its_data(values, alpha, scale, shift, random):
+    low, high = sample_mean(spread(values)).interval(alpha)
+    order = random.sample(range(len(values)), len(values))
+    moved = sample_mean(-scale * values[order] + shift).interval(alpha)
+    assert moved == pytest.approx((shift - scale * high, shift - scale * low), rel=1e-6, abs=1e-6)
+
+
+@settings(deadline=None)
+@given(VALUES)
+def test_skewness_is_the_bias_corrected_one(values):
+    assert skewness(spread(values)) == pytest.approx(stats.skew(values, bias=False), rel=1e-6, abs=1e-8)
+
+
+def test_of_two_values_there_is_no_skewness():
+    assert skewness(np.array([1.0, 5.0])) == 0.0
+    assert sample_mean(np.array([1.0, 3.0])).interval(0.05) == pytest.approx(stats.t.interval(0.95, 1, 2, 1))
+
+
+def coverage(values: np.ndarray, mean: float, alpha: float) -> float:
+    """Share of simulated studies, one in each row, whose interval contains the true mean."""
+    low, high = sample_mean(values).interval(alpha)
+    return float(((low <= mean) & (mean <= high)).mean())
+
+
+# Prompts of decoding, and documents of confirmatory rows.
+@pytest.mark.parametrize("n", [3, 9, 20, 60])
 def test_intervals_cover_the_true_mean_as_often_as_they_say(n):
-    rng = np.random.default_rng(n)
-    assert 0.93 <= coverage(lambda: rng.normal(0.3, 1.0, n), 0.3, 1500) <= 0.97
+    values = np.random.default_rng(n).normal(0.3, 1.0, (20000, n))
+    assert 0.945 <= coverage(values, 0.3, 0.05) <= 0.97
+    assert 0.9935 <= coverage(values, 0.3, 0.005) <= 0.9985
 
 
-@pytest.mark.parametrize("n", [5, 24])
-def test_intervals_of_moderately_skewed_data_cover_too(n):
-    # Skewness 0.95, as of a log-normal time whose spread is 30 %.
-    rng = np.random.default_rng(n)
-    assert 0.93 <= coverage(lambda: rng.lognormal(0, 0.3, n), math.exp(0.045), 1500) <= 0.97
+@pytest.mark.parametrize("n", [40, 60])
+def test_intervals_of_skewed_data_cover_too(n):
+    # Skewness 1.3, as of differences of KL divergence; Student's own misses one tail.
+    values = np.random.default_rng(n).gamma(2.37, 1.0, (20000, n))
+    assert 0.94 <= coverage(values, 2.37, 0.05) <= 0.96
+    assert 0.992 <= coverage(values, 2.37, 0.005) <= 0.997
 
 
-def test_an_unadjusted_bootstrap_would_fail_this_test():
-    rng = np.random.default_rng(4)
-    data = rng.normal(0.3, 1.0, (400, 4))
-    interval = stats.bootstrap(
-        (data,), np.mean, axis=-1, n_resamples=199, method="BCa", rng=rng
-    ).confidence_interval
-    assert ((interval.low <= 0.3) & (interval.high >= 0.3)).mean() < 0.9
+def test_equal_differences_define_no_interval_and_decide_nothing():
+    result = estimate(pd.Series([0.25] * 8), 0.05)
+    assert (result.value, result.low, result.high) == (0.25, None, None)
+    assert result.sd == pytest.approx(0.0)
+    assert sample_mean(np.full(8, 0.25)).p(0.0) == 1.0
+    assert sample_mean(np.full(8, 0.25)).p(10.0) == 1.0
 
 
-def test_few_documents_have_the_interval_that_goes_with_the_test():
-    data = pd.Series(np.random.default_rng(8).normal(0.0, 1.0, 6))
-    expected = stats.t.interval(0.95, 5, data.mean(), data.std() / math.sqrt(6))
-    result = estimate(data, RESAMPLING)
-    assert (result.low, result.high) == pytest.approx(expected)
-    # A mean that an interval just touches has the p-value that the interval's level says.
-    assert paired_p(data - result.low) == pytest.approx(0.05)
+def test_differences_that_are_all_zero_are_known_to_be_zero():
+    result = estimate(pd.Series([0.0, 1e-16, -1e-16]), 0.05)
+    assert (result.value, result.low, result.high) == (0.0, 0.0, 0.0)
+    mean = sample_mean(np.zeros(5))
+    assert mean.p(0.0) == 1.0
+    assert mean.p(0.01) == mean.p(-0.01) == 0.0
 
 
-def test_the_level_of_a_bootstrap_falls_back_to_the_stated_one_on_much_data():
-    assert bootstrap_level(0.05, 24) == pytest.approx(0.9653, abs=5e-4)
-    assert bootstrap_level(0.05, 10**6) == pytest.approx(0.95, abs=1e-5)
+@pytest.mark.parametrize("value", [0.0, 0.5])
+def test_one_document_has_no_interval(value):
+    result = estimate(pd.Series([value]), 0.05)
+    assert (result.value, result.low, result.high, result.sd) == (value, None, None, None)
+    assert sample_mean(np.array([value])).p(3.0) == 1.0
 
 
-def test_interval_agrees_with_theory_on_much_data():
-    data = pd.Series(np.random.default_rng(1).normal(0.0, 1.0, 400))
-    result = estimate(data, RESAMPLING)
-    expected = stats.t.interval(0.95, 399, data.mean(), data.std() / 20)
-    assert (result.low, result.high) == pytest.approx(expected, abs=0.015)
+def test_an_undefined_mean_decides_nothing():
+    assert UNDEFINED.p(0.0) == 1.0
+    assert UNDEFINED.interval(0.05) == (-math.inf, math.inf)
 
 
-def test_interval_of_skewed_data_leans_to_the_long_tail():
-    result = estimate(pd.Series(np.random.default_rng(2).exponential(1.0, 30)), RESAMPLING)
-    assert result.high - result.value > result.value - result.low
+def test_means_stand_side_by_side_whatever_the_estimates_of_their_variance():
+    rng = np.random.default_rng(0)
+    plain, crossed = rng.normal(size=(7, 12)), rng.normal(size=(7, 12, 3))
+    means = [sample_mean(plain), crossed_mean(crossed, pooled([np.full(7, 0.3)] * 3, 3)), sample_mean(plain)]
+    low, high = stacked(means).interval(0.01)
+    for place, mean in enumerate(means):
+        assert (low[:, place], high[:, place]) == tuple(pytest.approx(end) for end in mean.interval(0.01))
+        assert stacked(means).p(0.1)[:, place] == pytest.approx(mean.p(0.1))
 
 
-def test_the_same_data_give_the_same_interval():
-    data = pd.Series(np.random.default_rng(3).normal(size=12))
-    assert estimate(data, RESAMPLING) == estimate(data, RESAMPLING)
+def two_way(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean squares of documents, seeds and rest of a two-way layout, as a textbook sums them."""
+    documents, seeds = values.shape
+    grand = values.sum() / values.size
+    rows = [values[d].sum() / seeds for d in range(documents)]
+    columns = [values[:, s].sum() / documents for s in range(seeds)]
+    ss_rows = sum(seeds * (row - grand) ** 2 for row in rows)
+    ss_columns = sum(documents * (column - grand) ** 2 for column in columns)
+    ss_rest = sum(
+        (values[d, s] - rows[d] - columns[s] + grand) ** 2 for d in range(documents) for s in range(seeds)
+    )
+    return ss_rows / (documents - 1), ss_columns / (seeds - 1), ss_rest / ((documents - 1) * (seeds - 1))
 
 
-def test_equal_differences_have_a_point_for_an_interval():
-    arm = pd.Series(np.arange(8) + 0.25, index=list("abcdefgh"))
-    versus = pd.Series(np.arange(8) * 1.0, index=list("abcdefgh"))
-    result = compare_quality(arm, versus)
-    assert (result.estimate.low, result.estimate.value, result.estimate.high) == (0.25, 0.25, 0.25)
-    assert result.p == 2.0**-7
-    assert result.mde == 0.0
+# Trainings that differ much, a little, and by less than chance.
+@pytest.mark.parametrize("seed_sd", [1.0, 0.1, 0.0])
+def test_the_error_over_documents_and_seeds_is_the_crossed_designs(seed_sd):
+    rng = np.random.default_rng(1)
+    documents, seeds = 12, 3
+    values = rng.exponential(1.0, (documents, 1)) + rng.normal(0, 0.3, (documents, seeds))
+    values += seed_sd * rng.normal(size=seeds)
+    ms_d, ms_s, ms_e = two_way(values)
+    variance = max(ms_d, ms_d + ms_s - ms_e) / (documents * seeds)
+    df = (documents * seeds * variance) ** 2 / (
+        ms_d**2 / (documents - 1) + ms_s**2 / (seeds - 1) + ms_e**2 / ((documents - 1) * (seeds - 1))
+    )
+    mean = crossed_mean(values)
+    assert mean.value == pytest.approx(values.mean())
+    assert mean.error[0] == pytest.approx(math.sqrt(variance))
+    assert mean.df[0] == pytest.approx(min(max(df, 2.0), documents - 1))
+    share = ms_d / (documents * seeds) / variance
+    g = stats.skew(values.mean(axis=1), bias=False) * share**1.5
+    assert mean.skew[0] == pytest.approx(g / (3 * math.sqrt(documents)))
 
 
-def test_no_difference_at_all_is_no_evidence():
-    values = pd.Series([1.0, 2.0, 3.0], index=list("abc"))
-    result = compare_quality(values, values)
-    assert result.estimate.value == 0.0
-    assert result.p == 1.0
+def test_rows_with_one_comparator_tell_together_how_trainings_differ():
+    rng = np.random.default_rng(2)
+    rows = [rng.normal(size=(20, 1)) + rng.normal(size=3) + rng.normal(size=(20, 3)) for _ in range(3)]
+    pool = pooled([seed_variance(row) for row in rows], 3)
+    assert 20 * pool.variance == pytest.approx(np.mean([two_way(row)[1] for row in rows]))
+    assert pool.df == pytest.approx(2 * 3 / (1 + 2 / 4))
+    ms_d, _, ms_e = two_way(rows[0])
+    total = max(ms_d, ms_d + 20 * pool.variance - ms_e)
+    mean = crossed_mean(rows[0], pool)
+    assert mean.error[1] == pytest.approx(math.sqrt(total / 60))
+    assert mean.error[0] == pytest.approx(crossed_mean(rows[0]).error[0])
 
 
-def test_one_document_has_no_interval_and_no_detectable_effect():
-    result = compare_quality(pd.Series({"a": 1.0}), pd.Series({"a": 0.5}))
-    assert result.estimate.value == 0.5
-    assert result.estimate.low is None
-    assert result.estimate.sd is None
-    assert result.mde is None
-    assert result.p == 1.0
+@pytest.mark.parametrize("alpha", [0.05, 0.05 / 26])
+def test_of_own_and_pooled_variance_the_wider_interval_counts(alpha):
+    rng = np.random.default_rng(3)
+    for factor in (0.01, 100.0):
+        values = rng.normal(size=(20, 1)) + 0.5 * rng.normal(size=3) + rng.normal(size=(20, 3))
+        own = crossed_mean(values).interval(alpha)
+        low, high = crossed_mean(values, pooled([factor * seed_variance(values)], 3)).interval(alpha)
+        assert low <= own[0]
+        assert own[1] <= high
+        assert (low < own[0]) == (factor > 1)
+
+
+def test_trainings_that_agree_leave_the_interval_over_documents():
+    documents = np.random.default_rng(4).exponential(1.0, 30)
+    values = np.repeat(documents[:, None], 3, axis=1)
+    assert crossed_mean(values).interval(0.01) == pytest.approx(sample_mean(documents).interval(0.01))
+    assert crossed_mean(values[:, :1]).interval(0.01) == pytest.approx(sample_mean(documents).interval(0.01))
+
+
+def test_intervals_over_documents_and_seeds_cover_what_those_over_documents_miss():
+    rng = np.random.default_rng(5)
+    sizes = (4000, 60, 3)
+    rows = [
+        rng.normal(0, 0.06, (4000, 60, 1)) + rng.normal(0, 0.01, (4000, 1, 3)) + rng.normal(0, 0.04, sizes)
+        for _ in range(3)
+    ]
+    pool = pooled([seed_variance(row) for row in rows], 3)
+    hits = {}
+    for name, mean in {
+        "documents": sample_mean(rows[0].mean(axis=-1)),
+        "own": crossed_mean(rows[0]),
+        "wider": crossed_mean(rows[0], pool),
+    }.items():
+        low, high = mean.interval(0.05)
+        hits[name] = ((low <= 0) & (high >= 0)).mean()
+    assert hits["documents"] < 0.92
+    assert 0.94 <= hits["own"] <= 0.97
+    assert hits["own"] <= hits["wider"] <= 0.98
+
+
+def table(rows: dict[str, list[float]], seeds: tuple = (ANY_SEED,)) -> pd.DataFrame:
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(seeds))
 
 
 def test_documents_of_one_side_only_are_dropped_and_counted():
-    arm = pd.Series({"c": 3.0, "a": 1.0, "x": 99.0})
-    versus = pd.Series({"a": 0.0, "b": 50.0, "c": 1.0})
-    result = compare_quality(arm, versus)
+    arm, versus = table({"c": [3.0], "a": [1.0], "x": [99.0]}), table({"a": [0.0], "b": [50.0], "c": [1.0]})
+    result = compare(arm, versus, 0.05, names=("A", "B"), measure="text")
     assert result.estimate.n == 2
     assert result.estimate.value == pytest.approx(1.5)
     assert result.unpaired == 2
+    assert list(differences(arm, versus).index) == ["c", "a"]
 
 
-def test_arms_without_a_shared_document_have_no_comparison():
-    assert compare_quality(pd.Series({"a": 1.0}), pd.Series({"b": 1.0})) is None
+def test_arms_without_a_shared_document_or_training_have_no_comparison():
+    arm = table({"a": [1.0, 2.0]}, (0, 1))
+    for versus in (table({"b": [1.0]}), table({"a": [1.0]}, (2,))):
+        assert compare(arm, versus, 0.05, names=("A", "B"), measure="text") is None
 
 
 def test_without_another_arm_the_comparison_is_with_the_reference():
-    result = compare_quality(pd.Series({"a": 1.0, "b": 2.0, "c": 6.0}), None)
+    result = compare(
+        pd.Series({"a": 1.0, "b": 2.0, "c": 6.0}), None, 0.05, names=("A", None), measure="speed"
+    )
     assert result.estimate.value == pytest.approx(3.0)
-    assert result.unpaired == 0
+    assert (result.unpaired, result.seeds, result.these_trainings) == (0, 1, None)
+    assert result.p == pytest.approx(float(sample_mean(np.array([1.0, 2.0, 6.0])).p(0.0)))
+
+
+def test_trainings_are_paired_by_seed():
+    trained = table({"a": [1.0, 2.0, 3.0], "b": [5.0, 7.0, 9.0]}, (0, 1, 2))
+    single = table({"a": [10.0], "b": [20.0]}, (1,))
+    assert differences(single, trained).to_dict("list") == {1: [8.0, 13.0]}
+    untrained = table({"a": [10.0], "b": [20.0]})
+    expected = [[9.0, 8.0, 7.0], [15.0, 13.0, 11.0]]
+    assert differences(untrained, trained).to_numpy().tolist() == expected
+    assert (-differences(trained, untrained)).to_numpy().tolist() == expected
+
+
+def test_several_trainings_have_an_interval_for_them_alone_beside_the_other():
+    rng = np.random.default_rng(6)
+    arm = pd.DataFrame(rng.normal(1, 0.1, (20, 1)) + np.array([0.3, 0.0, -0.3]), columns=[0, 1, 2])
+    result = compare(arm, pd.Series(np.zeros(20)), 0.05, names=("A", "B"), measure="text")
+    alone = estimate(arm.mean(axis=1), 0.05)
+    assert result.seeds == 3
+    assert result.these_trainings == pytest.approx((alone.low, alone.high))
+    assert result.estimate.low < alone.low < alone.high < result.estimate.high
+    assert result.estimate.sd == pytest.approx(alone.sd)
 
 
 def test_pairing_removes_what_documents_share():
     rng = np.random.default_rng(4)
     documents = pd.Series(rng.normal(0, 5, 32))
-    result = compare_quality(documents + 0.1 + rng.normal(0, 0.02, 32), documents)
+    arm = documents + 0.1 + rng.normal(0, 0.02, 32)
+    result = compare(arm, documents, 0.05, names=("A", "B"), measure="text")
     assert result.estimate.low > 0.08
     assert result.p < 1e-6
-
-
-def test_p_is_that_of_the_paired_t_test():
-    data = pd.Series(np.random.default_rng(5).normal(0.2, 1.0, 20))
-    assert paired_p(data) == pytest.approx(stats.ttest_1samp(data, 0).pvalue)
-
-
-def test_holm_matches_a_worked_example():
-    adjusted = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
-    assert adjusted == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
-
-
-def test_holm_of_one_changes_nothing_and_never_exceeds_one():
-    assert holm({"a": 0.3}) == {"a": 0.3}
-    assert max(holm({"a": 0.9, "b": 0.8}).values()) == 1.0
-
-
-def test_the_detectable_effect_is_found_with_the_stated_power():
-    n, deviation = 24, 0.15
-    effect = minimum_detectable_effect(deviation, n, 0.05)
-    rng = np.random.default_rng(6)
-    data = rng.normal(effect, deviation, (4000, n))
-    power = (stats.ttest_1samp(data, 0, axis=1).pvalue < 0.05).mean()
-    assert power == pytest.approx(0.8, abs=0.03)
-
-
-def test_the_interval_of_a_spread_covers_equality():
-    rng = np.random.default_rng(9)
-    hits = []
-    for _ in range(300):
-        shared = rng.normal(0, 0.7, 24)
-        arm, versus = (pd.Series(shared + rng.normal(0, 0.7, 24)) for _ in range(2))
-        spread = compare_quality(arm, versus).log_spread
-        hits.append(spread.low <= 0 <= spread.high)
-    assert 0.92 <= np.mean(hits) <= 0.97
-
-
-def test_too_few_documents_have_no_spread():
-    rng = np.random.default_rng(10)
-    arm, versus = (pd.Series(rng.normal(size=7)) for _ in range(2))
-    assert compare_quality(arm, versus).log_spread is None
-
-
-def test_log_spread_sees_an_arm_that_varies_more():
-    rng = np.random.default_rng(7)
-    calm, wild = pd.Series(rng.normal(0, 0.1, 40)), pd.Series(rng.normal(0, 1.0, 40))
-    result = compare_quality(wild, calm)
-    assert result.log_spread.low > 0
-    assert result.log_spread.value == pytest.approx(math.log(wild.std() / calm.std()))

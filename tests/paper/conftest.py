@@ -1,5 +1,6 @@
 """A rendered synthetic study."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,9 @@ from tests.paper.design import WHOLE
 from tests.paper.synthetic import write_study
 
 TEMPLATES = Path(__file__).parents[2] / "paper" / "templates"
+
+# The scripts that recompute import one another as scripts do.
+sys.path.append(str(Path(__file__).parent))
 
 
 class Study(NamedTuple):

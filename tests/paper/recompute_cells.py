@@ -1,8 +1,8 @@
-"""Recompute every number in the rendered tables from the records, with numpy and Student's quantiles.
+"""Recompute every number and outcome in the rendered tables from plan and records.
 
-Independent of the package on purpose: it reads the JSON of plan and records by itself, has its own
-intervals, and finds a row's records by the comments above the row. Point values must agree to the last
-printed digit, ends of bootstrap intervals to a share of the interval's width (the resamples differ).
+Independent of the package on purpose: it reads the JSON of plan and records by itself, has statistics of its
+own (`recompute_decisions`), and finds a row's records by the comments above the row. What is printed must
+agree to the last digit.
 
     python tests/paper/recompute_cells.py --plan results/stamp/collect.json --tables paper/tables
 """
@@ -12,114 +12,69 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from statistics import NormalDist
 
 import numpy as np
-from scipy.stats import t as student
+from recompute_decisions import MEASURED, Mean, Study, crossed, decisions, mean_of, middle, speeds
 
 NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
 ROW = re.compile(r"^\s*% (\S+): (.+?)(?: sha256 ([0-9a-f]{64})| \(missing\))$")
 BREAK = re.compile(r"\\\\\*?$")
 """End of a table's line; the starred break keeps the next line on the page."""
+NEW_LINE = r"\\"
 CELL = re.compile(r"\\ablationcell\{(.*)\}\{(.*)\}")
 UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "G": 1e9}
-INTERVAL_SLACK = 0.2
-RESAMPLES = 20_000
+CODES = {
+    "as_expected": "yes",
+    "smaller": "smaller",
+    "smaller_if_any": "smaller if any",
+    "opposite": "opposite",
+    "no_difference": "none",
+    "different": "different",
+    "not_resolved": "open",
+    None: "---",
+}
+SIGNS = {"above": "S~$>$", "below": "S~$<$", "about": r"S~$\approx$", "less_traffic": "B~$<$"}
+ARROWS = {"same": r"$\approx$", "up": r"$\uparrow$", "down": r"$\downarrow$"}
 
 
-def middle(numbers: Iterable[float]) -> float:
-    """The middle one of sorted numbers, or the mean of the middle two."""
-    ordered = sorted(numbers)
-    half = len(ordered) // 2
-    return float(ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2)
+def per_document(study: Study, name: str, value: Callable[[dict], float]) -> Mean | None:
+    """Mean over documents of a value, a mean over records."""
+    found: dict[str, list[float]] = {}
+    for record in study.records(name):
+        for row in record["samples"]:
+            found.setdefault(row["document"], []).append(value(row))
+    return mean_over(found)
 
 
-def interval(values: np.ndarray, alpha: float) -> tuple[float, float] | None:
-    """Interval of a mean: Student's t under 20 values, else BCa (Efron) at an expanded level (Hesterberg)."""
-    n = len(values)
-    if n < 2:
-        return None
-    if np.ptp(values) <= 1e-12 * max(1.0, np.abs(values).max()):
-        return values[0], values[0]
-    tail = student.ppf(alpha / 2, n - 1)
-    if n < 20:
-        half = -tail * values.std(ddof=1) / np.sqrt(n)
-        return values.mean() - half, values.mean() + half
-    rng = np.random.default_rng(1)
-    means = values[rng.integers(0, n, (RESAMPLES, n))].mean(axis=1)
-    normal = NormalDist()
-    below = ((means < values.mean()).mean() + (means <= values.mean()).mean()) / 2
-    shift = normal.inv_cdf(below)
-    jackknife = (values.sum() - values) / (n - 1)
-    centred = jackknife.mean() - jackknife
-    acceleration = (centred**3).sum() / (6 * (centred**2).sum() ** 1.5)
-
-    def end(z: float) -> float:
-        z = shift + z
-        return float(np.quantile(means, normal.cdf(shift + z / (1 - acceleration * z))))
-
-    wide = float(tail * np.sqrt(n / (n - 1)))
-    return end(wide), end(-wide)
+def mean_over(found: dict[str, list[float]]) -> Mean | None:
+    return mean_of(np.array([np.mean(values) for values in found.values()])) if found else None
 
 
-class Study:
-    """Plan and records, as plain JSON."""
-
-    def __init__(self, plan: Path) -> None:
-        self.plan = json.loads(plan.read_text())
-        self.experiments = {item["id"]: item for item in self.plan["experiments"]}
-        self.alpha = self.plan["settings"]["thresholds"]["alpha"]
-        self._records: dict[str, list[dict]] = {}
-
-    def records(self, name: str) -> list[dict]:
-        """Records of an experiment, one per seed, if all of them ended well."""
-        if name not in self._records:
-            paths = [Path(path) for path in self.experiments[name]["records"]]
-            found = [json.loads(path.read_text()) for path in paths if path.is_file()]
-            ended_well = [record for record in found if record["outcome"]["status"] == "ok"]
-            self._records[name] = found if len(ended_well) == len(paths) else []
-        return self._records[name]
-
-    def per_document(self, name: str, value) -> dict[str, float]:
-        """A value of each document, a mean over seeds."""
-        found: dict[str, list[float]] = {}
-        for record in self.records(name):
-            for row in record["samples"]:
-                found.setdefault(row["document"], []).append(value(row))
-        return {document: float(np.mean(values)) for document, values in found.items()}
-
-    def quality(self, name: str) -> dict[str, float]:
-        return self.per_document(name, lambda row: row["nll"] - row["reference_nll"])
-
-    def speed(self, name: str) -> dict[tuple, float]:
-        found = {}
-        for record in self.records(name):
-            alone = "drafter" in record["spec"] and record["spec"]["drafter"] is None
-            for row in record["samples"]:
-                if row["pairs"]:
-                    logs = [np.log(pair["reference"]) - np.log(pair["arm"]) for pair in row["pairs"]]
-                    found[row.get("kind"), row["document"]] = 0.0 if alone else middle(logs)
-        return found
-
-    def ranking(self, name: str, when: str, measure: str) -> dict[str, float]:
-        """Mean over stages, then over seeds, of each held-out window."""
-        found: dict[str, list[float]] = {}
-        for record in self.records(name):
-            for row in record["totals"]["training"][when]:
-                found.setdefault(row["document"], []).append(np.mean(row[measure]))
-        return {window: float(np.mean(values)) for window, values in found.items()}
+def shifted(mean: Mean | None, by: float) -> Mean | None:
+    return None if mean is None else mean._replace(value=mean.value + by)
 
 
-def values_of(found: dict) -> np.ndarray | None:
-    return np.array(list(found.values())) if found else None
+def ranking(records: list[dict], when: str, measure: str) -> dict[str, dict[int, float]]:
+    """Mean over stages of each held-out window and training seed."""
+    found: dict[str, dict[int, float]] = {}
+    for record in records:
+        training = record["totals"]["training"]
+        for row in training[when]:
+            found.setdefault(row["document"], {})[training["pruner"]["seed"]] = float(np.mean(row[measure]))
+    return found
 
 
-def difference(arm: dict, versus: dict) -> np.ndarray | None:
-    if not arm or not versus:
-        return None
-    return np.array([arm[key] - versus[key] for key in arm if key in versus])
+def ranking_mean(found: dict[str, dict[int, float]]) -> Mean:
+    return mean_of(np.array([np.mean([*values.values()]) for values in found.values()]))
+
+
+def ranking_difference(one: dict[str, dict[int, float]], other: dict[str, dict[int, float]]) -> Mean:
+    """Windows crossed with the training seeds that both have."""
+    table = [[one[key][seed] - other[key][seed] for seed in one[key] if seed in other[key]] for key in one]
+    return crossed(np.array(table))
 
 
 class Checker:
@@ -143,26 +98,27 @@ class Checker:
         if abs(float(numbers[0]) - expected) > 0.5 * 10**-decimals + 1e-9:
             self.problems.append(f"{where}: cell {numbers[0]}, recomputed {expected:.6g}")
 
-    def estimate(self, where: str, cell: str, values: np.ndarray | None, scale) -> None:
+    def estimate(self, where: str, cell: str, mean: Mean | None, scale, alpha: float | None = None) -> None:
         """A cell with a mean and its interval, both on the scale they are printed on."""
         match = CELL.fullmatch(cell)
-        if match is None or values is None or not len(values):
-            self.point(where, cell, None if values is None or not len(values) else scale(values.mean()))
-            return
-        self.point(where, match[1], scale(values.mean()))
-        ends, expected = NUMBER.findall(match[2]), interval(values, self.alpha)
+        self.point(where, match[1] if match else cell, None if mean is None else scale(mean.value))
+        if match is not None and mean is not None:
+            self.interval(where, match[2], mean, scale, alpha)
+
+    def interval(self, where: str, cell: str, mean: Mean, scale, alpha: float | None = None) -> None:
         self.cells += 1
-        if not ends or expected is None:
-            if ends or expected is not None:
-                self.problems.append(f"{where}: interval '{match[2]}', recomputed {expected}")
+        printed, expected = NUMBER.findall(cell), mean.interval(alpha or self.alpha)
+        if not printed or expected is None:
+            if printed or expected is not None:
+                self.problems.append(f"{where}: interval '{cell}', recomputed {expected}")
             return
-        width = scale(expected[1]) - scale(expected[0])
-        for printed, recomputed in zip(ends, expected, strict=True):
-            if "{>}" + printed in match[2] and scale(recomputed) > float(printed):
-                continue
-            slack = INTERVAL_SLACK * width + 10.0 ** -len(printed.partition(".")[2])
-            if abs(float(printed) - scale(recomputed)) > slack:
-                self.problems.append(f"{where}: interval {match[2]}, recomputed {scale(recomputed):.4g}")
+        for end, recomputed in zip(cell.strip("$[]").split(r",\,"), map(scale, expected), strict=True):
+            self.point(where, end, recomputed)
+
+    def same(self, where: str, cell: str, expected: str) -> None:
+        self.cells += 1
+        if cell != expected:
+            self.problems.append(f"{where}: '{cell}', recomputed '{expected}'")
 
     def quantity(self, where: str, cell: str, expected: float) -> None:
         """A number with a unit."""
@@ -189,7 +145,7 @@ def rows(path: Path) -> list[tuple[str, list[tuple[str, str | None]], list[str]]
 
 
 def check(plan: Path, tables: Path) -> Checker:
-    study = Study(plan)
+    study = Study(json.loads(plan.read_text()))
     checker = Checker(study.alpha)
     full = study.plan["settings"]["full_method"]
     for table, check_row in CHECKS.items():
@@ -214,14 +170,30 @@ def check(plan: Path, tables: Path) -> Checker:
                 checker.problems.append(f"{where}: no result, but the row shows {cells[2]}")
     _check_sweep(checker, study, tables / "sweep.tex")
     _check_grid(checker, study, tables / "grid.tex")
+    for name, lines in blocks(tables / "decisions.tex").items():
+        _check_decisions(checker, study, f"decisions.tex {name}", name, lines)
     for table, check_kind in BY_KIND.items():
         _check_kinds(checker, study, tables / table, check_kind)
     return checker
 
 
-def _effect(study: Study, name: str) -> np.ndarray | None:
+def _effect(study: Study, name: str, measure: str) -> Mean | None:
     versus = study.experiments[name]["versus"]
-    return difference(study.quality(name), study.quality(versus)) if versus else None
+    return study.effect(name, versus, measure) if versus else None
+
+
+def nll_effect(study: Study, name: str) -> Mean | None:
+    """By document, a mean over records."""
+    added: list[dict[str, float]] = []
+    for side in (name, study.experiments[name]["versus"]):
+        found: dict[str, list[float]] = {}
+        for record in study.records(side) if side in study.experiments else ():
+            for row in record["samples"]:
+                found.setdefault(row["document"], []).append(row["nll"] - row["reference_nll"])
+        added.append({key: float(np.mean(values)) for key, values in found.items()})
+    own, other = added
+    differences = [own[key] - other[key] for key in own if key in other]
+    return mean_of(np.array(differences)) if differences else None
 
 
 def _mean_total(study: Study, name: str, key: str) -> float | None:
@@ -229,78 +201,194 @@ def _mean_total(study: Study, name: str, key: str) -> float | None:
     return float(np.mean([record["totals"][key] for record in records])) if records else None
 
 
+def _ideal(study: Study, name: str) -> float:
+    return _mean_total(study, name, "reference_prefill_flops") / _mean_total(study, name, "prefill_flops")
+
+
+def _check_outcomes(checker: Checker, study: Study, where: str, name: str, cell: str) -> None:
+    """The codes of an experiment's predictions."""
+    parts = [part for part in decided(study) if part["experiment"] == name]
+    codes = [f"{_predicted(part)}{': ' if _code(part) else ''}{_code(part)}" for part in parts]
+    expected = rf"\ablationoutcomes{{{NEW_LINE.join(codes)}}}" if codes else "---"
+    checker.same(f"{where} outcomes", cell, expected)
+
+
+def _predicted(part: dict) -> str:
+    aspect, level = part["aspect"], part["level"]
+    if aspect in SIGNS:
+        return f"{SIGNS[aspect]}~{part['against']}"
+    if aspect in ("exact", "crash"):
+        return {"exact": "identical tokens", "crash": "crash"}[aspect]
+    arrow = ARROWS[level.removesuffix("_strong")]
+    strong = arrow.replace("$", "") if level.endswith("_strong") else ""
+    return f"{aspect[0].upper()}~{arrow[:-1]}{strong}$"
+
+
+def _code(part: dict) -> str:
+    code = CODES[part["outcome"]]
+    return {"confirmatory": code, "counted": f"({code})", "exploratory": ""}[part["kind"]]
+
+
+@cache
+def decided(study: Study) -> list[dict]:
+    return decisions(study)
+
+
 def _check_matrix(checker: Checker, study: Study, where: str, name: str, cells: list[str]) -> None:
-    checker.estimate(f"{where} NLL", cells[4], values_of(study.quality(name)), float)
-    checker.estimate(f"{where} effect", cells[5], _effect(study, name), float)
-    checker.estimate(f"{where} prefill", cells[6], values_of(study.speed(name)), np.exp)
-    flops = _mean_total(study, name, "prefill_flops")
-    share = flops and 100 * flops / _mean_total(study, name, "reference_prefill_flops")
-    checker.point(f"{where} FLOPs", cells[7], share)
+    _check_outcomes(checker, study, where, name, cells[-1])
+    if not study.records(name):
+        if "crashed" not in cells[2] and "not run" not in cells[2]:
+            checker.problems.append(f"{where}: no result, but the row shows {cells[2]}")
+        return
+    checker.estimate(f"{where} KL", cells[2], _effect(study, name, "text"), float)
+    checker.estimate(f"{where} NLL", cells[3], nll_effect(study, name), float)
+    checker.estimate(f"{where} answers", cells[4], _effect(study, name, "retrieval"), float)
+    probes = [probe for record in study.records(name) for probe in record["totals"]["retrieval"]]
+    hits = f"{sum(probe['hit'] for probe in probes)}/{len(probes)}"
+    checker.same(f"{where} hits", cells[5], hits if probes else "---")
+    if study.table(name, "speed"):
+        checker.estimate(f"{where} prefill", cells[6], _speed(study, name), np.exp)
+    else:
+        checker.point(f"{where} operations", cells[6], _ideal(study, name))
+    checker.point(f"{where} FLOPs", cells[7], 100 / _ideal(study, name))
+
+
+def _speed(study: Study, name: str) -> Mean | None:
+    table = study.table(name, "speed")
+    return mean_over(table.rows) if table else None
+
+
+def _check_effects(checker: Checker, study: Study, where: str, name: str, cells: list[str]) -> None:
+    for column, measure in ((2, "text"), (5, "retrieval")):
+        effect, versus = _effect(study, name, measure), study.experiments[name]["versus"]
+        checker.estimate(f"{where} {measure}", cells[column], effect, float)
+        table = study.differences(name, versus, measure) if effect else None
+        if table is not None and table.shape[1] > 1 and cells[column + 1] != "---":
+            these = mean_of(table.mean(axis=1))
+            checker.interval(f"{where} {measure}, these trainings", cells[column + 1], these, float)
+        else:
+            checker.same(f"{where} {measure}, these trainings", cells[column + 1], "---")
+    checker.estimate(f"{where} NLL", cells[4], nll_effect(study, name), float)
 
 
 def _check_quality(checker: Checker, study: Study, where: str, name: str, cells: list[str]) -> None:
     records = study.records(name)
-    checker.point(
-        f"{where} NLL", cells[2], np.mean([row["nll"] for item in records for row in item["samples"]])
-    )
-    checker.estimate(f"{where} effect", cells[3], _effect(study, name), float)
-    agreement = study.per_document(name, lambda row: row["agreement"])
-    checker.estimate(f"{where} agreement", cells[4], values_of(agreement), lambda share: 100 * share)
-    checker.estimate(
-        f"{where} KL", cells[5], values_of(study.per_document(name, lambda row: row["kl"])), float
-    )
-    probes = [probe for item in records for probe in item["totals"]["retrieval"]]
-    hits = sum(probe["hit"] for probe in probes)
-    ceiling = sum(probe["reference_hit"] for probe in probes)
-    checker.cells += 1
-    if cells[6] != (f"{hits}/{len(probes)} ({ceiling})" if probes else "---"):
-        checker.problems.append(f"{where}: passkeys {cells[6]}, recomputed {hits} of {len(probes)}")
-    checker.point(f"{where} seeds", cells[7], len(records))
-    means = [np.mean([row["nll"] - row["reference_nll"] for row in item["samples"]]) for item in records]
-    checker.point(f"{where} SD", cells[8], np.std(means, ddof=1) if len(means) > 1 else None)
+    rows = [row for record in records for row in record["samples"]]
+    checker.estimate(f"{where} KL", cells[2], per_document(study, name, lambda row: row["kl"]), float)
+    for cell, key in zip(CELL.fullmatch(cells[3]).groups(), ("nll", "reference_nll"), strict=True):
+        checker.point(f"{where} {key}", cell, np.mean([row[key] for row in rows]))
+    added = per_document(study, name, lambda row: row["nll"] - row["reference_nll"])
+    checker.estimate(f"{where} NLL over unpruned", cells[4], added, float)
+    agreement = per_document(study, name, lambda row: row["agreement"])
+    checker.estimate(f"{where} agreement", cells[5], agreement, lambda share: 100 * share)
+    probes = [probe for record in records for probe in record["totals"]["retrieval"]]
+    answers: dict[str, list[float]] = {}
+    for probe in probes:
+        answers.setdefault(probe["document"], []).append(probe["nll"])
+    checker.estimate(f"{where} answers", cells[6], mean_over(answers), float)
+    reference = np.mean([probe["reference_nll"] for probe in probes]) if probes else None
+    checker.point(f"{where} unpruned answers", cells[7], reference)
+    hits, ceiling = (sum(probe[key] for probe in probes) for key in ("hit", "reference_hit"))
+    kinds = dict.fromkeys(probe["kind"] for probe in probes)
+    by_kind = [sum(probe["hit"] for probe in probes if probe["kind"] == kind) for kind in kinds]
+    shown = rf"\ablationcell{{{hits}/{len(probes)} ({ceiling})}}{{{', '.join(map(str, by_kind))}}}"
+    checker.same(f"{where} hits", cells[8], shown if probes else "---")
+    checker.point(f"{where} seeds", cells[9], len(records))
+    means = [np.mean([row["kl"] for row in record["samples"]]) for record in records]
+    checker.point(f"{where} SD", cells[10], np.std(means, ddof=1) if len(means) > 1 else None)
 
 
 def _check_cost(checker: Checker, study: Study, where: str, name: str, cells: list[str]) -> None:
-    records, flops = study.records(name), _mean_total(study, name, "prefill_flops")
-    ideal = _mean_total(study, name, "reference_prefill_flops") / flops
-    checker.quantity(f"{where} operations", cells[2], flops)
-    checker.point(f"{where} FLOPs", cells[3], 100 / ideal)
+    records, ideal = study.records(name), _ideal(study, name)
     samples = [row for record in records for row in record["samples"]]
-    checker.point(f"{where} tokens", cells[4], np.mean([row["living"][-1] for row in samples]))
     shares = [100 * row["living"][-1] / row["prompt_tokens"] for row in samples]
-    checker.point(f"{where} share of tokens", cells[5], np.mean(shares))
     kv_bytes = _mean_total(study, name, "kv_bytes")
-    checker.quantity(f"{where} KV", cells[6], kv_bytes)
-    share = 100 * kv_bytes / _mean_total(study, name, "reference_kv_bytes")
-    checker.point(f"{where} share of KV", cells[7], share)
-    checker.quantity(
-        f"{where} peak", cells[8], max(record["totals"]["peak_memory_bytes"] for record in records)
-    )
+    kv_share = 100 * kv_bytes / _mean_total(study, name, "reference_kv_bytes")
+    peak = max(record["totals"]["peak_memory_bytes"] for record in records)
+    operations, tokens, cache_size = (CELL.fullmatch(cell).groups() for cell in cells[2:5])
+    checker.quantity(f"{where} operations", operations[0], _mean_total(study, name, "prefill_flops"))
+    checker.point(f"{where} FLOPs", operations[1], 100 / ideal)
+    checker.point(f"{where} tokens", tokens[0], np.mean([row["living"][-1] for row in samples]))
+    checker.point(f"{where} share of tokens", tokens[1], np.mean(shares))
+    checker.quantity(f"{where} KV", cache_size[0], kv_bytes)
+    checker.point(f"{where} share of KV", cache_size[1], kv_share)
+    checker.quantity(f"{where} peak", cells[5], peak)
     timed = [row["pairs"] for row in samples if row["pairs"]]
-    for column, side in ((9, "arm"), (10, "reference")):
+    for column, side in ((6, "arm"), (7, "reference")):
         seconds = [middle(pair[side] for pair in pairs) for pairs in timed]
         checker.point(f"{where} {side} seconds", cells[column], np.mean(seconds) if seconds else None)
-    speed = values_of(study.speed(name))
-    reached = None if speed is None else speed - np.log(ideal)
-    checker.estimate(f"{where} of ideal", cells[11], reached, lambda value: 100 * np.exp(value))
+    speed, versus = _effect(study, name, "speed"), study.experiments[name]["versus"]
+    if speed is None and not timed and versus in study.experiments and study.records(versus):
+        counted = 100 * (ideal / _ideal(study, versus) - 1)
+        checker.point(f"{where} counted speed", cells[8], counted)
+    else:
+        checker.estimate(f"{where} speed", cells[8], speed, lambda value: 100 * (np.exp(value) - 1))
+    reached = shifted(_speed(study, name), -np.log(ideal))
+    checker.estimate(f"{where} of ideal", cells[9], reached, lambda value: 100 * np.exp(value))
+
+
+def _check_decisions(checker: Checker, study: Study, where: str, name: str, lines: list[list[str]]) -> None:
+    parts = [part for part in decided(study) if part["experiment"] == name]
+    looks = bool(study.settings["looks"])
+    if len(parts) != len(lines):
+        checker.problems.append(f"{where}: {len(lines)} predictions, recomputed {len(parts)}")
+    for part, cells in zip(parts, lines, strict=False):
+        here = f"{where} {part['aspect']}"
+        checker.same(f"{here} predicted", cells[2].partition(" (against")[0], _predicted(part))
+        measure = MEASURED.get(part["aspect"])
+        scale = float if measure in ("text", "retrieval") else np.exp
+        experiment = study.experiments[name]
+        if measure == "speed" and experiment["method"] == "sdtp" and part["against"] == experiment["versus"]:
+            scale = _change
+        effect = study.effect(name, part["against"], measure) if measure and part["against"] else None
+        if part["kind"] == "counted" and part.get("effect") is not None:
+            checker.point(f"{here} counted", cells[3], _change(part["effect"]))
+        else:
+            checker.estimate(f"{here} effect", cells[3], effect, scale)
+        if part.get("p_adjusted") is None:
+            checker.same(f"{here} unread", " ".join(cells[4:-1]), " ".join(["---"] * (3 + looks)))
+        else:
+            _check_reading(checker, here, part, cells, scale)
+            if looks:
+                checker.point(f"{here} look", cells[7], part["look"])
+        checker.same(f"{here} outcome", cells[-1], _code(part))
+
+
+def _check_reading(checker: Checker, where: str, part: dict, cells: list[str], scale) -> None:
+    value, ends = CELL.fullmatch(cells[4]).groups()
+    checker.point(f"{where} reading", value, scale(part["effect"]))
+    if part["low"] is None:
+        checker.same(f"{where} interval", ends, "no interval")
+    else:
+        for end, known in zip(ends.strip("$[]").split(r",\,"), (part["low"], part["high"]), strict=True):
+            checker.point(f"{where} interval at its reading", end, scale(known))
+    p = part["p_adjusted"]
+    checker.same(f"{where} p", cells[5], "$p<0.001$" if p < 0.001 else f"$p={p:.3f}$")
+    checker.point(f"{where} comparisons", cells[6], part["comparisons"])
+
+
+def _change(value: float) -> float:
+    return 100 * (np.exp(value) - 1)
 
 
 def _check_ranking(checker: Checker, study: Study, where: str, name: str, cells: list[str]) -> None:
-    trained, untrained = (study.ranking(name, when, "spearman") for when in ("ranking", "ranking_untrained"))
+    records = study.records(name)
+    trained, untrained = (ranking(records, when, "spearman") for when in ("ranking", "ranking_untrained"))
     checker.point(f"{where} windows", cells[2], len(trained))
-    checker.estimate(f"{where} Spearman", cells[3], values_of(trained), float)
-    checker.estimate(f"{where} untrained", cells[4], values_of(untrained), float)
-    checker.estimate(f"{where} gain", cells[5], difference(trained, untrained), float)
+    checker.estimate(f"{where} Spearman", cells[3], ranking_mean(trained), float)
+    checker.estimate(f"{where} untrained", cells[4], ranking_mean(untrained), float)
+    checker.estimate(f"{where} gain", cells[5], ranking_difference(trained, untrained), float)
     effect = None
     if name != "baseline" and study.records("baseline"):
         own, base = (study.records(item)[0]["totals"]["training"] for item in (name, "baseline"))
         if own["saliency"] == base["saliency"]:
-            effect = difference(trained, study.ranking("baseline", "ranking", "spearman"))
+            others = ranking(study.records("baseline"), "ranking", "spearman")
+            effect = ranking_difference(trained, others)
     checker.estimate(f"{where} effect", cells[6], effect, float)
     for column, measure, scale in ((7, "ndcg", 1), (8, "overlap", 100)):
         value, before = CELL.fullmatch(cells[column]).groups()
         for cell, when in ((value, "ranking"), (before, "ranking_untrained")):
-            mean = scale * np.mean(list(study.ranking(name, when, measure).values()))
+            mean = scale * ranking_mean(ranking(records, when, measure)).value
             checker.point(f"{where} {measure} {when}", cell, mean)
 
 
@@ -316,7 +404,7 @@ def _check_pipeline(checker: Checker, study: Study, where: str, name: str, cells
         for part, amount in zip(cell.split(", "), amounts, strict=True):
             checker.quantity(f"{where} bytes", part, amount)
     checker.point(f"{where} share", cells[5], 100 * sent.sum() / unpruned.sum())
-    checker.estimate(f"{where} prefill", cells[6], values_of(study.speed(name)), np.exp)
+    checker.estimate(f"{where} prefill", cells[6], _speed(study, name), np.exp)
     ranks = [[100 * rank["idle"] / (rank["idle"] + rank["busy"]) for rank in row["ranks"]] for row in samples]
     idle = np.mean([shares for shares in ranks if shares], axis=0)
     for part, share in zip(cells[7].split(", "), idle, strict=True):
@@ -388,14 +476,16 @@ def _check_grid(checker: Checker, study: Study, table: Path) -> None:
         checker.point(f"{where} tokens/forward", cells[8], (accepted + rounds) / rounds)
         checker.point(f"{where} nodes", cells[9], drafted / rounds)
         prices = np.array([np.log(row["reference_seconds"] / row["seconds"]) for row in samples])
-        checker.estimate(f"{where} price", cells[10], prices, np.exp)
+        checker.estimate(f"{where} price", cells[10], mean_of(prices), np.exp)
 
 
 def _check_decoding(
     checker: Checker, study: Study, where: str, name: str, cells: list[str], versus: str | None, column: int
 ) -> None:
     """A row of decoding; `column` has the effect, which is a loss in per cent where it is the eighth."""
-    records, speed = study.records(name), study.speed(name)
+    records = study.records(name)
+    if cells[-1] != "---":
+        _check_outcomes(checker, study, where, name, cells[-1])
     if not records:
         # One cell stands for four.
         checker.point(f"{where} effect", cells[column - 3], None)
@@ -407,10 +497,9 @@ def _check_decoding(
     checker.point(f"{where} prompts", cells[3], len(samples))
     checker.point(f"{where} tokens/s", cells[4], _throughput(samples))
     checker.point(f"{where} tokens/forward", cells[5], _tokens_per_forward(samples))
-    _check_speedup(checker, f"{where} speed-up", cells[6], record, list(speed.values()))
-    effect = difference(speed, study.speed(versus)) if versus and versus != name else None
-    scale = (lambda value: 100 * (np.exp(value) - 1)) if column == 7 else np.exp
-    checker.estimate(f"{where} effect", cells[column], effect, scale)
+    _check_speedup(checker, f"{where} speed-up", cells[6], record, [*speeds([record]).values()])
+    effect = study.effect(name, versus, "speed") if versus and versus != name else None
+    checker.estimate(f"{where} effect", cells[column], effect, _change if column == 7 else np.exp)
 
 
 def _seconds(samples: list[dict], side: str) -> float:
@@ -427,25 +516,31 @@ def _tokens_per_forward(samples: list[dict]) -> float:
     return (sum(row["accepted"] for row in samples) + forwards) / forwards
 
 
-def _check_speedup(checker: Checker, where: str, cell: str, record: dict, logs: list[float]) -> None:
+def _check_speedup(checker: Checker, where: str, cell: str, record: dict, logs: list[list[float]]) -> None:
     if record["spec"]["drafter"] is None:
         checker.point(where, cell, 1.0)
     else:
-        checker.estimate(where, cell, np.array(logs), np.exp)
+        checker.estimate(where, cell, mean_of(np.ravel(logs)), np.exp)
+
+
+def blocks(table: Path) -> dict[str, list[list[str]]]:
+    """Cells of the lines below each experiment's records."""
+    found: dict[str, list[list[str]]] = {}
+    for line in table.read_text().splitlines():
+        if match := ROW.match(line):
+            lines = found[match[1]] = []
+        elif found and "&" in line and (end := BREAK.search(line)):
+            lines.append([cell.strip() for cell in re.split(r"(?<!\\)&", line[: end.start()])])
+    return found
 
 
 def _check_kinds(checker: Checker, study: Study, table: Path, check_kind) -> None:
     """Lines of each record's block: all prompts first, then each kind."""
-    blocks: dict[str, list[list[str]]] = {}
-    for line in table.read_text().splitlines():
-        if match := ROW.match(line):
-            lines = blocks[match[1]] = []
-        elif blocks and "&" in line and (end := BREAK.search(line)):
-            lines.append([cell.strip() for cell in re.split(r"(?<!\\)&", line[: end.start()])])
-    paths = [study.experiments[name]["records"][0] for name in blocks]
+    shown = blocks(table)
+    paths = [study.experiments[name]["records"][0] for name in shown]
     if len(set(paths)) != len(paths):
         checker.problems.append(f"{table.name}: a record stands there twice")
-    for name, lines in blocks.items():
+    for name, lines in shown.items():
         if not study.records(name):
             if "crashed" not in lines[0][2] and "not run" not in lines[0][2]:
                 checker.problems.append(f"{table.name} {name}: no result, but the row shows {lines[0]}")
@@ -456,18 +551,18 @@ def _check_kinds(checker: Checker, study: Study, table: Path, check_kind) -> Non
             checker.problems.append(f"{table.name} {name}: kinds {[cells[2] for cells in lines]}")
         for kind, cells in zip(kinds, lines, strict=False):
             samples = [row for row in record["samples"] if kind in (None, row["kind"])]
-            speeds = [log for (own, _), log in study.speed(name).items() if kind in (None, own)]
-            check_kind(checker, f"{table.name} {name} {kind or 'all'}", record, samples, speeds, cells)
+            logs = [log for key, log in speeds([record]).items() if kind in (None, key.partition("/")[0])]
+            check_kind(checker, f"{table.name} {name} {kind or 'all'}", record, samples, logs, cells)
 
 
 def _check_speed_of_kind(
-    checker: Checker, where: str, record: dict, samples: list[dict], speeds: list[float], cells: list[str]
+    checker: Checker, where: str, record: dict, samples: list[dict], logs: list[list[float]], cells: list[str]
 ) -> None:
     later = sum(row["new_tokens"] - 1 for row in samples)
     first = _seconds(samples, "arm_first")
     checker.point(f"{where} prompts", cells[3], len(samples))
     checker.point(f"{where} tokens/s", cells[4], _throughput(samples))
-    _check_speedup(checker, f"{where} speed-up", cells[5], record, speeds)
+    _check_speedup(checker, f"{where} speed-up", cells[5], record, logs)
     checker.point(f"{where} TTFT", cells[6], first / len(samples))
     checker.point(f"{where} TPOT", cells[7], (_seconds(samples, "arm") - first) / later)
     checker.point(f"{where} tokens/forward", cells[8], _tokens_per_forward(samples))
@@ -481,7 +576,7 @@ def _check_speed_of_kind(
 
 
 def _check_rounds_of_kind(
-    checker: Checker, where: str, record: dict, samples: list[dict], speeds: list[float], cells: list[str]
+    checker: Checker, where: str, record: dict, samples: list[dict], logs: list[list[float]], cells: list[str]
 ) -> None:
     def total(key: str) -> float:
         return sum(row[key] for row in samples)
@@ -503,6 +598,7 @@ def _check_rounds_of_kind(
 CHECKS = {
     "sdtp_matrix.tex": _check_matrix,
     "sdtp_further.tex": _check_matrix,
+    "sdtp_effects.tex": _check_effects,
     "sdtp_quality.tex": _check_quality,
     "sdtp_cost.tex": _check_cost,
     "sdtp_ranking.tex": _check_ranking,

@@ -1,8 +1,7 @@
-"""Recompute every number that provenance.json lists from its records, and find it in the PDF's text.
+"""Recompute every number and decision that provenance.json lists from its records, and find it in the PDF.
 
-Independent of the package on purpose, like `recompute_cells`, whose intervals it shares: numpy and Student's
-distribution on the plain JSON of the records. Values must agree to rounding errors, what is printed to the
-last digit, ends of bootstrap intervals to a share of the interval's width (the resamples differ).
+Independent of the package on purpose, like `recompute_decisions`, whose statistics it shares. Values and ends
+of intervals must agree to rounding errors, what is printed to the last digit.
 
     python tests/paper/recompute_numbers.py --provenance paper/provenance.json --pdf paper/ablation.pdf
 """
@@ -17,11 +16,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-from recompute_cells import INTERVAL_SLACK, NUMBER, interval, middle
-from scipy.stats import t as student
+from recompute_cells import NUMBER, mean_over, nll_effect, ranking, ranking_difference, ranking_mean, shifted
+from recompute_decisions import Mean, Study, decisions, mean_of, middle, speeds
 
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "G": 1e9, "s": 1}
-CHANGES = ("relative_speed", "loss", "median", "p95")
+CHANGES = ("relative_speed", "counted_speed", "decided.speed", "loss", "median", "p95")
 """Ratios that are printed as what they differ from one by."""
 
 
@@ -43,31 +42,22 @@ class Sources:
         kinds = {row.get("kind") for row in self.all}
         self.samples = [row for row in self.all if not kind or kind[0] not in kinds or row["kind"] == kind[0]]
 
-    def per_document(self, value: Callable[[dict], float]) -> dict:
-        """A value of each document, a mean over seeds."""
+    def mean(self, value: Callable[[dict], float]) -> Mean:
+        """Mean over documents of a value, a mean over records."""
         found: dict = {}
         for row in self.samples:
             found.setdefault((row.get("kind"), row["document"]), []).append(value(row))
-        return {key: float(np.mean(values)) for key, values in found.items()}
+        return mean_over(found)
 
-    def quality(self) -> dict:
-        return self.per_document(lambda row: row["nll"] - row["reference_nll"])
+    def speed(self) -> Mean:
+        records = [record | {"samples": self.samples} for record in self.records[:1]]
+        return mean_over(speeds(records if len(self.records) == 1 else self.records))
 
-    def speed(self) -> dict:
-        timed = {
-            (row.get("kind"), row["document"]): log_ratio(row["pairs"])
-            for row in self.samples
-            if row["pairs"]
-        }
-        alone = "drafter" in self.records[0]["spec"] and self.records[0]["spec"]["drafter"] is None
-        return dict.fromkeys(timed, 0.0) if alone else timed
+    def probes(self) -> list[dict]:
+        return [probe for record in self.records for probe in record["totals"]["retrieval"]]
 
-    def ranking(self, when: str, measure: str) -> dict:
-        found: dict = {}
-        for record in self.records:
-            for row in record["totals"]["training"][when]:
-                found.setdefault(row["document"], []).append(np.mean(row[measure]))
-        return {window: float(np.mean(values)) for window, values in found.items()}
+    def ranking(self, when: str, measure: str) -> Mean:
+        return ranking_mean(ranking(self.records, when, measure))
 
     def total(self, name: str) -> float:
         return float(np.mean([record["totals"][name] for record in self.records]))
@@ -82,26 +72,26 @@ class Sources:
         return sum(row["new_tokens"] - 1 for row in self.samples)
 
 
-def minus(arm: dict, versus: dict) -> np.ndarray:
-    return np.array([arm[key] - versus[key] for key in sorted(arm) if key in versus])
-
-
-def values(found: dict) -> np.ndarray:
-    return np.array(list(found.values()))
-
-
 def share_of_time(item: Sources, name: str) -> float:
     phases = {phase: item.summed(f"{phase}_seconds") for phase in ("draft", "verify", "bookkeeping")}
     return phases[name] / sum(phases.values())
 
 
-def seed_sd(item: Sources) -> float:
-    means = [np.mean([row["nll"] - row["reference_nll"] for row in one["samples"]]) for one in item.records]
+def kl_seed_sd(item: Sources) -> float:
+    means = [np.mean([row["kl"] for row in record["samples"]]) for record in item.records]
     return float(np.std(means, ddof=1))
 
 
-def of_ideal(item: Sources) -> np.ndarray:
-    return values(item.speed()) + np.log(item.total("prefill_flops") / item.total("reference_prefill_flops"))
+def of_ideal(item: Sources) -> Mean:
+    share = item.total("prefill_flops") / item.total("reference_prefill_flops")
+    return shifted(item.speed(), np.log(share))
+
+
+def answers(item: Sources) -> Mean:
+    found: dict = {}
+    for probe in item.probes():
+        found.setdefault(probe["document"], []).append(probe["nll"])
+    return mean_over(found)
 
 
 def sent_share(item: Sources) -> float:
@@ -111,19 +101,24 @@ def sent_share(item: Sources) -> float:
     return sent / unpruned
 
 
-def probes(item: Sources, name: str) -> int:
-    return sum(probe[name] for record in item.records for probe in record["totals"]["retrieval"])
+def found_of(item: Sources, name: str) -> int:
+    """Facts found, of one kind where the name says so."""
+    kind, measure = name.split(".")[1:-1], name.rpartition(".")[2]
+    key = {"hits": "hit", "reference_hits": "reference_hit"}[measure]
+    return sum(probe[key] for probe in item.probes() if not kind or probe["kind"] == kind[0])
 
 
-EXPERIMENT: dict[str, Callable[[Sources], np.ndarray | float]] = {
+EXPERIMENT: dict[str, Callable[[Sources], Mean | float]] = {
     "nll": lambda item: float(np.mean([row["nll"] for row in item.samples])),
     "reference_nll": lambda item: float(np.mean([row["reference_nll"] for row in item.samples])),
-    "quality": lambda item: values(item.quality()),
-    "agreement": lambda item: values(item.per_document(lambda row: row["agreement"])),
-    "kl": lambda item: values(item.per_document(lambda row: row["kl"])),
-    "seed_sd": seed_sd,
-    "speedup": lambda item: values(item.speed()),
-    "library_speedup": lambda item: np.array([log_ratio(row["pairs"]) for row in item.samples]),
+    "quality": lambda item: item.mean(lambda row: row["nll"] - row["reference_nll"]),
+    "agreement": lambda item: item.mean(lambda row: row["agreement"]),
+    "kl": lambda item: item.mean(lambda row: row["kl"]),
+    "kl_seed_sd": kl_seed_sd,
+    "answer_nll": answers,
+    "reference_answer_nll": lambda item: float(np.mean([one["reference_nll"] for one in item.probes()])),
+    "speedup": lambda item: item.speed(),
+    "library_speedup": lambda item: item.mean(lambda row: log_ratio(row["pairs"])),
     "of_ideal": of_ideal,
     "seconds": lambda item: float(np.mean(item.seconds("arm"))),
     "reference_seconds": lambda item: float(np.mean(item.seconds("reference"))),
@@ -136,17 +131,15 @@ EXPERIMENT: dict[str, Callable[[Sources], np.ndarray | float]] = {
     "kv_bytes": lambda item: item.total("kv_bytes"),
     "kv_share": lambda item: item.total("kv_bytes") / item.total("reference_kv_bytes"),
     "peak_memory_bytes": lambda item: max(one["totals"]["peak_memory_bytes"] for one in item.records),
-    "passkeys": lambda item: probes(item, "hit"),
-    "reference_passkeys": lambda item: probes(item, "reference_hit"),
     "sent_share": sent_share,
-    "spearman": lambda item: values(item.ranking("ranking", "spearman")),
-    "spearman_untrained": lambda item: values(item.ranking("ranking_untrained", "spearman")),
-    "ndcg": lambda item: values(item.ranking("ranking", "ndcg")),
-    "ndcg_untrained": lambda item: values(item.ranking("ranking_untrained", "ndcg")),
-    "overlap": lambda item: values(item.ranking("ranking", "overlap")),
-    "overlap_untrained": lambda item: values(item.ranking("ranking_untrained", "overlap")),
-    "ranking_gain": lambda item: minus(
-        item.ranking("ranking", "spearman"), item.ranking("ranking_untrained", "spearman")
+    "spearman": lambda item: item.ranking("ranking", "spearman"),
+    "spearman_untrained": lambda item: item.ranking("ranking_untrained", "spearman"),
+    "ndcg": lambda item: item.ranking("ranking", "ndcg"),
+    "ndcg_untrained": lambda item: item.ranking("ranking_untrained", "ndcg"),
+    "overlap": lambda item: item.ranking("ranking", "overlap"),
+    "overlap_untrained": lambda item: item.ranking("ranking_untrained", "overlap"),
+    "ranking_gain": lambda item: ranking_difference(
+        *(ranking(item.records, when, "spearman") for when in ("ranking", "ranking_untrained"))
     ),
     "throughput": lambda item: item.summed("new_tokens") / sum(item.seconds("arm")),
     "first_seconds": lambda item: float(np.mean(item.seconds("arm_first"))),
@@ -161,23 +154,35 @@ EXPERIMENT: dict[str, Callable[[Sources], np.ndarray | float]] = {
     "nodes_per_round": lambda item: item.summed("drafted") / max(1, item.summed("target_forwards")),
     "accepted_per_node": lambda item: item.summed("accepted") / item.summed("drafted"),
 }
-VERSUS: dict[str, Callable[[Sources, Sources], np.ndarray]] = {
-    "effect": lambda item, other: minus(item.quality(), other.quality()),
-    "relative_speed": lambda item, other: minus(item.speed(), other.speed()),
-    "contribution": lambda item, other: minus(item.speed(), other.speed()),
-    "loss": lambda item, other: minus(item.speed(), other.speed()),
-    "ranking_effect": lambda item, other: minus(
-        item.ranking("ranking", "spearman"), other.ranking("ranking", "spearman")
-    ),
+EFFECTS = {
+    "text_effect": "text",
+    "retrieval_effect": "retrieval",
+    "relative_speed": "speed",
+    "contribution": "speed",
+    "loss": "speed",
 }
 
 
-def detectable(item: Sources, other: Sources, measure: str, alpha: float) -> float:
-    """Smallest mean that a two-sided t test at `alpha` finds with a power of 80 %."""
-    arm, versus = (getattr(source, measure)() if source.records else None for source in (item, other))
-    data = values(arm) if versus is None else minus(arm, versus)
-    quantiles = student.ppf((1 - alpha / 2, 0.8), len(data) - 1)
-    return float(quantiles.sum() * data.std(ddof=1) / np.sqrt(len(data)))
+def of_effect(study: Study, number: dict) -> Mean | float:
+    """An effect of one experiment against another."""
+    measure = number["measure"]
+    name = number["name"].removesuffix(f".{measure}")
+    versus = study.experiments[name]["versus"]
+    if measure == "effect":
+        return nll_effect(study, name)
+    if measure == "counted_speed":
+        own, other = (Sources(study.experiments[item]["records"]) for item in (name, versus))
+        return float(np.log(other.total("prefill_flops") / own.total("prefill_flops")))
+    if measure == "loss":
+        versus = study.settings["full_method"]
+    kind = EFFECTS.get(measure.removesuffix(".these_trainings"), "speed")
+    if measure.startswith("against."):
+        versus = measure.partition(".")[2].removesuffix(".these_trainings")
+    if study.experiments[versus]["records"] != number["versus"]:
+        raise ValueError(f"{number['name']}: not against {number['versus']}")
+    if measure.endswith(".these_trainings"):
+        return mean_of(study.differences(name, versus, kind).mean(axis=1))
+    return study.effect(name, versus, kind)
 
 
 def of_depth(item: Sources, name: str) -> float:
@@ -194,7 +199,7 @@ def of_boundary(item: Sources, name: str) -> float:
     return float(np.mean([row[measure][int(place)] for row in item.samples]))
 
 
-def of_sweep(item: Sources, name: str) -> tuple[np.ndarray | float, tuple[float, float] | None]:
+def of_sweep(item: Sources, name: str) -> tuple[float, tuple[float, float] | None]:
     (sweep,), (_, _, ratio) = item.records, name.rsplit(".", 1)[0].split(".", 2)
     (point,) = (point for point in sweep["points"] if f"{point['keep_ratio']:g}" == ratio)
     measure = name.rsplit(".", 1)[1]
@@ -225,7 +230,7 @@ def of_noise(item: Sources, measure: str) -> float:
     return float(np.percentile([size for _, size in found], {"median": 50, "p95": 95}[measure]))
 
 
-def of_grid(item: Sources, name: str) -> np.ndarray | float:
+def of_grid(item: Sources, name: str) -> Mean | float:
     (grid,), (head, measure) = item.records, name.rsplit(".", 1)
     _, method, depth, branching, rest = head.split(".", 4)
     tau, tokens, kind = rest.rsplit(".", 2)
@@ -238,22 +243,14 @@ def of_grid(item: Sources, name: str) -> np.ndarray | float:
             break
     total = {key: sum(row[key] for row in rows) for key in ("accepted", "rounds", "drafted")}
     return {
-        "speedup": lambda: np.array([np.log(row["reference_seconds"] / row["seconds"]) for row in rows]),
+        "speedup": lambda: mean_of(
+            np.array([np.log(row["reference_seconds"] / row["seconds"]) for row in rows])
+        ),
         "tokens_per_forward": lambda: 1 + total["accepted"] / total["rounds"],
         "nodes_per_round": lambda: total["drafted"] / total["rounds"],
         "new_tokens": lambda: float(np.mean([row["new_tokens"] for row in rows])),
         "repeated_4grams": lambda: float(np.mean([row["repeated_4grams"] for row in rows])),
     }[measure]()
-
-
-def raw_p(data: np.ndarray) -> float:
-    """Two-sided p-value of the paired t test; where t is undefined, the bound of a randomisation test."""
-    if not data.any():
-        return 1.0
-    if len(data) < 2 or np.ptp(data) <= 1e-12 * max(1.0, np.abs(data).max()):
-        return 2.0 ** (1 - len(data))
-    statistic = data.mean() / (data.std(ddof=1) / np.sqrt(len(data)))
-    return float(2 * student.sf(abs(statistic), len(data) - 1))
 
 
 def printed(number: dict, value: float) -> float:
@@ -282,13 +279,14 @@ def check(provenance: Path, pdf: str | None) -> tuple[int, int, list[str]]:
     problems = [
         problem for path in content["records"] for problem in check_file(path, content["records"][path])
     ]
+    study = Study(content["plan"])
+    read = {key(part): part for part in decisions(study)}
     squeezed = re.sub(r"\s+", "", pdf.replace("\u2212", "-")) if pdf else ""
     spaced = pdf.replace("\u2212", "-") if pdf else ""
     found = 0
     for number in content["numbers"]:
         name = number["name"]
-        if not number["measure"].endswith(".p"):
-            problems += check_number(number, content["alpha"])
+        problems += check_number(number, study, read)
         if pdf:
             missing = [
                 text
@@ -297,7 +295,7 @@ def check(provenance: Path, pdf: str | None) -> tuple[int, int, list[str]]:
             ]
             problems += [f"{name}: the PDF does not have {text}" for text in missing]
             found += not missing
-    problems += check_p_values(content["numbers"], content["alpha"])
+    problems += check_decisions(content["decisions"], read)
     return len(content["numbers"]), found, problems
 
 
@@ -326,9 +324,29 @@ def check_file(path: str, facts: dict) -> list[str]:
     ]
 
 
-def recomputed(number: dict, alpha: float) -> tuple[np.ndarray | float, tuple[float, float] | None]:
-    """The number (or its value per document), and its interval where that is not one of documents."""
-    name, measure = number["name"], number["measure"].removesuffix(".p")
+def key(part: dict) -> tuple:
+    return part["experiment"], part["aspect"], part["against"]
+
+
+def reading_of(
+    number: dict, study: Study, read: dict[tuple, dict]
+) -> tuple[float, tuple[float, float] | None]:
+    """What is told of how a prediction was read."""
+    name, _, rest = number["name"].partition(".decided.")
+    aspect, _, other = rest.removesuffix(".p").partition(".")
+    part = read[name, aspect, other or study.experiments[name]["versus"]]
+    if rest.endswith(".p"):
+        return part["p_adjusted"], None
+    return part["effect"], None if part["low"] is None else (part["low"], part["high"])
+
+
+def recomputed(
+    number: dict, study: Study, read: dict[tuple, dict]
+) -> tuple[Mean | float, tuple[float, float] | None]:
+    """The number, and its interval where that is not the usual one."""
+    name, measure = number["name"], number["measure"]
+    if ".decided." in name:
+        return reading_of(number, study, read)
     item = Sources(number["records"], name)
     if name.startswith("sweep."):
         return of_sweep(item, name)
@@ -338,48 +356,58 @@ def recomputed(number: dict, alpha: float) -> tuple[np.ndarray | float, tuple[fl
         return of_noise(item, measure), None
     if measure == "acceptance":
         return of_depth(item, name), None
+    if measure in ("hits", "reference_hits"):
+        return found_of(item, name), None
     if measure.endswith("boundary_bytes"):
         return of_boundary(item, name), None
-    if measure.startswith("detectable."):
-        return detectable(item, Sources(number["versus"]), measure.split(".")[1], alpha), None
-    if measure.startswith("against."):
-        return minus(item.speed(), Sources(number["versus"]).speed()), None
-    if measure in VERSUS:
-        return VERSUS[measure](item, Sources(number["versus"])), None
-    return EXPERIMENT[measure](item), None
+    if measure == "ranking_effect":
+        pair = (ranking(one.records, "ranking", "spearman") for one in (item, Sources(number["versus"])))
+        return ranking_difference(*pair), None
+    if measure in EXPERIMENT:
+        return EXPERIMENT[measure](item), None
+    return of_effect(study, number), None
 
 
-def check_number(number: dict, alpha: float) -> list[str]:
+def check_number(number: dict, study: Study, read: dict[tuple, dict]) -> list[str]:
     name = number["name"]
-    data, ends = recomputed(number, alpha)
-    mean = float(np.mean(data))
+    found, ends = recomputed(number, study, read)
+    mean = found.value if isinstance(found, Mean) else float(found)
     if abs(mean - number["value"]) > 1e-9 * max(1.0, abs(mean)):
         return [f"{name}: {number['value']}, recomputed {mean}"]
     digits = NUMBER.findall(number["text"])[0]
-    bound = "{>}" in number["text"]
+    value, given = printed(number, mean), float(digits)
     step = 10.0 ** -len(digits.partition(".")[2])
-    value = printed(number, mean)
-    if (value <= float(digits)) if bound else (abs(value - float(digits)) > step / 2 + 1e-9 * abs(value)):
+    if "{>}" in number["text"]:
+        wrong = value <= given
+    elif "<" in number["text"]:
+        wrong = value >= given
+    else:
+        wrong = abs(value - given) > step / 2 + 1e-9 * abs(value)
+    if wrong:
         return [f"{name}: printed as {number['text']}, recomputed {value}"]
     if number["low"] is None:
         return []
-    ends = ends or interval(data, alpha)
-    slack = 1e-9 if np.size(data) < 20 else INTERVAL_SLACK * (ends[1] - ends[0])
+    ends = ends or found.interval(study.alpha)
     return [
         f"{name}: end of the interval {given}, recomputed {end}"
         for given, end in zip((number["low"], number["high"]), ends, strict=True)
-        if abs(given - end) > slack + 1e-9 * abs(end)
+        if abs(given - end) > 1e-6 * max(1.0, abs(end))
     ]
 
 
-def check_p_values(numbers: list[dict], alpha: float) -> list[str]:
-    """An adjusted p-value lies between the test's own and that times the number of comparisons."""
-    problems = []
-    for number in numbers:
-        if number["measure"].endswith(".p"):
-            p = raw_p(np.atleast_1d(recomputed(number, alpha)[0]))
-            if not p * (1 - 1e-6) <= number["value"] <= min(1.0, 1e-9 + p * 4 * len(numbers)):
-                problems.append(f"{number['name']}: {number['value']}, unadjusted {p}")
+def check_decisions(told: list[dict], read: dict[tuple, dict]) -> list[str]:
+    """Kind, outcome and reading of every prediction."""
+    problems = [f"{key(part)}: not a prediction" for part in told if key(part) not in read]
+    problems += [f"{place}: not told" for place in read.keys() - set(map(key, told))]
+    for part in told:
+        own = read.get(key(part), part)
+        for name in ("level", "kind", "outcome", "comparisons", "look"):
+            if part[name] != own.get(name):
+                problems.append(f"{key(part)}: {name} {part[name]}, recomputed {own.get(name)}")
+        for name in ("p", "p_adjusted", "effect", "low", "high"):
+            one, other = part[name], own.get(name)
+            if (one is None) != (other is None) or (one is not None and abs(one - other) > 1e-6):
+                problems.append(f"{key(part)}: {name} {one}, recomputed {other}")
     return problems
 
 

@@ -41,6 +41,7 @@ def plan_of(
             expect=Expectation(**row.expect),
             versus=None if name == "baseline" else row.versus,
             records=tuple(str(path) for path in _paths(folder, name, row)),
+            seeds=tuple(range(row.seeds)) if row.importance == "learned" else (),
         )
         for name, row in design.items()
     ]
@@ -63,7 +64,7 @@ def plan_of(
     options = {
         "forward": ("F1", "F2", "F3", "F4"),
         "backward": ("K1", "K2", "K3", "K4", "K5"),
-        "resamples": 1999,
+        "confirmatory": {"sdtp": ("A2", "A5", "A6", "A7"), "dynatree": ("F2", "F3", "F4", "K3")},
     }
     return PaperInput(
         study="synthetic",
@@ -85,7 +86,7 @@ def plan_of(
 def write_study(
     folder: Path,
     *,
-    documents: int = 32,
+    documents: int = 40,
     settings: dict[str, Any] | None = None,
     missing: tuple[str, ...] = (),
     crashed: tuple[str, ...] = (),
@@ -101,7 +102,7 @@ def write_study(
 
     Args:
         folder: Where `record/` and `collect.json` go.
-        documents: Held-out documents of an SDTP arm.
+        documents: Held-out documents of an SDTP arm, and its retrieval prompts.
         settings: Overrides of the paper settings.
         missing: Experiments without a record.
         crashed: Experiments whose arm raised.

@@ -7,8 +7,9 @@ from ablations.evidence.join import SdtpRecord
 from ablations.specs.lm import Compute
 from ablations.specs.sdtp.calibrate import Calibration
 from ablations.specs.sdtp.counts import Preserve
-from ablations.specs.sdtp.evaluate import RankTime, RetrievalProbe, Training
-from ablations.specs.sdtp.record import EvaluateSpec, Retrieval, SdtpSample, SdtpTotals, Windows
+from ablations.specs.sdtp.evaluate import RankTime, Training
+from ablations.specs.sdtp.record import EvaluateSpec, SdtpSample, SdtpTotals, Windows
+from ablations.specs.sdtp.retrieval import Retrieval, RetrievalProbe, TrainingPrompts
 from ablations.specs.sdtp.saliency import SaliencySpec
 from ablations.specs.sdtp.sweep import Sweep, SweepPoint, SweepSpec
 from ablations.specs.sdtp.timing import TimedPair, Timing
@@ -35,13 +36,15 @@ def sdtp_record(name: str, documents: int, row: Row, seed: int = 0) -> SdtpRecor
         "saliency": None,
         "pipeline": None,
         "windows": Windows(documents=documents, prompt_tokens=PROMPT, continuation_tokens=64),
-        "retrieval": Retrieval(tokens=256, depths=(0.1, 0.5, 0.9), keys=4),
-        "timing": Timing(documents=max(1, documents // 4 * 3), repeats=3) if seed == 0 else None,
+        "retrieval": Retrieval(tokens=256, count=documents),
+        "timing": Timing(documents=max(1, documents // 4 * 3), repeats=3)
+        if seed == 0 and row.timed
+        else None,
         "seed": seed,
         "compute": Compute(),
     }
     chosen = {**base, **row.spec}
-    # Passkeys are not asked for over ranks.
+    # Retrieval is not measured over ranks.
     spec = EvaluateSpec(**chosen | ({"retrieval": None} if chosen["pipeline"] else {}))
     if row.crashed:
         return record_of(SdtpRecord, name, spec, crash(), (), None)
@@ -74,7 +77,7 @@ def sdtp_record(name: str, documents: int, row: Row, seed: int = 0) -> SdtpRecor
                 nll=nll,
                 reference_nll=reference,
                 agreement=float(np.clip(0.93 - row.added / 2 + other.normal(0, 0.03), 0, 1)),
-                kl=abs(row.added * 0.6 + float(other.normal(0, 0.02))),
+                kl=abs((row.added + drift) * 0.6 + 0.4 * float(sensitivity[index] + other.normal(0, 0.08))),
                 living=living,
                 pairs=pairs,
                 boundary_bytes=(_sent(spec, living),) if spec.pipeline else (),
@@ -93,7 +96,7 @@ def sdtp_record(name: str, documents: int, row: Row, seed: int = 0) -> SdtpRecor
         calibration=None
         if spec.selection == "top_k"
         else Calibration(values=(0.8,) * 10, counts=(700,) * 10, mean_kept=(703.5,) * 10),
-        retrieval=_probes(own, row.added) if spec.retrieval else (),
+        retrieval=_probes(own, spec.retrieval, row.added + drift) if spec.retrieval else (),
         weight_layout="stock",
         cores=2,
         peak_memory_bytes=1_500_000_000,
@@ -176,6 +179,7 @@ def _training(row: Row, own: np.random.Generator, seed: int) -> Training:
             layers=LAYERS,
             target=row.target,
             documents=40,
+            retrieval=TrainingPrompts(count=40),
             heldout_documents=HELDOUT,
             tokens=384,
             continuation_tokens=64,
@@ -187,18 +191,25 @@ def _training(row: Row, own: np.random.Generator, seed: int) -> Training:
     )
 
 
-def _probes(own: np.random.Generator, added: float) -> tuple[RetrievalProbe, ...]:
-    return tuple(
-        RetrievalProbe(
-            depth=depth,
-            hit=bool(own.random() > added + 0.2),
-            nll=0.4,
-            reference_hit=key > 0,
-            reference_nll=0.2,
+def _probes(own: np.random.Generator, prompts: Retrieval, added: float) -> tuple[RetrievalProbe, ...]:
+    shared = np.random.default_rng(1)
+    found = []
+    for number in range(prompts.count):
+        turn, place = divmod(number, len(prompts.kinds))
+        reference = float(shared.gamma(2.0, 0.1))
+        nll = reference + 2 * added + float(shared.gamma(2.0, 0.2) + own.normal(0, 0.2))
+        found.append(
+            RetrievalProbe(
+                document=f"fact-{number:03d}",
+                kind=prompts.kinds[place],
+                depth=prompts.depths[turn % len(prompts.depths)],
+                hit=nll < 1.2,
+                nll=max(0.0, nll),
+                reference_hit=reference < 0.4,
+                reference_nll=reference,
+            )
         )
-        for depth in (0.1, 0.5, 0.9)
-        for key in range(4)
-    )
+    return tuple(found)
 
 
 def _sent(spec: EvaluateSpec, living: tuple[int, ...]) -> int:

@@ -20,7 +20,7 @@ from tests.evidence.series import Study, evaluate_spec
 def plan(tmp_path, monkeypatch) -> Path:
     """A study of one experiment, joined by the job itself."""
     monkeypatch.chdir(tmp_path)
-    study = Study(Path("results"), evaluate_spec(documents=2, keys=0, timed=0))
+    study = Study(Path("results"), evaluate_spec(documents=2, prompts=0, timed=0))
     study.block("text", (0, 2))
     job = json.loads(study.write_spec().read_text())
     job["spec_digest"] = sha256_text(canonical_json(job["spec"]))[:16]

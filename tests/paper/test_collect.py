@@ -36,20 +36,77 @@ def test_effects_are_differences_of_paired_differences(study):
         name: json.loads((study.plan.parent / "record" / f"{name}.json").read_text())
         for name in ("A6", "baseline")
     }
-    own, base = (
-        np.array([row["nll"] - row["reference_nll"] for row in record["samples"]])
-        for record in records.values()
-    )
-    effect = study.summary.comparison("A6", "baseline", "quality")
-    assert effect.estimate.value == pytest.approx((own - base).mean())
-    assert effect.estimate.n == 32
-    assert effect.estimate.low > 0.3
-    assert study.summary.row("A6").verdict == "supported"
+    row = study.summary.row("A6")
+    for found, value in (
+        (study.summary.comparison("A6", "baseline", "text").estimate, lambda sample: sample["kl"]),
+        (row.nll_effect, lambda sample: sample["nll"] - sample["reference_nll"]),
+    ):
+        own, base = (np.array([*map(value, record["samples"])]) for record in records.values())
+        if found is not row.nll_effect:
+            assert found.value == pytest.approx((own - base).mean())
+        assert found.n == 40
+        assert 0.3 < found.low < found.value < found.high
+    assert [(part.kind, part.outcome) for part in row.parts] == [("confirmatory", "as_expected")] * 2
 
 
 def test_timed_documents_alone_enter_speed(study):
-    assert study.summary.comparison("A7", "baseline", "speed").estimate.n == 24
-    assert study.summary.comparison("A7", "baseline", "quality").estimate.n == 32
+    assert study.summary.comparison("A7", "baseline", "speed").estimate.n == 30
+    assert study.summary.comparison("A7", "baseline", "text").estimate.n == 40
+
+
+def test_what_differs_in_scores_alone_is_counted(study):
+    summary = study.summary
+    row = summary.row("A5")
+    assert summary.comparison("A5", "baseline", "speed") is None
+    flops = [summary.row(name).sdtp.flops for name in ("baseline", "A5")]
+    assert summary.counted_speed(row) == pytest.approx(math.log(flops[0] / flops[1]))
+    assert summary.counted_speed(summary.row("A7")) is None
+    (part,) = (part for part in row.parts if part.aspect == "speed")
+    assert (part.kind, part.outcome, part.low) == ("counted", "as_expected", None)
+
+
+def test_retrieval_is_compared_by_the_document_of_the_prompt(study):
+    records = [
+        json.loads((study.plan.parent / "record" / f"{name}.json").read_text()) for name in ("A7", "baseline")
+    ]
+    own, base = (
+        {probe["document"]: probe["nll"] for probe in record["totals"]["retrieval"]} for record in records
+    )
+    effect = study.summary.comparison("A7", "baseline", "retrieval").estimate
+    assert effect.value == pytest.approx(np.mean([own[name] - base[name] for name in own]))
+    assert effect.n == 40
+
+
+def test_facts_found_are_counted_in_all_and_by_kind(study):
+    result = study.summary.row("A2").sdtp
+    total, *kinds = result.retrieval
+    assert (total.kind, total.prompts) == (None, 120)
+    assert [item.kind for item in kinds] == ["passkey", "pairs", "question_first", "definition"]
+    assert {item.prompts for item in kinds} == {30}
+    assert sum(item.hits for item in kinds) == total.hits
+    assert 0 < total.hits < total.reference_hits
+    assert result.answer_nll.value > result.reference_answer_nll
+
+
+def test_several_trainings_widen_the_interval_beside_that_for_these_trainings(study):
+    found = study.summary.comparison("A5", "baseline", "text")
+    low, high = found.these_trainings
+    assert found.seeds == 3
+    assert found.estimate.low < low < found.estimate.value < high < found.estimate.high
+    assert study.summary.comparison("A7", "baseline", "text").these_trainings is None
+
+
+def test_looks_are_of_the_first_documents(render):
+    looks = (
+        {"documents": 20, "retrieval": 20, "alpha": 0.01},
+        {"documents": 40, "retrieval": 40, "alpha": 0.02},
+        {"documents": 80, "retrieval": 80, "alpha": 0.02},
+    )
+    study = render(settings={"looks": looks})
+    parts = {part.aspect: part for part in study.summary.row("A6").parts}
+    assert parts["text"].look == 1
+    assert parts["text"].effect != study.summary.comparison("A6", "baseline", "text").estimate.value
+    assert max(part.look for part in parts.values() if part.look) <= 2
 
 
 def test_autoregressive_decoding_is_one_by_definition(study):
@@ -69,35 +126,18 @@ def test_backward_rows_are_compared_with_the_full_method(study):
     assert study.summary.comparison("K4", "F4", "speed").estimate.value < 0
 
 
-def test_holm_runs_over_the_family(study):
-    family = [item for item in study.summary.comparisons if item.measure == "quality"]
-    smallest = min(family, key=lambda item: item.p)
-    assert smallest.p_adjusted == pytest.approx(min(1.0, len(family) * smallest.p))
-
-
-def test_shared_records_are_one_hypothesis(study):
-    records = {row.id: tuple(row.files) for row in study.summary.rows}
-    speed = [item for item in study.summary.comparisons if item.measure == "speed"]
-    decoding = [item for item in speed if study.summary.row(item.arm).method == "dynatree"]
-    tests = {frozenset({records[item.arm], records.get(item.versus)}) for item in decoding}
-    assert len(tests) < len(decoding)
-    smallest = min(decoding, key=lambda item: item.p)
-    assert smallest.p_adjusted == pytest.approx(min(1.0, len(tests) * smallest.p))
-
-
 def test_a_missing_record_is_a_row_that_was_not_run(render):
     summary = render(missing=("A2", "F3")).summary
     assert summary.row("A2").status == "not_run"
-    assert summary.row("A2").verdict == "not_tested"
-    assert summary.comparison("A2", "baseline", "quality") is None
-    # F4 is compared with F3, which has no result, but stands above F2: support is not complete.
-    assert [part.verdict for part in summary.row("F4").parts] == ["supported", "not_tested", "supported"]
-    assert summary.row("F4").verdict == "inconclusive"
+    assert {part.outcome for part in summary.row("A2").parts} == {None}
+    assert summary.comparison("A2", "baseline", "text") is None
+    # F4 is compared with F3, which has no result, but stands above F2.
+    assert [part.outcome for part in summary.row("F4").parts] == ["as_expected", None, "as_expected"]
 
 
 def test_without_its_baseline_no_effect_is_claimed(render):
     summary = render(missing=("baseline",)).summary
-    assert {row.verdict for row in summary.rows if row.method == "sdtp"} == {"not_tested"}
+    assert {part.outcome for row in summary.rows if row.method == "sdtp" for part in row.parts} == {None}
     assert summary.row("A2").sdtp is not None
 
 
@@ -111,7 +151,7 @@ def test_a_crash_keeps_its_exception(render):
 def test_ties_are_exact_and_other_departures_are_not(render):
     row = render(unmatched=2).summary.row("F2")
     assert (row.decoding.matched, row.decoding.tied) == (14, 2)
-    assert row.parts[0].verdict == "supported"
+    assert (row.parts[0].aspect, row.parts[0].outcome) == ("exact", "as_expected")
 
 
 def test_what_a_row_changes_is_read_from_the_specs(study):
@@ -163,25 +203,20 @@ def replaced(plan, folder, name, record):
     return out
 
 
-def test_quality_is_a_mean_over_seeds_and_speed_is_of_the_timed_one(study):
+def test_levels_are_means_over_seeds_and_speed_is_of_the_timed_one(study):
     records = [
         json.loads((study.plan.parent / "record" / f"{name}.json").read_text())
-        for name in ("A2", "A2-1", "A2-2")
+        for name in ("baseline", "baseline-1", "baseline-2")
     ]
-    added = np.array([[row["nll"] - row["reference_nll"] for row in record["samples"]] for record in records])
-    result = study.summary.row("A2").sdtp
+    kl = np.array([[row["kl"] for row in record["samples"]] for record in records])
+    result = study.summary.row("baseline").sdtp
     assert result.seeds == 3
-    assert result.quality.value == pytest.approx(added.mean())
-    assert result.quality.sd == pytest.approx(added.mean(axis=0).std(ddof=1))
-    assert result.seed_sd == pytest.approx(added.mean(axis=1).std(ddof=1))
-    assert result.speedup.n == 24
+    assert result.kl.value == pytest.approx(kl.mean())
+    assert result.kl.sd == pytest.approx(kl.mean(axis=0).std(ddof=1))
+    assert result.kl_seed_sd == pytest.approx(kl.mean(axis=1).std(ddof=1))
+    assert result.speedup.n == 30
     assert [bool(record["samples"][0]["pairs"]) for record in records] == [True, False, False]
-    # Seeds of one side only are paired by document all the same.
-    assert study.summary.comparison("A2", "baseline", "quality").estimate.n == 32
-
-
-def test_a_single_seed_has_no_spread_over_seeds(study):
-    assert study.summary.row("A7").sdtp.seed_sd is None
+    assert study.summary.row("A7").sdtp.kl_seed_sd is None
 
 
 def test_one_crash_among_the_seeds_is_a_crash(study, tmp_path):
@@ -192,7 +227,8 @@ def test_one_crash_among_the_seeds_is_a_crash(study, tmp_path):
 
 def test_a_missing_seed_is_a_row_that_was_not_run(study, tmp_path):
     row = collected(with_seed(study.plan, tmp_path, None)).row("A2")
-    assert (row.status, row.sdtp, row.verdict) == ("not_run", None, "not_tested")
+    assert (row.status, row.sdtp) == ("not_run", None)
+    assert {part.reason for part in row.parts if part.kind == "confirmatory"} == {"not_run"}
     assert [file.sha256 is None for file in row.files] == [False, True, False]
 
 
@@ -206,39 +242,24 @@ def test_the_ranking_of_a_scorer_is_compared_with_the_baselines(whole):
     )
     assert baseline.gain.estimate.low > 0
     assert ablated.effect.estimate.value == pytest.approx(ablated.spearman.value - baseline.spearman.value)
-    assert (ablated.removed, ablated.verdict) == (("ranking",), "supported")
-    assert rankings["A4"].verdict == "inconclusive"
-    # Another target, or a scorer that lost nothing, says nothing about a loss.
+    # The seeds of both are paired.
+    assert ablated.effect.seeds == 3
+    # Another target does not compare.
     assert rankings["L1"].effect is None
-    assert rankings["R9t"].verdict is None
 
 
-def test_holm_runs_over_all_rankings(whole):
-    found = [item for ranking in whole.summary.ranking for item in (ranking.gain, ranking.effect) if item]
-    smallest = min(found, key=lambda item: item.p)
-    assert smallest.p_adjusted == pytest.approx(min(1.0, len(found) * smallest.p))
-
-
-def test_less_traffic_is_judged_from_the_bytes(whole):
+def test_less_traffic_is_counted(whole):
     sent = {
         name: sum(whole.summary.row(name).sdtp.pipeline.boundary_bytes) for name in ("GB", "G0", "G1", "G2")
     }
     assert sent["GB"] < sent["G0"] < sent["G1"] < sent["G2"]
     (part,) = whole.summary.row("G1").parts
-    assert (part.aspect, part.verdict, part.reason) == ("less_traffic", "supported", "fewer_bytes")
+    assert (part.aspect, part.kind, part.outcome) == ("less_traffic", "counted", "as_expected")
 
 
 def test_traffic_without_the_other_arm_is_not_tested(render):
     row = render(design=WHOLE, documents=4, missing=("G2",)).summary.row("G1")
-    assert [part.reason for part in row.parts] == ["no_bytes"]
-    assert row.verdict == "not_tested"
-
-
-def test_passkeys_are_counted_in_all_and_by_depth(study):
-    total, *depths = study.summary.row("A2").sdtp.retrieval
-    assert (total.prompts, total.reference_hits) == (36, 27)
-    assert [item.depth for item in depths] == [0.1, 0.5, 0.9]
-    assert sum(item.hits for item in depths) == total.hits
+    assert [(part.outcome, part.reason) for part in row.parts] == [(None, "no_comparator")]
 
 
 def test_sweeps_that_have_not_run_are_left_out(render, tmp_path):
@@ -263,12 +284,12 @@ def test_sweeps_that_have_not_run_are_left_out(render, tmp_path):
 
 
 def test_noise_is_of_each_reference_once(study):
-    """K2 shares the record of F3; every other arm was measured by itself, each document once."""
+    """K2 shares the record of F3; every other timed arm was measured by itself, each document once."""
     found = {noise.method: noise for noise in study.summary.noise}
     timed = {
         method: [row for row in study.summary.rows if row.method == method] for method in ("sdtp", "dynatree")
     }
-    assert found["sdtp"].n == 24 * len(timed["sdtp"])
+    assert found["sdtp"].n == 30 * sum(row.sdtp.speedup is not None for row in timed["sdtp"])
     distinct = {row.files[0].path: row.decoding.prompts for row in timed["dynatree"]}
     assert found["dynatree"].n == sum(distinct.values())
     assert len(found["dynatree"].files) == len(distinct)
@@ -277,10 +298,10 @@ def test_noise_is_of_each_reference_once(study):
 
 def test_arms_of_one_panel_share_their_references(study, tmp_path):
     """Their records hold the same times of the reference: one measurement, not two."""
-    record = sdtp_record("A9", 32, SMALL["A9"])
+    record = sdtp_record("A9", 40, SMALL["A9"])
     summary = collected(replaced(study.plan, tmp_path, "A7", record))
     assert [noise.n for noise in summary.noise] == [
-        study.summary.noise[0].n - 24,
+        study.summary.noise[0].n - 30,
         study.summary.noise[1].n,
     ]
 

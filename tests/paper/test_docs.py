@@ -22,6 +22,6 @@ def test_every_label_is_listed(whole):
 def test_every_kind_of_number_is_listed(whole):
     listed = set(re.findall(r"[a-z_0-9]+", " ".join(re.findall(r"`([^`]+)`", DOCS))))
     # Some name what they are against after a full stop.
-    named = (item.measure.removesuffix(".p") for item in all_quantities(whole.summary))
-    measures = {re.sub(r"^(detectable|against)\..*", r"\1", name) for name in named}
+    named = (re.sub(r"^(decided|against)\..*", r"\1", item.measure) for item in all_quantities(whole.summary))
+    measures = {part for name in named for part in name.split(".")}
     assert {measure.removesuffix("_untrained") for measure in measures} <= listed

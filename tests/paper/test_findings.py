@@ -1,19 +1,21 @@
-"""The last words of a run count each hypothesis once, under its verdict."""
+"""The last words of a run count the decided predictions, and name each confirmatory one once."""
 
 import re
 
 from ablations.paper.findings import findings
 
 
-def test_every_hypothesis_stands_under_its_verdict(whole):
-    shown = findings(whole.summary)
-    first, *lines = shown.splitlines()
-    tested = [row for row in whole.summary.rows if row.hypothesis]
-    assert first == f"Study {whole.summary.study}: {len(tested)} hypotheses."
+def test_every_confirmatory_prediction_stands_under_its_outcome(render):
+    summary = render(crashed=("A6",)).summary
+    first, *lines = findings(summary).splitlines()
+    parts = [part for row in summary.rows for part in row.parts if part.kind == "confirmatory"]
+    resolved = [part for part in parts if part.outcome not in (None, "not_resolved")]
+    assert first == f"{len(resolved)} of {len(parts)} confirmatory predictions decided."
     paragraphs = re.findall(r"^  (\w[\w ]*?) +(\d+)  (.*(?:\n {10,}.*)*)$", "\n".join(lines), re.MULTILINE)
-    found = {verdict.replace(" ", "_"): ids.split() for verdict, _, ids in paragraphs}
-    assert {name: verdict for verdict, ids in found.items() for name in ids} == {
-        row.id: row.verdict for row in tested
-    }
-    assert [int(count) for _, count, _ in paragraphs] == [len(ids.split()) for *_, ids in paragraphs]
+    found = [(name, outcome) for outcome, _, names in paragraphs for name in names.split()]
+    assert sorted(found) == sorted(
+        (f"{part.experiment}.{part.aspect}", (part.outcome or "not tested").replace("_", " "))
+        for part in parts
+    )
+    assert [int(count) for _, count, _ in paragraphs] == [len(names.split()) for *_, names in paragraphs]
     assert max(map(len, lines)) <= 88

@@ -1,10 +1,11 @@
 """Numbers, marks and names as LaTeX."""
 
 import math
+from typing import get_args
 
 import pytest
 
-from ablations.evidence.expectations import Expectation
+from ablations.evidence.decisions import Decision, Outcome
 from ablations.evidence.statistics import Estimate
 from ablations.paper import formatting, vocabulary, wording
 
@@ -51,17 +52,29 @@ def test_small_p_values_are_bounds():
     assert formatting.p_value(0.0312) == "$p=0.031$"
 
 
-def test_expectations_in_symbols():
-    expect = Expectation(quality="down_strong", speed="same", above=("F_2",))
-    assert vocabulary.expected(expect) == r"Q~$\downarrow\downarrow$, S~$\approx$, S~$>$~F\_2"
-    assert vocabulary.expected(Expectation()) == formatting.ABSENT
+def decision(**changes) -> Decision:
+    usual = {"experiment": "A", "aspect": "text", "level": "down", "against": "baseline", "outcome": None}
+    return Decision(**usual | {"kind": "confirmatory"} | changes)
 
 
-def test_changes_name_nested_keys():
-    change = {"schedule": {"keep_ratio": 0.5}, "importance": "random"}
-    assert wording.settings(change) == (
-        r"\texttt{schedule.keep\_ratio} = \texttt{0.5}, \texttt{importance} = \texttt{random}"
+def test_predictions_in_symbols():
+    assert vocabulary.predicted(decision()) == r"T~$\downarrow$"
+    assert vocabulary.predicted(decision(aspect="retrieval", level="down_strong")) == (
+        r"R~$\downarrow\downarrow$"
     )
+    assert vocabulary.predicted(decision(aspect="speed", level="same")) == r"S~$\approx$"
+    assert vocabulary.predicted(decision(aspect="above", level="up", against="F_2")) == r"S~$>$~F\_2"
+    assert vocabulary.predicted(decision(aspect="less_traffic", against="G2")) == "B~$<$~G2"
+
+
+def test_outcomes_are_words_of_confirmatory_and_counted_predictions():
+    assert vocabulary.outcome(decision(outcome="as_expected")) == "yes"
+    assert vocabulary.outcome(decision(outcome="not_resolved")) == "open"
+    assert vocabulary.outcome(decision()) == formatting.ABSENT
+    assert vocabulary.outcome(decision(kind="counted", outcome="opposite")) == "(opposite)"
+    assert vocabulary.outcome(decision(kind="exploratory")) == ""
+    every = {vocabulary.outcome(decision(outcome=outcome)) for outcome in get_args(Outcome)}
+    assert len(every) == len(get_args(Outcome))
 
 
 def test_equal_entries_are_said_once():
@@ -91,10 +104,6 @@ def test_ratios_as_per_cent():
     assert formatting.percent_interval(Estimate(value=0.5, low=0.4, high=0.6, n=6, sd=0.1)) == (
         r"$[40.0,\,60.0]$"
     )
-
-
-def test_fewer_bytes_are_an_expectation_of_their_own():
-    assert vocabulary.expected(Expectation(less_traffic=("G2",))) == "B~$<$~G2"
 
 
 @pytest.mark.parametrize(

@@ -18,14 +18,14 @@ def test_a_column_for_each_study(study):
     other = study.summary.model_copy(update={"rows": rows, "models": models})
     numbers = {item.name: item for item in all_quantities(study.summary)}
     found = {name: cells for name, _, cells in joined([study.summary, other], "sdtp")}
-    assert found["A2"] == [[numbers["A2.effect"], numbers["A2.speedup"]]] * 2
-    assert found["A7"] == [[numbers["A7.effect"], numbers["A7.speedup"]], [None, None]]
+    assert found["A2"] == [[numbers["A2.text_effect"], None]] * 2
+    assert found["A7"] == [[numbers["A7.text_effect"], numbers["A7.speedup"]], [None, None]]
     text = render_joined([study.summary, other], "sdtp", TEMPLATES)
     assert "Tiny-LM (random weights)" in text
     assert "Another-LM" in text
     (line,) = [line for line in text.splitlines() if line.strip().startswith("A7 &")]
     assert line.count("---") == 2
-    assert numbers["A7.effect"].text in line
+    assert numbers["A7.text_effect"].text in line
     decoding = render_joined([study.summary], "dynatree", TEMPLATES)
     assert numbers["F4.throughput"].text in decoding
     assert "A7 &" not in decoding

@@ -39,20 +39,35 @@ def test_every_number_is_recomputed_from_its_record(provenance):
 
 def test_a_number_that_is_not_its_records_is_found(provenance, tmp_path):
     content = json.loads(provenance.read_text())
-    wrong = {"A7.effect": 0.001, "F4.code.throughput": 0.3, "trees.linear.4.1.none.128.all.speedup": 0.01}
+    wrong = {
+        "A7.text_effect": 0.001,
+        "A5.decided.text": 0.01,
+        "F4.code.throughput": 0.3,
+        "trees.linear.4.1.none.128.all.speedup": 0.01,
+    }
     for number in content["numbers"]:
         number["value"] += wrong.get(number["name"], 0)
         if number["name"] == "A9.kept_share":
             number["text"] = "$99.9\\%$"
         if number["name"] == "A2.kl":
             number["low"] -= 0.1
+    (part,) = (
+        item for item in content["decisions"] if (item["experiment"], item["aspect"]) == ("F4", "above")
+    )
+    part["outcome"] = "opposite"
     content["records"][content["numbers"][0]["records"][0]]["commit"] = "0"
     (tmp_path / "provenance.json").write_text(json.dumps(content))
     done = recompute(tmp_path / "provenance.json")
     assert done.returncode == 1
-    for name in (*wrong, "A9.kept_share: printed", "A2.kl: end of the interval", "commit is"):
+    for name in (
+        *wrong,
+        "A9.kept_share: printed",
+        "A2.kl: end of the interval",
+        "commit is",
+        "outcome opposite",
+    ):
         assert name in done.stderr
-    assert done.stderr.count("\n") == len(wrong) + 3
+    assert done.stderr.count("\n") == len(wrong) + 4
 
 
 def test_names_are_unique_and_stable(whole):
@@ -62,14 +77,20 @@ def test_names_are_unique_and_stable(whole):
         *(
             "baseline.quality",
             "A7.effect",
+            "A7.text_effect",
+            "A7.retrieval_effect",
             "A7.relative_speed",
-            "A7.effect.p",
+            "A5.text_effect.these_trainings",
+            "A5.counted_speed",
+            "A7.decided.text",
+            "A7.decided.text.p",
+            "A7.hits",
+            "A7.pairs.hits",
+            "A7.answer_nll",
             "A3.spearman",
             "A3.ranking_effect",
-            "A1.detectable.quality.baseline",
-            "E3.detectable.speed.E2",
             "F4.against.F2",
-            "F4.against.F2.p",
+            "F4.decided.above.F2",
         ),
         *("G1.0.boundary_bytes", "G1.sent_share", "F4.speedup", "F4.contribution", "F4.code.throughput"),
         *(
@@ -82,7 +103,7 @@ def test_names_are_unique_and_stable(whole):
 
 
 def test_a_number_names_its_record_and_that_of_the_comparator(whole):
-    (effect,) = (item for item in all_quantities(whole.summary) if item.name == "A7.effect")
+    (effect,) = (item for item in all_quantities(whole.summary) if item.name == "A7.text_effect")
     assert [file.path for file in effect.files] == [file.path for file in whole.summary.row("A7").files]
     assert [file.path for file in effect.versus] == [
         file.path for file in whole.summary.row("baseline").files
@@ -112,11 +133,11 @@ def test_authors_cite_numbers_by_name_and_unknown_names_are_errors(provenance, w
         command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "cite.tex"]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
 
-    assert compiled("A7.effect").returncode == 0
+    assert compiled("A7.text_effect").returncode == 0
     shown = subprocess.run(
         ["pdftotext", "cite.pdf", "-"], cwd=tmp_path, capture_output=True, text=True
     ).stdout
-    effect = whole.summary.comparison("A7", "baseline", "quality").estimate
+    effect = whole.summary.comparison("A7", "baseline", "text").estimate
     assert re.search(rf"It is \+{effect.value:.3f} \[{effect.low:.3f}, {effect.high:.3f}\]", shown)
     done = compiled("A7.efect")
     assert done.returncode != 0
@@ -136,4 +157,4 @@ def test_names_of_the_users_own_are_names(render, tmp_path):
     study = render()
     shutil.copy(study.summary.row("A7").files[0].path, tmp_path / "own.json")
     found = {item.name for item in all_quantities(render(extra=(own,)).summary)}
-    assert "my-own_1.effect" in found
+    assert "my-own_1.text_effect" in found

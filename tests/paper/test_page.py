@@ -58,7 +58,10 @@ def test_every_experiment_is_there_with_what_it_is_made_of(page, mixed):
     rows = {row["id"]: row for row in data_of(page)["rows"]}
     assert list(rows) == [row.id for row in mixed.summary.rows]
     one = rows["A7"]
-    assert one["effect"]["value"] == mixed.summary.comparison("A7", "baseline", "quality").estimate.value
+    for measure in ("text", "retrieval"):
+        effect = mixed.summary.comparison("A7", "baseline", measure).estimate
+        assert one[measure]["value"] == effect.value
+    assert data_of(page)["decided"] == [*mixed.summary.decided]
     ((key, before, after),) = one["differences"]
     assert key == "keep_ratios"
     assert before != after
@@ -75,10 +78,18 @@ def test_every_experiment_is_there_with_what_it_is_made_of(page, mixed):
     assert rows["A6"]["crash"].startswith("RuntimeError: ")
 
 
-def test_each_verdict_names_its_prediction(page):
-    rows = {row["id"]: [part.partition(":")[0] for part in row["parts"]] for row in data_of(page)["rows"]}
-    assert rows["A7"] == ["quality down", "speed up"]
-    assert rows["F4"] == ["quality same", "speed up strong", "above F2"]
+def test_each_outcome_names_its_prediction(page):
+    rows = {row["id"]: row for row in data_of(page)["rows"]}
+    assert rows["A7"]["parts"][0] == "text down, confirmatory: as expected"
+    assert rows["A7"]["outcomes"] == ["text: as expected", "retrieval: as expected", "speed: as expected"]
+    assert [part.partition(",")[0] for part in rows["F4"]["parts"]] == [
+        "exact same",
+        "speed up strong",
+        "above F2",
+    ]
+    assert rows["A9"]["parts"][0] == "text up, exploratory"
+    assert rows["A9"]["outcomes"] == []
+    assert rows["A6"]["parts"][0] == "text down strong, confirmatory: crashed"
 
 
 def test_the_page_needs_no_network(page):
@@ -123,14 +134,20 @@ def test_a_browser_sorts_filters_and_opens(page, mixed):
     every = browse(page, "")
     assert shown(every) == [row.id for row in mixed.summary.rows]
     assert 'class="details"' not in every
-    ranked = shown(browse(page, "?method=SDTP&sort=-effect"))
-    effects = {row["id"]: row["effect"] for row in data_of(page)["rows"]}
+    ranked = shown(browse(page, "?method=SDTP&sort=-text"))
+    effects = {row["id"]: row["text"] for row in data_of(page)["rows"]}
     measured = [effects[name]["value"] for name in ranked if effects[name]]
     assert measured == sorted(measured, reverse=True)
     assert all(effects[name] for name in ranked[: len(measured)])
     opened = browse(page, "?search=A7#A7")
     assert shown(opened) == ["A7"]
-    for part in ("Spec against baseline", "Per prompt", "Numbers", "A7.effect", "evaluate_sdtp/shared.log"):
+    for part in (
+        "Spec against baseline",
+        "Per prompt",
+        "Numbers",
+        "A7.text_effect",
+        "evaluate_sdtp/shared.log",
+    ):
         assert part in opened
     assert "<script>alert(1)" not in opened
 

@@ -33,7 +33,7 @@ STATES = ("as is", "missing", "crashed", "odd", "truncated")
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> PaperInput:
     folder = tmp_path_factory.mktemp("base")
-    plan = write_study(folder, documents=5, settings={"resamples": 99})
+    plan = write_study(folder, documents=5)
     return PaperInput.model_validate_json(plan.read_bytes())
 
 

@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from recompute_cells import check
 
 from ablations.evidence.expectations import Experiment
 from ablations.paper.tables import MAIN_ROWS, write_tables
+from ablations.paper.vocabulary import outcome, predicted
 from tests.paper.conftest import TEMPLATES
 from tests.paper.design import WHOLE
-from tests.paper.recompute_cells import check
 from tests.paper.synthetic_decoding import DYNATREE, SHARED
 
 
@@ -31,7 +32,10 @@ def test_the_recomputation_agrees_on_the_whole_design(whole):
 def test_the_recomputation_notices_a_changed_cell_anywhere(whole, tmp_path):
     shutil.copytree(whole.tables, tmp_path / "tables")
     changes = {
-        "sdtp_quality.tex": ("8/12 (9)", "9/12 (9)"),
+        "decisions.tex": ("& 15 & yes", "& 15 & open"),
+        "sdtp_matrix.tex": ("T~$\\downarrow$: yes", "T~$\\downarrow$: open"),
+        "sdtp_effects.tex": ("$+0.585$", "$+0.586$"),
+        "sdtp_quality.tex": ("14/40 (38)", "15/40 (38)"),
         "sdtp_cost.tex": ("$98.6$\\,G", "$98.7$\\,G"),
         "sdtp_ranking.tex": ("$0.64$", "$0.65$"),
         "sdtp_pipeline.tex": ("$195$\\,KiB", "$196$\\,KiB"),
@@ -61,7 +65,7 @@ def test_the_recomputation_notices_a_changed_cell(study, tmp_path):
 def test_the_recomputation_notices_a_changed_interval(study, tmp_path):
     shutil.copytree(study.tables, tmp_path / "tables")
     path = tmp_path / "tables" / "sdtp_matrix.tex"
-    shown = study.summary.comparison("A6", "baseline", "quality").estimate
+    shown = study.summary.comparison("A6", "baseline", "text").estimate
     text = path.read_text()
     assert f"[{shown.low:.3f}" in text
     path.write_text(text.replace(f"[{shown.low:.3f}", f"[{shown.low - 0.05:.3f}"))
@@ -77,6 +81,15 @@ def test_the_recomputation_notices_a_changed_interval(study, tmp_path):
         {"documents": 2},
         {"documents": 1},
         {"settings": {"main": ("baseline", "A7")}},
+        {
+            "settings": {
+                "looks": (
+                    {"documents": 20, "retrieval": 20, "alpha": 0.01},
+                    {"documents": 40, "retrieval": 40, "alpha": 0.04},
+                )
+            }
+        },
+        {"settings": {"confirmatory": {}}},
     ],
 )
 def test_odd_studies_agree_too(render, peculiarities):
@@ -153,13 +166,25 @@ def test_no_page_ends_between_the_kinds_of_an_arm(study, table):
     assert all(ends == [r"\\*"] * (len(ends) - 1) + [r"\\"] for ends in arms)
 
 
-def test_every_decoding_row_that_was_predicted_has_its_verdict(study):
+def test_every_prediction_of_decoding_stands_with_its_row(study):
     tables = "".join(path.read_text() for path in study.tables.glob("decoding*.tex"))
     for row in study.summary.rows:
         if row.method == "dynatree" and row.parts:
             bold = r"\textbf{\boldmath " + row.id + "} &"
             lines = [line for line in tables.splitlines() if line.strip().startswith((f"{row.id} &", bold))]
-            assert any(rf"\ablationverdict{{{row.verdict}}}" in line for line in lines)
+            codes = [f"{predicted(part)}{': ' * bool(outcome(part))}{outcome(part)}" for part in row.parts]
+            assert any(r"\ablationoutcomes{" + r"\\".join(codes) + "}" in line for line in lines)
+
+
+def test_every_prediction_has_a_line_of_its_own(study):
+    lines = study.table("decisions.tex").partition(r"\endlastfoot")[2].splitlines()
+    shown = [line for line in lines if line.endswith(r" \\")]
+    parts = [part for row in study.summary.rows for part in row.parts]
+    assert len(shown) == len(parts)
+    for line, part in zip(shown, parts, strict=True):
+        assert line.split(" & ")[2].startswith(predicted(part))
+        assert line.endswith(rf"& {outcome(part)} \\")
+    assert "Look" not in study.table("decisions.tex")
 
 
 def test_an_experiment_added_to_the_plan_is_in_the_table(render):

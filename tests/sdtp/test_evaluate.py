@@ -20,14 +20,21 @@ from ablations.sdtp.evaluation.heldout import Heldout
 from ablations.sdtp.evaluation.series import RetrievalBlock, TextBlock, require_positions
 from ablations.sdtp.evaluation.unpruned import unpruned_prefill
 from ablations.sdtp.pruned.continuation import continuation_states
+from ablations.sdtp.scores import importance
+from ablations.sdtp.scores.gradient import window_saliency
 from ablations.sdtp.scores.table import read_saliency
 from ablations.specs.lm import Compute
 from tests.sdtp.workspace import COMPUTE, COUNTS, PROMPTS, SIZE
 
 SALIENCY = {"measure": "norm", "loss_tokens": 8}
+ORACLE = {"importance": "oracle", "saliency": {"measure": "norm", "loss_tokens": None}}
 ARMS = {
     "baseline": {},
+    "learned_distance": {"importance": "learned_distance"},
     "saliency": {"importance": "saliency", "saliency": SALIENCY},
+    "oracle": ORACLE,
+    "attention_last": {"importance": "attention_last"},
+    "attention_window": {"importance": "attention_window"},
     "prior": {"importance": "prior"},
     "random": {"importance": "random"},
     "recent": {"importance": "recent"},
@@ -68,7 +75,11 @@ def test_a_panel_ends_in_blocks(workspace):
     assert totals.keep_ratios == (0.7, 0.7)
     assert totals.peak_memory_bytes > 10**8
     assert len(totals.training.ranking) == 2
-    assert [probe.depth for probe in result.probes] == [0.2, 0.8]
+    assert [probe.kind for probe in result.probes] == ["passkey", "definition"]
+    assert [probe.depth for probe in result.probes] == [0.2, 0.2]
+    asked = {probe.document for probe in result.probes}
+    assert len(asked) == 2
+    assert not asked & {sample.document for sample in result.samples}
     assert [row["document"] for row in result.quality.rows] == [sample.document for sample in result.samples]
     for row in result.quality.rows:
         assert len(row["kept"]) == 24
@@ -94,7 +105,7 @@ def test_the_reference_is_what_transformers_computes(workspace):
             F.cross_entropy(logits, window.ids[48:]).item(), rel=1e-5
         )
     spec = workspace.member("retrieval", "x").spec
-    for key, probe in zip(heldout.passkeys(text, spec.prompts, 2), result.probes, strict=True):
+    for key, probe in zip(heldout.retrieval(text, spec.prompts, 2), result.probes, strict=True):
         whole = torch.cat([key.prompt, key.answer])
         logits = lm.model(whole[None], use_cache=False).logits[0, len(key.prompt) - 1 : -1]
         assert probe.reference_nll == pytest.approx(F.cross_entropy(logits, key.answer).item(), rel=1e-5)
@@ -119,7 +130,7 @@ def test_side_by_side_every_arm_has_the_quality_that_it_has_alone(workspace):
         "top_p": {"selection": "top_p"},
         "short": {"prompt_tokens": 40},
         "long": {"continuation_tokens": 20},
-        "other keys": {"prompts": PROMPTS | {"tokens": 100}},
+        "other keys": {"prompts": PROMPTS | {"tokens": 200}},
         "no keys": {"layers": [3], "keep_ratios": [0.5]},
     }
     measures = ("quality", "retrieval")
@@ -143,23 +154,25 @@ def result_fields(workspace, measure):
     return type(workspace.member(measure, "fields").spec).model_fields
 
 
-@pytest.mark.parametrize("arm", [*ARMS, "top_p", "late", "local and packed"])
+@pytest.mark.parametrize("arm", [*ARMS, "top_p", "late", "local and packed", "attention and packed"])
 def test_an_arm_that_begins_at_its_first_stage_is_the_whole_arm_to_the_bit(workspace, monkeypatch, arm):
     """Prefill, cache and continuation, against the arm's own computation of the layers below the stage."""
     more = {
         "top_p": {"selection": "top_p"},
         "late": {"layers": [3], "keep_ratios": [0.5]},
         "local and packed": {"propagation": "local", "positions": "packed"},
+        "attention and packed": {"importance": "attention_window", "positions": "packed"},
     }
     if arm == "top_p":
         workspace.run("calibration", selection="top_p")
     compared = []
     begin = PrunedArm.prefill_from
 
-    def both(self, unpruned, number, cache):
+    def both(self, unpruned, cache):
+        prompt = unpruned.prompt
         whole_cache = self.lm.new_cache(cache.capacity)
-        whole = self.prefill(unpruned.ids, number, whole_cache)
-        result = begin(self, unpruned, number, cache)
+        whole = self.prefill(prompt, whole_cache)
+        result = begin(self, unpruned, cache)
         assert cache.lengths == whole_cache.lengths
         for layer, rows in enumerate(cache.lengths):
             for half in ("keys", "values"):
@@ -171,11 +184,11 @@ def test_an_arm_that_begins_at_its_first_stage_is_the_whole_arm_to_the_bit(works
         assert (result.position_offsets, result.scored) == (whole.position_offsets, whole.scored)
         for ours, theirs in zip(result.weights or (), whole.weights or (), strict=True):
             assert torch.equal(ours, theirs)
-        states = continuation_states(self.lm, whole, whole_cache, unpruned.ids[:6])
+        states = continuation_states(self.lm, whole, whole_cache, prompt.ids[:6])
         lengths = list(cache.lengths)
-        assert torch.equal(states, continuation_states(self.lm, result, cache, unpruned.ids[:6]))
+        assert torch.equal(states, continuation_states(self.lm, result, cache, prompt.ids[:6]))
         cache.lengths = lengths
-        compared.append(number)
+        compared.append(prompt.number)
         return result
 
     monkeypatch.setattr(PrunedArm, "prefill_from", both)
@@ -188,7 +201,7 @@ def test_an_arm_that_begins_at_its_first_stage_keeps_its_bits_in(workspace, monk
     compute = COMPUTE | {"dtype": dtype}
     first = workspace.evaluate("quality", "retrieval", compute=compute)
     monkeypatch.setattr(
-        PrunedArm, "prefill_from", lambda arm, unpruned, *rest: arm.prefill(unpruned.ids, *rest)
+        PrunedArm, "prefill_from", lambda arm, unpruned, cache: arm.prefill(unpruned.prompt, cache)
     )
     second = workspace.evaluate("quality", "retrieval", compute=compute)
     assert values(first.quality) == values(second.quality)
@@ -261,9 +274,9 @@ def test_the_unpruned_model_reads_each_prompt_once(workspace, monkeypatch):
     read = []
     unpruned = quality.unpruned_prefill
 
-    def counting(lm, ids, *rest):
-        read.append(tuple(ids.tolist()))
-        return unpruned(lm, ids, *rest)
+    def counting(lm, prompt, *rest):
+        read.append(tuple(prompt.ids.tolist()))
+        return unpruned(lm, prompt, *rest)
 
     monkeypatch.setattr(quality, "unpruned_prefill", counting)
     members = [
@@ -298,10 +311,10 @@ def test_a_crash_is_a_block_and_leaves_the_other_arms_whole(workspace):
 def test_what_was_measured_before_a_crash_is_kept(workspace, monkeypatch, error):
     prefill = PrunedArm.prefill_from
 
-    def broken(self, unpruned, number, cache):
-        if self.pruning.keep_ratios == (0.6, 0.7) and number == 3:
+    def broken(self, unpruned, cache):
+        if self.pruning.keep_ratios == (0.6, 0.7) and unpruned.prompt.number == 3:
             raise error
-        return prefill(self, unpruned, number, cache)
+        return prefill(self, unpruned, cache)
 
     monkeypatch.setattr(PrunedArm, "prefill_from", broken)
     name = f"late-crash-{type(error).__name__}"
@@ -323,11 +336,11 @@ def test_what_was_measured_before_a_crash_is_kept(workspace, monkeypatch, error)
 def test_where_the_unpruned_prompt_does_not_run_either_the_arm_has_not_crashed(workspace, monkeypatch):
     calls = []
 
-    def dying(lm, ids, cache, layers=()):
+    def dying(lm, prompt, cache, layers=()):
         calls.append(layers)
         if not layers:
             raise RuntimeError("the device is gone")
-        return unpruned_prefill(lm, ids, cache, layers)
+        return unpruned_prefill(lm, prompt, cache, layers)
 
     monkeypatch.setattr(quality, "unpruned_prefill", dying)
     member = workspace.member("quality", "gone", positions="stale")
@@ -384,10 +397,17 @@ def test_half_covered_series_are_completed_and_nothing_is_measured_twice(workspa
     before = (first["quality"].run.out / "0-2.json").read_bytes()
     runs = {"quality": [], "prefill": []}
     begin, prefill = PrunedArm.prefill_from, PrunedArm.prefill
-    monkeypatch.setattr(
-        PrunedArm, "prefill_from", lambda *args: runs["quality"].append(args[2]) or begin(*args)
-    )
-    monkeypatch.setattr(PrunedArm, "prefill", lambda *args: runs["prefill"].append(args[2]) or prefill(*args))
+
+    def noted(self, unpruned, cache):
+        runs["quality"].append(unpruned.prompt.number)
+        return begin(self, unpruned, cache)
+
+    def timed(self, prompt, cache):
+        runs["prefill"].append(prompt.number)
+        return prefill(self, prompt, cache)
+
+    monkeypatch.setattr(PrunedArm, "prefill_from", noted)
+    monkeypatch.setattr(PrunedArm, "prefill", timed)
     # As it was planned before the first block was there.
     rest = {
         measure: workspace.member(measure, f"half-{measure}", ((0, 2), (2, 4))) for measure in ("quality",)
@@ -413,7 +433,7 @@ def test_a_lower_count_measures_nothing(workspace):
     assert len(read_series(workspace.folder / "block" / "more-quality", 3, TextBlock).samples) == 3
 
 
-def test_more_passkeys_are_more_of_the_same_series(workspace):
+def test_more_prompts_are_more_of_the_same_series(workspace):
     """Also with random scores, whose numbers do not depend on how many documents or prompts there are."""
     few = workspace.evaluate("retrieval", name="few", importance="random").probes
     more = workspace.member("retrieval", "more-keys", ((0, 3), (3, 5)), importance="random")
@@ -440,6 +460,71 @@ def test_saliency_pays_for_its_backward(workspace):
     assert result.mean("flops") > 2 * result.totals.reference_prefill_flops
 
 
+def test_scores_are_counted_where_a_method_has_to_compute_them(workspace):
+    """Of 48 and 34 candidates; queries are 64 wide, and keys 32."""
+    names = ("recent", "baseline", "learned_distance", "oracle", "attention_last", "attention_window")
+    flops = {name: workspace.evaluate(**ARMS[name]).mean("flops") for name in names}
+    scores = {name: flops[name] - flops["recent"] for name in names}
+    pairs = {1: 48 + 34, 16: 16 * (48 + 34) - 2 * 16 * 15 // 2}
+    assert scores["oracle"] == 0
+    assert scores["baseline"] == scores["learned_distance"] == 2 * (48 + 34) * 16 * 66
+    for name, window in (("attention_last", 1), ("attention_window", 16)):
+        assert scores[name] == 2 * (64 * 32 * (48 + 34) + 64 * 64 * 2 * window + 64 * pairs[window])
+
+
+@pytest.mark.parametrize("measure", ["norm", "abs", "signed"])
+def test_the_oracle_knows_what_follows(workspace, measure):
+    """Its saliency is of the NLL of the window's own continuation."""
+    oracle = ORACLE | {"saliency": {"measure": measure, "loss_tokens": None}}
+    result = workspace.evaluate(layers=[1], keep_ratios=[0.5], **oracle)
+    model, text = (workspace.folder / name / "manifest.json" for name in ("model", "text"))
+    lm, heldout = load_model(model, Compute(), torch.device("cpu")), Heldout(load_tokenizer(model))
+    for window, row in zip(heldout.windows(text, 56, 4), result.quality.rows, strict=True):
+        scores, _ = window_saliency(lm, window.ids, (1,), 8, measure)
+        best = (scores[0, 2:44].topk(24 - 6).indices + 2).tolist()
+        assert row["kept"] == [0, 1, *sorted(best), 44, 45, 46, 47]
+
+
+def test_the_oracle_knows_the_answer_of_a_retrieval_prompt(workspace, monkeypatch):
+    read = []
+
+    def noted(lm, ids, layers, loss_tokens, measure):
+        read.append((ids, loss_tokens))
+        return window_saliency(lm, ids, layers, loss_tokens, measure)
+
+    monkeypatch.setattr(importance, "window_saliency", noted)
+    workspace.evaluate("retrieval", **ORACLE)
+    model, text = (workspace.folder / name / "manifest.json" for name in ("model", "text"))
+    asked = Heldout(load_tokenizer(model)).retrieval(text, workspace.member("retrieval", "x").spec.prompts, 2)
+    for (ids, loss_tokens), item in zip(read, asked, strict=True):
+        assert torch.equal(ids, torch.cat([item.prompt, item.answer]))
+        assert loss_tokens == len(item.answer)
+
+
+def test_a_scorer_that_was_told_the_distance_is_told_it(workspace):
+    """Which takes 16 more weights; with the logarithm of the distance taken off, it keeps other tokens."""
+    workspace.run("pruner", "far", distance=True)
+    far = {"inputs": {"pruner": "far"}}
+    near, told = workspace.evaluate(), workspace.evaluate(**far)
+    assert told.totals.training.pruner.distance
+    assert told.mean("flops") - near.mean("flops") == 2 * (48 + 34) * 16
+    kept = [
+        result.quality.rows for result in (near, told, workspace.evaluate(**ARMS["learned_distance"], **far))
+    ]
+    assert kept[0] != kept[1] != kept[2]
+
+
+def test_a_measure_that_is_zero_at_the_last_layer_needs_a_stage_before_it(workspace):
+    oracle = ORACLE | {"saliency": {"measure": "abs", "loss_tokens": None}}
+    both = workspace.evaluate(layers=[1, 4], **oracle)
+    assert both.samples[0].living == (48, 34, 34, 34, 24)
+    with pytest.raises(
+        UserError, match=r"saliency\.measure: 'abs' of the loss 'continuation' is 0"
+    ) as caught:
+        workspace.evaluate(layers=[4], keep_ratios=[0.7], **oracle)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("selection", ["top_k", "top_p", "threshold"])
 def test_every_timed_number_of_rows_has_run_untimed_before(workspace, monkeypatch, selection):
     if selection != "top_k":
@@ -447,9 +532,9 @@ def test_every_timed_number_of_rows_has_run_untimed_before(workspace, monkeypatc
     runs, timed = [], []
     pruned, unpruned, rounds = PrunedArm.prefill, prefills.prefill, prefills.timed_rounds
 
-    def spied(self, ids, number, cache):
-        result = pruned(self, ids, number, cache)
-        runs.append((number, result.scored, result.kept.shape[0]))
+    def spied(self, prompt, cache):
+        result = pruned(self, prompt, cache)
+        runs.append((prompt.number, result.scored, result.kept.shape[0]))
         return result
 
     def dense(lm, ids, cache):

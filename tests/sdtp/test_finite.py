@@ -35,10 +35,10 @@ def damage(monkeypatch, module) -> None:
     monkeypatch.setattr(module, "load_model", loaded)
 
 
-def test_a_passkey_is_not_judged_by_nan(damaged, ids):
+def test_an_answer_is_not_judged_by_nan(damaged, ids):
     cache = damaged.new_cache(80)
     prefilled = prefill(damaged, ids, cache)
-    with pytest.raises(UserError, match=MESSAGE.format("the logits after a passkey prompt")):
+    with pytest.raises(UserError, match=MESSAGE.format("the logits after a retrieval prompt")):
         probe(damaged, prefilled, cache, ids[:4])
 
 
@@ -64,7 +64,7 @@ def test_a_sweep_ends(workspace, monkeypatch):
 
 @pytest.mark.parametrize(
     ("measure", "what"),
-    [("quality", "the NLL of document '.*'"), ("retrieval", "the logits after a passkey prompt")],
+    [("quality", "the NLL of document '.*'"), ("retrieval", "the logits after a retrieval prompt")],
 )
 def test_an_unpruned_model_of_nan_ends_the_whole_panel(workspace, monkeypatch, measure, what):
     damage(monkeypatch, evaluate)

@@ -33,6 +33,7 @@ from ablations.sdtp.pruned.continuation import continuation_states
 from ablations.sdtp.pruned.prefill import prefill
 from ablations.sdtp.pruned.pruning import Pruning
 from ablations.sdtp.scores import importance
+from ablations.sdtp.scores.importance import Prompt
 from ablations.specs.lm import RandomModel
 from ablations.specs.sdtp.counts import Preserve
 from ablations.specs.sdtp.evaluate import PromptSaliency, TextSeries
@@ -141,7 +142,7 @@ def test_the_context_is_pruned_and_the_continuation_is_not(pruned, library):
     lm, arm = pruned._arm.lm, pruned._arm
     context, continuation = (torch.tensor(library.tok_encode(text)) for text in PAIRS[0].args)
     cache = lm.new_cache(96)
-    prefilled = prefill(lm, context, cache, arm.pruning, arm.importance.scorer(context, 0))
+    prefilled = prefill(lm, context, cache, arm.pruning, arm.importance.scorer(Prompt(context, 0)))
     assert cache.lengths == [63, 32, 32, 16, 16]
     states = continuation_states(lm, prefilled, cache, continuation)
     logits = lm.head(states[None])[0].log_softmax(-1)
@@ -170,7 +171,7 @@ def test_choices_of_one_question_share_its_prefill(pruned, monkeypatch):
     monkeypatch.setattr(
         PrunedArm,
         "prefill",
-        lambda self, ids, *rest: lengths.append(len(ids)) or prefill_of(self, ids, *rest),
+        lambda self, prompt, cache: lengths.append(len(prompt.ids)) or prefill_of(self, prompt, cache),
     )
     alone = pruned.loglikelihood(PAIRS[:1])
     lengths.clear()
@@ -296,6 +297,11 @@ def test_ratio_one_scores_as_the_unpruned_model(workspace, local, tmp_path):
             "--chat-template: the model's tokenizer has none",
         ),
         ({"positions": "stale"}, TaskRequest(["reading_choice"], include_path=TASKS), "positions: 'stale'"),
+        (
+            {"importance": "oracle", "saliency": {"measure": "norm", "loss_tokens": None}},
+            TaskRequest(["reading_choice"], include_path=TASKS),
+            "importance: 'oracle' needs the text that follows",
+        ),
     ],
 )
 def test_bad_requests_are_one_line(workspace, local, tmp_path, change, request_, message):

@@ -15,11 +15,15 @@ from ablations.specs.sdtp.counts import Preserve
 from tests.sdtp.random_models import LAYERS
 
 
-def test_pruned_prefill_and_decoding_ask_for_no_value(lm):
+@pytest.mark.parametrize("scores", ["learned", "learned_distance", "attention"])
+def test_pruned_prefill_and_decoding_ask_for_no_value(lm, scores):
     lm.model.to("meta")
     ids = torch.empty(60, dtype=torch.int64, device="meta")
-    pruner = Pruner(lm.config.hidden_size, 16, 2).to("meta")
-    scorer = importance.learned(lm, pruner).scorer(ids, 0)
+    if scores == "attention":
+        which = importance.attention(lm, (2, 4), 8, "original")
+    else:
+        which = getattr(importance, scores)(Pruner(lm.config.hidden_size, 16, 2).to("meta"))
+    scorer = which.scorer(importance.Prompt(ids, 0))
     pruning = Pruning((2, 4), (0.5, 0.5), Preserve(head=2, tail=3))
     cache = lm.new_cache(70)
     prefilled = prefill(lm, ids, cache, pruning, scorer)
@@ -34,6 +38,6 @@ def test_rules_that_count_do_ask(llama):
     llama.model.to("meta")
     ids = torch.empty(60, dtype=torch.int64, device="meta")
     pruning = Pruning((2,), (0.5,), Preserve(head=2, tail=3), selection="top_p", values=(0.9,))
-    scorer = importance.hidden_norm().scorer(ids, 0)
+    scorer = importance.hidden_norm().scorer(importance.Prompt(ids, 0))
     with pytest.raises((RuntimeError, NotImplementedError)):
         prefill(llama, ids, llama.new_cache(70), pruning, scorer)

@@ -1,8 +1,16 @@
+import json
+
 import pytest
 import torch
 from torch.nn import functional as F
 
+from ablations.core.artefact import open_artefact
+from ablations.core.errors import UserError
+from ablations.lm.checkpoint import load_model, load_tokenizer
 from ablations.sdtp.scores.gradient import window_saliency
+from ablations.sdtp.scores.table import read_saliency
+from ablations.specs.lm import Compute
+from ablations.specs.sdtp.retrieval import KINDS
 from ablations.specs.sdtp.saliency import SaliencyTarget
 
 LAYERS = (0, 2, 5)
@@ -84,3 +92,71 @@ def test_layers_before_the_first_stage_and_weights_get_no_gradient(llama, ids):
         layer.register_full_backward_hook(lambda *_, index=index: reached.add(index))
     window_saliency(llama, ids, (2, 4), 16, "norm")
     assert reached == {2, 3, 4, 5}
+
+
+@pytest.fixture(scope="module")
+def long_text(workspace):
+    """Name of a text whose documents fill retrieval prompts; a byte is a token."""
+    lines = [
+        json.dumps({"text": "".join(f"line {line} of {number}\n" for line in range(40))})
+        for number in range(30)
+    ]
+    path = workspace.folder / "lines.jsonl"
+    path.write_text("\n".join(lines))
+    workspace.run("text", "lines", text={"source": "local", "path": str(path)})
+    return "lines"
+
+
+def table_of(workspace, text, **change):
+    path = workspace.run("saliency", "mixed", {"text": text}, **{"tokens": 308, "documents": 5} | change)
+    return read_saliency(path, (1, 3)), open_artefact(path)[1].facts
+
+
+@pytest.mark.parametrize("loss", ["continuation", "window"])
+def test_retrieval_windows_stand_between_text_and_heldout_windows(workspace, long_text, loss):
+    target = {"measure": "norm", "loss": loss}
+    table, facts = table_of(workspace, long_text, retrieval={"count": 6}, target=target)
+    assert table.kinds == ("text",) * 5 + (*KINDS, *KINDS[:2]) + ("text",) * 2
+    assert table.heldout.tolist() == [False] * 11 + [True] * 2
+    assert table.prompt_tokens == 300
+    assert len(set(table.documents)) == 13
+    assert table.documents == tuple(facts["documents"])
+    assert set(facts["nll"]) == {"text", *KINDS}
+    model = workspace.folder / "model" / "manifest.json"
+    lm, tokenizer = load_model(model, Compute(), torch.device("cpu")), load_tokenizer(model)
+    for window, kind in enumerate(table.kinds):
+        counted = table.continuations[window].item()
+        assert counted == (8 if kind == "text" else 5)
+        ids, padding = table.ids[window].split([300 + counted, 8 - counted])
+        assert not padding.any()
+        assert kind == "text" or tokenizer.decode(ids[300:]) in tokenizer.decode(ids[:284])
+        saliency, _ = window_saliency(
+            lm, ids, (1, 3), counted if loss == "continuation" else len(ids) - 1, "norm"
+        )
+        assert torch.equal(table.saliency[window], F.pad(saliency, (0, 8 - counted)))
+
+
+def test_a_table_of_text_alone(workspace, long_text):
+    table, facts = table_of(workspace, long_text)
+    assert set(table.kinds) == set(facts["nll"]) == {"text"}
+    assert table.continuations.tolist() == [8] * 7
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"retrieval": {"count": 30}}, r"sdtp\.saliency\.retrieval\.count: 30 documents of split 'train'"),
+        (
+            {"retrieval": {"count": 4}, "tokens": 90},
+            r"sdtp\.saliency\.tokens: 82 tokens leave no text beside",
+        ),
+        (
+            {"retrieval": {"count": 4}, "continuation_tokens": 4},
+            r"sdtp\.saliency\.continuation_tokens: 4 tokens have no room for an answer of 5 .* raise it",
+        ),
+    ],
+)
+def test_retrieval_windows_that_cannot_be_cut_are_one_line(workspace, long_text, change, message):
+    with pytest.raises(UserError, match=message) as caught:
+        table_of(workspace, long_text, **change)
+    assert "\n" not in str(caught.value)

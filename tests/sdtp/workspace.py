@@ -31,7 +31,7 @@ COMPUTE = {"dtype": "float32", "threads": 1}
 LAYERS = [1, 3]
 PRESERVE = {"head": 2, "tail": 4}
 WINDOWS = {"prompt_tokens": 48, "continuation_tokens": 8}
-PROMPTS = {"tokens": 120, "depths": [0.2, 0.8]}
+PROMPTS = {"tokens": 240, "kinds": ["passkey", "definition"], "depths": [0.2, 0.8]}
 ARM = {
     "importance": "learned",
     "layers": LAYERS,

@@ -27,6 +27,7 @@ STAGES = {"layers": [1, 3], "keep_ratios": [0.7, 0.5]}
 PRESERVE = {"head": 2, "tail": 4}
 MATCH = {"quantity": "count", "preserve": PRESERVE, **STAGES}
 SALIENCY = {"importance": "saliency", "saliency": {"measure": "norm", "loss_tokens": 8}}
+ORACLE = {"importance": "oracle", "saliency": {"measure": "norm", "loss_tokens": None}}
 PRUNED = STAGES | {"match": None, "preserve": PRESERVE, "saliency": None, "seed": 0, "compute": COMPUTE}
 EVALUATE = PRUNED | {
     "windows": {"documents": 4, "prompt_tokens": 48, "continuation_tokens": 8},
@@ -105,6 +106,29 @@ BROKEN: list[tuple[type[Contract], dict, str, str]] = [
         "saliency.loss_tokens",
         "48 is not less than the prompt's 48 tokens",
     ),
+    (TextSeries, ORACLE | {"saliency": None}, "saliency", "belongs to importance 'saliency' or 'oracle'"),
+    (TextSeries, ORACLE | FLOAT16, "importance", "'oracle' takes gradients, which underflow"),
+    (
+        TextSeries,
+        SALIENCY | {"importance": "oracle"},
+        "saliency.loss_tokens",
+        "the oracle's gradient is of what follows the prompt; set it to null",
+    ),
+    (PrefillSeries, ORACLE, "importance", "'oracle' is no method, and its prefill is not timed"),
+    (EvaluateSpec, ORACLE, "timing", "'oracle' is no method, and its prefill is not timed; set it to null"),
+    (
+        EvaluateSpec,
+        {"importance": "learned_distance", "selection": "top_p"},
+        "selection",
+        "'top_p' needs the keep logits of importance 'learned', not 'learned_distance'",
+    ),
+    (EvaluateSpec, {"importance": "attention_last", "mask": "soft"}, "mask", "'soft' needs the keep logits"),
+    (
+        EvaluateSpec,
+        {"importance": "attention_window", "selection": "threshold"},
+        "selection",
+        "'threshold'",
+    ),
     (TextSeries, {"match": MATCH, "propagation": "local"}, "match", "needs selection 'top_k'"),
     (
         PrefillSeries,
@@ -116,15 +140,23 @@ BROKEN: list[tuple[type[Contract], dict, str, str]] = [
         EvaluateSpec,
         {"pipeline": {"ranks": 2}, "importance": "prior"},
         "importance",
-        "'prior' does not run over pipeline ranks; use learned or random or recent or hidden_norm, or set",
+        "'prior' does not run over pipeline ranks; use learned or learned_distance or random or recent or",
+    ),
+    *(
+        (TextSeries, {"pipeline": {"ranks": 2}} | change, "importance", f"'{name}' does not run over pipe")
+        for name, change in {
+            "oracle": ORACLE,
+            "attention_last": {"importance": "attention_last"},
+            "attention_window": {"importance": "attention_window"},
+        }.items()
     ),
     (
         EvaluateSpec,
-        {"pipeline": {"ranks": 2}, "retrieval": {"tokens": 99, "depths": [0.5], "keys": 1}},
+        {"pipeline": {"ranks": 2}, "retrieval": {"tokens": 99, "count": 1}},
         "retrieval",
-        "passkeys are not asked for over pipeline ranks",
+        "retrieval is not measured over pipeline ranks",
     ),
-    (RetrievalSeries, {"pipeline": {"ranks": 2}}, "prompts", "passkeys are not asked for over pipeline"),
+    (RetrievalSeries, {"pipeline": {"ranks": 2}}, "prompts", "retrieval is not measured over pipeline"),
     (CalibrationSpec, {"keep_ratios": [0.5]}, "keep_ratios", "1 ratios for 2 layers"),
     (CalibrationSpec, {"tokens": 6}, "preserve", "keeps all 6 tokens of a prompt"),
     (PrunerSpec, {"keep_ratios": [0.5]}, "keep_ratios", "1 ratios for 2 layers"),
@@ -196,7 +228,7 @@ def test_a_series_counts_no_items():
     for spec, count in (
         (TextSeries, {"documents": 3}),
         (PrefillSeries, {"documents": 3}),
-        (RetrievalSeries, {"prompts": RETRIEVAL["prompts"] | {"keys": 3}}),
+        (RetrievalSeries, {"prompts": RETRIEVAL["prompts"] | {"count": 3}}),
         (DecodeSeries, {"prompts": PROMPTS["prompts"][0]}),
     ):
         with pytest.raises(ValidationError, match="Extra inputs are not permitted"):

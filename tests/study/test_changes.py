@@ -102,6 +102,7 @@ def test_a_change_of_kind_takes_no_keys_of_the_kind_before(raw, origin):
     """Neither the baseline's nor those of an experiment that leaves the kind as it is."""
     raw["dynatree"]["baseline"]["adaptation"] = {"kind": "dynamic", "max_depth": 9}
     raw["dynatree"]["only"] = ["X", "Y"]
+    raw["paper"]["confirmatory"]["dynatree"] = []
     decoding(raw, "X", change={"adaptation": {"rho_stop": 0.2}})
     decoding(raw, "Y", change={"adaptation": {"kind": "cost_aware"}}, **{"from": origin})
     row = Plan(raw, ROOT).row("Y")
@@ -193,6 +194,7 @@ def test_groups_count_as_configured_where_the_comparator_has_no_drafter(raw):
     )
     raw["dynatree"]["ablations"]["F2"]["change"] = {}
     raw["dynatree"]["only"] = ["F1", "F2"]
+    raw["paper"]["confirmatory"]["dynatree"] = ["F2"]
     assert experiment(raw, "F2").versus == "F1"
 
 

@@ -29,23 +29,34 @@ def experiments(folder, *names):
     return [by_id[name] for name in names], plan.settings
 
 
-def test_two_experiments_with_their_specs_and_the_paired_difference(folder):
+def test_two_experiments_with_their_specs_and_the_paired_effect(folder):
     (a7, a9), settings = experiments(folder, "A7", "A9")
     lines = compare_experiments(a7, a9, settings).splitlines()
     assert lines[0].split() == ["A7", "A9", "A7", "against", "A9"]
     cells = {line.split("  ")[0]: line for line in lines[1:]}
     assert "0.5" in cells["keep_ratios"]
     assert "0.8" in cells["keep_ratios"]
-    assert "p=" in cells["quality (nats over the reference)"]
+    assert "p=" in cells["text (KL, nats per token)"]
+    assert "p=" in cells["retrieval (answer NLL, nats per token)"]
     assert "p=" in cells["speed (times the reference)"]
+    assert lines[-1].startswith("95 % intervals and p-values of one comparison each, unadjusted")
+
+
+def test_an_effect_over_several_trainings_says_of_how_many(folder):
+    (a5, baseline), settings = experiments(folder, "A5", "baseline")
+    cells = {line.split("  ")[0]: line for line in compare_experiments(a5, baseline, settings).splitlines()}
+    seeds = len({*a5.seeds} & {*baseline.seeds})
+    assert seeds > 1
+    assert cells["text (KL, nats per token)"].endswith(f"seeds={seeds}")
+    assert "seeds=" not in cells["speed (times the reference)"]
 
 
 def test_a_study_against_itself_differs_in_nothing(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
     lines = compare_studies(folder, tmp_path / "copy").splitlines()
-    quality = [line for line in lines if " quality " in line]
-    assert quality
-    assert all("+0.000 [+0.000, +0.000] p=1" in line for line in quality)
+    text = [line for line in lines if " text " in line]
+    assert text
+    assert all("+0.000 [+0.000, +0.000] p=1" in line for line in text)
 
 
 def test_what_cannot_be_compared_is_named(folder, tmp_path):

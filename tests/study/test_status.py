@@ -71,9 +71,9 @@ def test_from_nothing_to_a_record(raw):
     text, retrieval, prefill = plan.row("A7").jobs[0].inputs.values()
     for series in (text, prefill, retrieval):
         write(series.path / "0-1.json")
-    # Of text the second of document 1, 2 to 3 and 4 to 5 is missing, of prefill document 1.
+    # Of text documents 1, 2 to 3 and 4 to 5 are missing, of retrieval 1 and 2 to 3, of prefill 1.
     assert blocks(text, plan) == (1, 3)
-    assert state(plan, "A7") == ("unfinished", "4 of 7 blocks are missing")
+    assert state(plan, "A7") == ("unfinished", "6 of 9 blocks are missing")
     measure(plan, "A7")
     assert state(plan, "A7") == ("unfinished", "all of its blocks are there; its record is to be joined")
     join(plan, "A7")
@@ -95,7 +95,7 @@ def test_more_documents_lack_blocks_and_fewer_only_a_record(raw):
     measure(plan, "A7")
     join(plan, "A7")
     more = planned(raw, sdtp={"evaluation": {"documents": 8}})
-    assert state(more, "A7") == ("unfinished", "1 of 6 blocks are missing")
+    assert state(more, "A7") == ("unfinished", "1 of 7 blocks are missing")
     fewer = planned(raw, sdtp={"evaluation": {"documents": 5}})
     assert state(fewer, "A7")[0] == "unfinished"
     assert "to be joined" in state(fewer, "A7")[1]
@@ -110,10 +110,10 @@ def test_what_changed_is_said_once_for_all_measures(raw):
     assert state(other, "A7") == (
         "stale",
         "spec keep_ratios.0 0.5 -> 0.55; spec keep_ratios.1 0.5 -> 0.55 and 1 more;"
-        " 5 of 5 blocks are missing",
+        " 6 of 6 blocks are missing",
     )
     rounds = planned(raw, sdtp={"evaluation": {"timing": {"repeats": 3}}})
-    assert state(rounds, "A7") == ("stale", "spec repeats 2 -> 3; 1 of 5 blocks are missing")
+    assert state(rounds, "A7") == ("stale", "spec repeats 2 -> 3; 1 of 6 blocks are missing")
     text = planned(raw, texts={"python": {"window": 5000}})
     assert state(text, "A7")[1].startswith("input text: spec text.window 6000 -> 5000")
 
@@ -123,28 +123,26 @@ def test_a_measure_that_is_new_and_blocks_that_are_gone(raw):
     measure(before, "A7")
     join(before, "A7")
     plan = planned(raw)
-    assert state(plan, "A7") == ("stale", "retrieval was not measured; 1 of 5 blocks are missing")
+    assert state(plan, "A7") == ("stale", "retrieval was not measured; 2 of 6 blocks are missing")
     before.row("A7").jobs[0].path.unlink()
     measure(plan, "A7")
     join(plan, "A7")
     remove(job.path for job in plan.row("A7").jobs[0].inputs.values())
     assert state(plan, "A7") == ("fresh", "")
     more = planned(raw, sdtp={"evaluation": {"documents": 8}})
-    assert state(more, "A7") == ("stale", "its blocks are gone; 6 of 6 blocks are missing")
+    assert state(more, "A7") == ("stale", "its blocks are gone; 7 of 7 blocks are missing")
 
 
 def test_a_seed_that_is_new(raw):
-    plan = planned(raw)
-    measure(plan, "A3b")
-    join(plan, "A3b")
-    more = planned(raw, sdtp={"seeds": [0, 1]})
-    # Text and passkeys of the second seed, which is not timed.
-    assert state(more, "A3b") == ("stale", "not all of its seeds were measured; 4 of 4 blocks are missing")
-    (series, *_) = more.row("A3b").jobs[1].inputs.values()
-    write(series.path / "0-2.json")
-    assert state(more, "A3b")[1].endswith("3 of 4 blocks are missing")
-    longer = planned(raw, sdtp={"seeds": [0, 1], "evaluation": {"documents": 8}})
-    assert state(longer, "A3b") == ("stale", "not all of its seeds were measured; 5 of 11 blocks are missing")
+    plan = planned(raw, sdtp={"seeds": [0]})
+    measure(plan, "A5")
+    join(plan, "A5")
+    more = planned(raw)
+    assert state(more, "A5") == ("stale", "not all of its seeds were measured; 5 of 5 blocks are missing")
+    write(more.row("A5").jobs[1].inputs["text"].path / "0-2.json")
+    assert state(more, "A5")[1].endswith("4 of 5 blocks are missing")
+    longer = planned(raw, sdtp={"evaluation": {"documents": 8}})
+    assert state(longer, "A5") == ("stale", "not all of its seeds were measured; 6 of 12 blocks are missing")
 
 
 def test_a_record_of_the_time_before_blocks_is_told_from_one_of_today(raw):
@@ -160,22 +158,28 @@ def test_a_record_of_the_time_before_blocks_is_told_from_one_of_today(raw):
     assert state(plan, "A7") == (
         "stale",
         "the spec of its text of then is gone; retrieval was not measured and 1 more;"
-        " 5 of 5 blocks are missing",
+        " 6 of 6 blocks are missing",
     )
 
 
 def test_remaining_work_counts_experiments_blocks_and_other_jobs(raw):
-    plan = planned(raw, sdtp={"only": ["A7"]}, dynatree={"only": [], "grids": None})
+    plan = planned(
+        raw,
+        sdtp={"only": ["A7"]},
+        dynatree={"only": [], "grids": None},
+        paper={"confirmatory": {"sdtp": ["A7"], "dynatree": []}},
+    )
     left = remaining_work(plan)
-    assert (left.experiments, left.blocks) == (2, 10)
-    # Model, text, saliency, one pruner, two lengths of the sweep.
-    assert left.jobs == 6
+    # The baseline has a second seed, which is not timed.
+    assert (left.experiments, left.blocks) == (2, 6 + 6 + 5)
+    # Model, text, saliency, a pruner for each seed, two lengths of the sweep.
+    assert left.jobs == 7
     # Of panels: trainings, evaluations, sweeps.
     assert (left.seconds, left.unknown) == (0.0, 6)
     measure(plan, "A7")
-    assert (remaining_work(plan).experiments, remaining_work(plan).blocks) == (2, 5)
+    assert (remaining_work(plan).experiments, remaining_work(plan).blocks) == (2, 11)
     join(plan, "A7")
-    assert (remaining_work(plan).experiments, remaining_work(plan).blocks) == (1, 5)
+    assert (remaining_work(plan).experiments, remaining_work(plan).blocks) == (1, 11)
 
 
 def forget(raw, name, monkeypatch, capsys):

@@ -148,19 +148,27 @@ class Checkout:
         """All records."""
         return {path.name: path.read_bytes() for path in (self.path / "results/record").glob("*.json")}
 
+    def records_of(self, experiment: str) -> list[Path]:
+        """Paths of the records that were measured for an experiment, one per training seed."""
+        return [
+            path
+            for path in sorted((self.path / "results/record").glob("*.json"))
+            if json.loads(path.read_text())["label"] == experiment
+        ]
+
     def record(self, experiment: str) -> Path:
         """Path of the one record that was measured for an experiment."""
-        (found,) = (
-            path
-            for path in (self.path / "results/record").glob("*.json")
-            if json.loads(path.read_text())["label"] == experiment
-        )
+        (found,) = self.records_of(experiment)
         return found
 
+    def inputs(self, result: Path) -> dict[str, Path]:
+        """Paths of what a result was made from, by name: of a record, the folders of its blocks."""
+        spec = json.loads((self.path / f"results/spec/{result.stem}.json").read_text())
+        return {name: self.path / path for name, path in spec["inputs"].items()}
+
     def series(self, experiment: str) -> dict[str, Path]:
-        """Folders of the blocks of an experiment's record, by measure or kind of prompts."""
-        spec = self.path / f"results/spec/{self.record(experiment).stem}.json"
-        return {name: self.path / folder for name, folder in json.loads(spec.read_text())["inputs"].items()}
+        """Folders of the blocks of an experiment's one record, by measure or kind of prompts."""
+        return self.inputs(self.record(experiment))
 
     def blocks(self) -> dict[str, bytes]:
         """All blocks and their bulky rows, by path."""
@@ -172,10 +180,12 @@ class Checkout:
     def forget(self, *experiments: str) -> dict[str, bytes]:
         """Delete records and the blocks that they were joined from; return the records that stay."""
         for name in experiments:
-            record, folders = self.record(name), self.series(name)
-            record.unlink()
-            for folder in folders.values():
-                shutil.rmtree(folder)
+            records = self.records_of(name)
+            assert records, name
+            for record in records:
+                for folder in self.inputs(record).values():
+                    shutil.rmtree(folder)
+                record.unlink()
         return self.records()
 
     def replace(self, file: str, old: str, new: str) -> None:

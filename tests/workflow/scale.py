@@ -99,6 +99,7 @@ def synthetic_study(ablations: int) -> dict:
         "study": "scale",
         "sdtp": {"ablations": sdtp, "only": ["A7", *sdtp]},
         "dynatree": {"ablations": decoding, "benchmark": None},
+        "paper": {"confirmatory": {"sdtp": ["A7"]}},
     }
 
 
@@ -151,6 +152,7 @@ def many_records(study: Path, ablations: int, seeds: int) -> tuple[Path, float]:
                 "expect": {"quality": "down", "speed": "up"},
                 "versus": "baseline" if index else None,
                 "records": paths,
+                "seeds": list(range(seeds)),
             }
         )
     plan = {"study": "many", "settings": {}, "experiments": experiments, "code": "0"}

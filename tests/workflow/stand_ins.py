@@ -121,10 +121,11 @@ def overlay(folder: Path, study: dict[str, Any]) -> dict[str, Any]:
             "training": {"width": 16, "compute": compute},
             "evaluation": {
                 "documents": 4,
+                "exploratory": {"documents": 3, "prompts": 2},
                 "prompt_tokens": 96,
                 "continuation_tokens": 8,
                 "timing": {"documents": 2, "repeats": 2},
-                "retrieval": {"tokens": 160, "depths": [0.5], "keys": 1},
+                "retrieval": {"tokens": 320, "depths": [0.5], "count": 4},
                 "compute": compute,
             },
             # The last one is longer than the stand-in's positions, as the last of the study are.

@@ -5,7 +5,6 @@ import gc
 import json
 import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -38,6 +37,7 @@ except ImportError as error:
 
 from ablations.core.errors import UserError, print_any_text
 from ablations.study.config.reading import require_distinct_keys
+from ablations.study.endings import report_missing, say_where
 from ablations.study.estimate.requests import Requests
 from ablations.study.invocation import (
     asks_for_report,
@@ -59,15 +59,8 @@ from ablations.study.planning.freshness import (
 )
 from ablations.study.planning.jobs import DIGEST_LENGTH, Job
 from ablations.study.planning.plan import Plan
-from ablations.study.slurm import (
-    Slurm,
-    Submission,
-    require_account,
-    require_partition,
-    status_command,
-    wait_for_answers,
-)
 from ablations.study.planning.stamps import write_stamps
+from ablations.study.slurm import prepare_submission
 from ablations.study.timings import PastTimes
 
 # A job that a scheduler runs reads this file again: it is told the configuration that it was planned with, and
@@ -336,88 +329,3 @@ def refuse_taken_names(rules):
         require_free_ids(plan.rows, rules.has)
     except UserError as error:
         sys.exit(f"error: {error}")
-
-
-def prepare_submission():
-    """Before the first job goes to Slurm: end what the site would refuse or leave waiting, and fit to the site."""
-    jobs = [job for job in workflow.dag.needrun_jobs() if not job.is_local]
-    if workflow.executor_plugin.name != "slurm" or not jobs:
-        return
-    settings = workflow.executor_settings
-    try:
-        slurm = Slurm()
-        require_partition(map(submission_of, jobs), sys.argv)
-        for job in jobs:
-            submission = submission_of(job)
-            if submission.elsewhere:
-                continue
-            longest = slurm.longest(submission)
-            if longest is not None:
-                names = job.wildcards_dict
-                longest_minutes[names.get("panel") or names.get("digest")] = longest
-                if job.resources.get("runtime", 0) > longest:
-                    # Setting it makes Snakemake ask for the resources once more, now with the limit known.
-                    job.attempt = job.attempt
-            slurm.require_acceptable(submission_of(job))
-        for account in {submission_of(job).account for job in jobs} - {""}:
-            require_account(account)
-        asked = settings.status_command
-        settings.status_command = status_command(
-            asked, settings.init_seconds_before_status_checks
-        )
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    wait_for_answers(workflow.executor_plugin.executor, settings.status_command)
-    if settings.status_command != asked:
-        print("This Slurm has no accounting: squeue says what became of jobs.")
-    # Snakemake shows a failed job's log, also that of an earlier run where sbatch refuses the job.
-    for log in (Path(log) for job in jobs for log in job.log):
-        log.unlink(missing_ok=True)
-
-
-def submission_of(job):
-    """A job as it will be submitted to Slurm."""
-    return Submission(job.rule.name, job.resources, job.threads)
-
-
-def say_where():
-    """After a run: where the results are, and what came of the hypotheses if the summary is of these records."""
-    needed = [Path(stages.COLLECT_STAMP), *plan.records]
-    measured = sum(path.exists() for path in plan.records)
-    if not measured:
-        return
-    print(
-        f"\n{measured} of {len(plan.records)} records of study '{plan.config.study}' are in results/record"
-        " (`python -m ablations.study show` lists them)."
-    )
-    summary = Path(stages.SUMMARY)
-    current = summary.exists() and all(
-        path.exists() and path.stat().st_mtime <= summary.stat().st_mtime
-        for path in needed
-    )
-    if not current or not Path(stages.SECTION).exists():
-        print(f"`snakemake --cores 1 {stages.SECTION}` writes the section.")
-        return
-    print(
-        f"The section is {stages.SECTION}, its tables and figures lie beside it.",
-        flush=True,
-    )
-    # A process of its own: the run has succeeded, whatever becomes of its last words.
-    command = [sys.executable, "-m", "ablations.paper.findings", "--summary", summary]
-    subprocess.run(command, check=False)
-
-
-def report_missing():
-    """Say which experiments have no record after a run that failed, and that nothing was left out silently."""
-    missing = [
-        row.experiment.id
-        for row in plan.rows
-        if not all(job.path.exists() for job in row.jobs)
-    ]
-    if missing:
-        print(
-            f"error: not measured: {', '.join(missing)}. The paper leaves no experiment out: it is written when"
-            " all have a record. Their logs say why (above, and `python -m ablations.study show ID`); run the"
-            " same command again for what is missing",
-            file=sys.stderr,
-        )

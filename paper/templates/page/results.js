@@ -1,8 +1,8 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const COLUMNS = [
-  ["id", "Id"], ["title", "Change"], ["section", "Part"], ["effect", "Effect on NLL", true],
-  ["speedup", "Speed-up", true], ["relative", "Against comparator", true], ["verdict", "Verdict"], ["status", "Outcome"],
+  ["id", "Id"], ["title", "Change"], ["section", "Part"], ["text", "Text (KL)", true], ["retrieval", "Retrieval (answer NLL)", true],
+  ["speedup", "Speed-up", true], ["relative", "Against comparator", true], ["outcomes", "Outcome"], ["status", "Ended"],
 ];
 const state = { key: null, falling: false, open: decodeURIComponent(location.hash.slice(1)) };
 for (const [key, value] of new URLSearchParams(location.search)) {
@@ -19,6 +19,7 @@ function element(tag, attributes, ...children) {
 
 function sortKey(row) {
   const value = row[state.key];
+  if (Array.isArray(value)) return value.join(" ");
   return value && typeof value === "object" ? value.value : value;
 }
 
@@ -32,9 +33,9 @@ function compare(one, other) {
 
 function shown() {
   const words = document.getElementById("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const [method, verdict] = ["method", "verdict"].map(name => document.getElementById(name).value);
+  const method = document.getElementById("method").value;
   const rows = data.rows.filter(row =>
-    (!method || row.method === method) && (!verdict || row.verdict === verdict) &&
+    (!method || row.method === method) &&
     words.every(word => `${row.id} ${row.title} ${row.section} ${row.hypothesis}`.toLowerCase().includes(word)));
   return state.key ? [...rows].sort(compare) : rows;
 }
@@ -46,7 +47,7 @@ function cell(row, key, number) {
     if (value && value.interval) made.append(element("span", { class: "interval" }, value.interval));
     return made;
   }
-  if (key === "verdict" && value) return element("td", {}, element("span", { class: `verdict ${value}` }, value));
+  if (key === "outcomes") return element("td", {}, ...value.map(word => element("span", { class: "outcome" }, word)));
   if (key === "id") return element("td", {}, element("button", { "aria-expanded": state.open === row.id }, value));
   return element("td", {}, value || "\u2014");
 }
@@ -66,7 +67,7 @@ function details(row) {
   const part = (title, content) => found.push(element("h2", {}, title), content);
   if (row.hypothesis) part("Hypothesis", element("p", {}, row.hypothesis));
   if (row.expected) part("Expected", element("p", {}, row.expected + (row.versus ? ` (against ${row.versus})` : "")));
-  if (row.parts.length) part("Verdict", element("p", {}, row.parts.join("; ")));
+  if (row.parts.length) part("Predictions", element("p", {}, row.parts.join("; ")));
   if (row.crash) part("Crash", element("pre", {}, row.crash));
   if (row.change) part("Change of the baseline, as configured", element("pre", {}, row.change));
   if (row.differences.length) part(`Spec against ${row.versus}`, table(["key", row.versus, row.id], row.differences));
@@ -104,7 +105,7 @@ function draw() {
 }
 
 document.querySelector(".about").textContent =
-  `Brackets: intervals of ${data.coverage} over documents or prompts. Sort by a column's title; open an experiment by its row.`;
-for (const name of ["search", "method", "verdict"]) document.getElementById(name).addEventListener("input", draw);
+  `${data.decided[0]} of ${data.decided[1]} confirmatory predictions decided. Brackets: unadjusted intervals of ${data.coverage} over documents or prompts. Sort by a column's title; open an experiment by its row.`;
+for (const name of ["search", "method"]) document.getElementById(name).addEventListener("input", draw);
 draw();
 if (state.open && document.getElementById(state.open)) document.getElementById(state.open).scrollIntoView();

@@ -1,6 +1,6 @@
 """Blocks: the results of a series on runs of its items, each written once and never changed.
 
-A *series* is one experiment (and seed) under one measure. Its items (documents, passkey prompts, decoding
+A *series* is one experiment (and seed) under one measure. Its items (documents, retrieval prompts, decoding
 prompts) have numbers that do not depend on how many are asked for. A block holds some of them in a row and is
 a record, `FIRST-END.json` in the folder of its series, for items FIRST to END - 1. A crash of the measured
 method is a block `FIRST-crashed.json`. What is measured follows from the names of the files.

@@ -62,7 +62,7 @@ class Environment(Contract):
     versions: dict[str, str]
     """Installed versions of what the job computes with, Python included."""
     prompt_start: str = ""
-    """Text that the model's tokenizer puts before every text, its BOS token. Windows, passkey prompts and
+    """Text that the model's tokenizer puts before every text, its BOS token. Windows, retrieval prompts and
     prompts without a chat template begin with it. Empty where the tokenizer adds none."""
     git_commit: str | None
     """Commit of the checkout that holds the code; null where the code is in none (an unpacked archive)."""

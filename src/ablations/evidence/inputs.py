@@ -2,11 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from ablations.core.contract import Contract, Identifier, Identifiers
-from ablations.evidence.expectations import Experiment, Thresholds
-from ablations.evidence.statistics import Resampling
+from ablations.evidence.expectations import Confirmatory, Experiment, Look, Thresholds
 
 GridName = Literal["trees", "lengths"]
 
@@ -28,14 +27,26 @@ class PaperSettings(Contract):
     """Rows of the backward decoding table, in order; each is compared with the full method."""
     full_method: Identifier = "F4"
     """Decoding experiment that is the full method (bold in tables)."""
+    confirmatory: Confirmatory = Confirmatory()
+    """Experiments whose predictions are decided together; all others are exploratory. They have the whole
+    budget of documents, prompts and seeds."""
+    looks: tuple[Look, ...] = ()
+    """Declared looks at growing data; empty decides once, on all that is measured, at `thresholds.alpha`."""
     thresholds: Thresholds = Thresholds()
     """How large an effect must be to count."""
     mix_devices: bool = False
     """Allow times of different devices in one table, marked and never compared; otherwise an error."""
-    resamples: PositiveInt = 9999
-    """Bootstrap resamples of an interval."""
-    seed: int = 0
-    """Seed of the bootstrap."""
+
+
+class FamilyPlan(Contract):
+    """When the confirmatory family was planned."""
+
+    digest: str
+    """Digest of its experiments, predictions, thresholds, looks, counts and seeds as they are."""
+    planned: str
+    """Date on which its plan was written down, before its first results; ISO 8601."""
+    changed: tuple[str, ...] = ()
+    """What has changed since, one clause each; empty where it is as it was planned."""
 
 
 class PaperInput(Contract):
@@ -61,6 +72,8 @@ class PaperInput(Contract):
     """Paths of the prompt-length sweeps, relative to the working directory."""
     grids: dict[GridName, str] = Field(default={})
     """Paths of the replayed grids, relative to the working directory."""
+    family: FamilyPlan | None = None
+    """Plan of the confirmatory family; null without one."""
     code: str
     """Digest of the meaning of the code of the `collect` rule."""
     revision: int = 0
@@ -82,16 +95,11 @@ class BenchmarkInput(Contract):
     """What tables call each arm of the study."""
     best_of: Identifiers
     """Arms of which the fastest stands for the method."""
-    resampling: Resampling
-    """How intervals are resampled, as in the study's tables."""
+    alpha: float
+    """Intervals cover 1 - alpha, as in the study's tables."""
     code: str
     """Digest of the meaning of the rule's code."""
     revision: int = 0
     """How often a lost record made the table stale; nothing is computed from it."""
     lost: tuple[str, ...] = ()
     """Records that were lost the last time; nothing is computed from them."""
-
-
-def resampling(settings: PaperSettings) -> Resampling:
-    """How the paper's intervals are resampled."""
-    return Resampling(alpha=settings.thresholds.alpha, resamples=settings.resamples, seed=settings.seed)

@@ -19,13 +19,13 @@ from ablations.specs.dynatree.exactness import DecodeTotals
 from ablations.specs.sdtp.evaluate import (
     PrefillSample,
     PrefillSeries,
-    RetrievalProbe,
     RetrievalSeries,
     SeriesTotals,
     TextSample,
     TextSeries,
 )
 from ablations.specs.sdtp.record import EvaluateSpec, SdtpSample, SdtpTotals
+from ablations.specs.sdtp.retrieval import RetrievalProbe
 
 SdtpRecord = Record[EvaluateSpec, SdtpSample, SdtpTotals]
 DecodeRecord = Record[DecodeSpec, DecodeSample, DecodeTotals]
@@ -128,7 +128,7 @@ def sdtp_record(
         spec: What the record is of.
         label: Id of the experiment.
         digests: Digests of the record.
-        folders: Folder of the blocks of `text`, `retrieval` (where passkeys are asked for) and `prefill`
+        folders: Folder of the blocks of `text`, `retrieval` (where it is measured) and `prefill`
             (where prefill is timed).
 
     Raises:

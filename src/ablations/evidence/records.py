@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -13,10 +13,12 @@ from ablations.core.job import read_job
 from ablations.core.record import read_record
 from ablations.evidence.expectations import Experiment, Method
 from ablations.evidence.join import DecodeRecord, SdtpRecord
-from ablations.evidence.statistics import Endpoint, log_speedup, median_seconds
-from ablations.evidence.verdicts import OutcomeStatus
+from ablations.evidence.statistics import ANY_SEED, Endpoint, log_noise, log_speedup, median_seconds
 from ablations.specs.dynatree.decode import DecodeSample, DecodeSpec
 from ablations.specs.sdtp.record import EvaluateSpec, SdtpSample
+
+OutcomeStatus = Literal["ok", "crashed", "not_run"]
+"""How an experiment ended."""
 
 
 class ExperimentRecords(NamedTuple):
@@ -25,13 +27,14 @@ class ExperimentRecords(NamedTuple):
     Attributes:
         experiment: What the study says of it.
         records: Its records in the order of its seeds.
-        values: Results by endpoint; each a series of one value per document (index), shape (n,). Empty
-            unless all records are there and none crashed.
+        values: Results by endpoint, one per document (index, in the order of measurement) and training seed
+            (columns; `ANY_SEED` alone where no trained scorer plays a part, and of speed), shape (n, seeds).
+            Empty unless all records are there and none crashed.
     """
 
     experiment: Experiment
     records: tuple[SdtpRecord | DecodeRecord, ...]
-    values: dict[Endpoint, pd.Series]
+    values: dict[Endpoint, pd.DataFrame]
 
     @property
     def status(self) -> OutcomeStatus:
@@ -60,13 +63,24 @@ def read_arm(experiment: Experiment) -> ExperimentRecords:
     """
     record_type = SdtpRecord if experiment.method == "sdtp" else DecodeRecord
     paths = [path for path in map(Path, experiment.records) if path.is_file()]
-    records = tuple(read_record(path, record_type) for path in paths)
+    return arm_of(experiment, tuple(read_record(path, record_type) for path in paths))
+
+
+def arm_of(experiment: Experiment, records: tuple[SdtpRecord | DecodeRecord, ...]) -> ExperimentRecords:
+    """An experiment with the records there are of it, in the order of its seeds.
+
+    Raises:
+        UserError: a record is of another method, or has no or repeated documents.
+    """
     arm = ExperimentRecords(experiment, records, {})
     if arm.status != "ok":
         return arm
-    for path, record in zip(paths, records, strict=True):
+    for path, record in zip(experiment.records, records, strict=True):
         _check_complete(path, record)
-    values = _sdtp_values(records) if experiment.method == "sdtp" else _decoding_values(records[0], paths[0])
+    if experiment.method == "sdtp":
+        values = _sdtp_values(experiment, cast(tuple[SdtpRecord, ...], records))
+    else:
+        values = _decoding_values(cast(DecodeRecord, records[0]), experiment.records[0])
     return arm._replace(values=values)
 
 
@@ -85,12 +99,33 @@ def comparable(first: ExperimentRecords, second: ExperimentRecords) -> bool:
     return first.device == second.device or None in (first.device, second.device)
 
 
-def per_document(records: Iterable[SdtpRecord], value: Callable[[SdtpSample], float]) -> pd.Series:
-    """A value of each document (index) that all records have, averaged over the records, shape (n,)."""
-    # Dictionaries: pandas takes ten times as long to align the records of ten seeds.
-    rows = [{sample.document: value(sample) for sample in record.samples} for record in records]
-    shared = [document for document in rows[0] if all(document in row for row in rows)]
-    return pd.Series(np.mean([[row[document] for document in shared] for row in rows], axis=0), shared)
+def noise_floors(arms: Iterable[ExperimentRecords]) -> dict[Method, float]:
+    """The 95th percentile of the noise of timing by method: sizes of `log_noise` over documents, each once.
+
+    Methods whose references did not run twice in a round are left out.
+    """
+    found: dict[Method, set[tuple[str, float]]] = {}
+    for arm in arms:
+        if own := repeated_references(arm):
+            found.setdefault(arm.experiment.method, set()).update(own)
+    return {
+        method: float(np.quantile(np.abs([noise for _, noise in own]), 0.95)) for method, own in found.items()
+    }
+
+
+def repeated_references(arm: ExperimentRecords) -> set[tuple[str, float]]:
+    """Documents of an arm whose reference ran twice in a round, each with its `log_noise`.
+
+    Experiments that were measured side by side have the same ones.
+    """
+    samples = (sample for record in arm.records for sample in record.samples)
+    noises = ((sample.document, log_noise(sample.pairs)) for sample in samples)
+    return {(document, noise) for document, noise in noises if noise is not None}
+
+
+def per_document(records: Iterable[SdtpRecord], value: Callable[[SdtpSample], float]) -> pd.DataFrame:
+    """A value of each document (index) that all records have, by record (columns), shape (n, records)."""
+    return _table([{sample.document: value(sample) for sample in record.samples} for record in records])
 
 
 def added_nll(sample: SdtpSample) -> float:
@@ -124,32 +159,60 @@ def first_arm(
     return ranked[0] if ranked else None
 
 
-def _check_complete(path: Path, record: SdtpRecord | DecodeRecord) -> None:
+def _check_complete(path: str, record: SdtpRecord | DecodeRecord) -> None:
     if not record.samples or record.totals is None:
         raise UserError(f"{path}: an experiment that ended well has samples and totals; delete the record")
-    name, count = Counter(map(_document_name, record.samples)).most_common(1)[0]
-    if count > 1:
-        raise UserError(f"{path}: document '{name}' occurs twice; delete the record")
+    _check_distinct(path, map(_document_name, record.samples))
+    _check_distinct(path, (probe.document for probe in getattr(record.totals, "retrieval", ())))
+
+
+def _check_distinct(path: str, documents: Iterable[str]) -> None:
+    for name, count in Counter(documents).most_common(1):
+        if count > 1:
+            raise UserError(f"{path}: document '{name}' occurs twice; delete the record")
 
 
 def _document_name(sample: SdtpSample | DecodeSample) -> str:
     return f"{sample.kind}/{sample.document}" if isinstance(sample, DecodeSample) else sample.document
 
 
-def _sdtp_values(records: tuple[SdtpRecord, ...]) -> dict[Endpoint, pd.Series]:
-    values: dict[Endpoint, pd.Series] = {"quality": per_document(records, added_nll)}
-    timed = timed_samples(records)
-    if timed:
-        speeds = [log_speedup(sample.pairs) for sample in timed]
+def _sdtp_values(experiment: Experiment, records: tuple[SdtpRecord, ...]) -> dict[Endpoint, pd.DataFrame]:
+    tables = {
+        "text": per_document(records, lambda sample: sample.kl),
+        "retrieval": _table(
+            [{probe.document: probe.nll for probe in record.totals.retrieval} for record in records]
+        ),
+    }
+    values: dict[Endpoint, pd.DataFrame] = {}
+    for endpoint, table in tables.items():
+        if not table.empty:
+            values[cast(Endpoint, endpoint)] = (
+                table.set_axis(list(experiment.seeds), axis=1)
+                if experiment.seeds
+                else table.mean(axis=1).to_frame(ANY_SEED)
+            )
+    if timed := timed_samples(records):
+        speeds = pd.Series(
+            [log_speedup(sample.pairs) for sample in timed], [sample.document for sample in timed]
+        )
         # Where several seeds were timed, the speed of a document is their mean.
-        values["speed"] = pd.Series(speeds, [sample.document for sample in timed]).groupby(level=0).mean()
+        values["speed"] = speeds.groupby(level=0, sort=False).mean().to_frame(ANY_SEED)
     return values
 
 
-def _decoding_values(record: DecodeRecord, path: Path) -> dict[Endpoint, pd.Series]:
+def _decoding_values(record: DecodeRecord, path: str) -> dict[Endpoint, pd.DataFrame]:
     names = [_document_name(sample) for sample in record.samples]
     if record.spec.drafter is None:
-        return {"speed": pd.Series(0.0, index=names)}
-    if record.spec.reference != "autoregressive":
+        speeds = [0.0] * len(names)
+    elif record.spec.reference == "autoregressive":
+        speeds = [log_speedup(sample.pairs) for sample in record.samples]
+    else:
         raise UserError(f"{path}: a drafting arm must be measured beside autoregressive decoding")
-    return {"speed": pd.Series([log_speedup(sample.pairs) for sample in record.samples], index=names)}
+    return {"speed": pd.DataFrame({ANY_SEED: speeds}, index=names)}
+
+
+def _table(columns: list[dict[str, float]]) -> pd.DataFrame:
+    """Columns by the documents that all of them have, in the order of the first, shape (n, columns)."""
+    # Dictionaries: pandas takes ten times as long to align the records of ten seeds.
+    shared = [document for document in columns[0] if all(document in column for column in columns)]
+    return pd.DataFrame([[column[document] for column in columns] for document in shared], index=shared)

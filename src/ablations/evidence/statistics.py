@@ -2,34 +2,32 @@
 
 Speed is handled on the log scale throughout: a *log speed-up* is the logarithm of reference seconds over
 arm seconds, so that effects are differences and their exponentials are ratios of speed-ups.
+
+Intervals and p-values are one closed formula (`Mean`): nothing is resampled.
 """
 
 import math
-import warnings
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from functools import lru_cache
-from types import SimpleNamespace
-from typing import Literal, Protocol, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
-from pydantic import NonNegativeFloat, NonNegativeInt
-from scipy import stats
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from scipy import special
 
 from ablations.core.contract import Contract, Identifier
 
-Endpoint = Literal["quality", "speed", "ranking"]
+Endpoint = Literal["text", "retrieval", "speed", "ranking"]
+"""`text`: KL divergence of the next-token distribution from the unpruned model's, nats per token;
+`retrieval`: NLL of the answer, nats per token; `speed`: log speed-up; `ranking`: rank correlation."""
 
-Name = TypeVar("Name", bound=Hashable)
+ANY_SEED = "any"
+"""Column of values that no training seed plays a part in: they are the same for all."""
 
-POWER = 0.8
-"""Power of the minimum detectable effect."""
+Array = np.ndarray[Any, np.dtype[np.float64]]
 
-T_BELOW = 20
-"""Fewest documents for a bootstrap interval; those of fewer are too narrow, so theirs is Student's t."""
-
-SPREAD_FROM = 8
-"""Fewest documents for an interval of a ratio of standard deviations."""
+_ROUNDING = 1e-12
+"""Values that differ by less, relative to the largest or to one, are equal but for rounding."""
 
 
 class Pair(Protocol):
@@ -51,22 +49,11 @@ class Pair(Protocol):
         ...
 
 
-class Resampling(Contract):
-    """How intervals are resampled; p-values are those of t tests and need no resampling."""
-
-    alpha: float
-    """Intervals cover 1 - alpha."""
-    resamples: int
-    """Bootstrap resamples."""
-    seed: int
-    """Seed; the same for every quantity, so that no result depends on the order of computation."""
-
-
 class Estimate(Contract):
-    """A mean over documents with its interval."""
+    """A mean over documents with its interval, unadjusted for other comparisons."""
 
     value: float
-    """Mean over documents: nats per token (quality) or log ratio (speed)."""
+    """Mean over documents: nats per token (text, retrieval), log ratio (speed) or correlation (ranking)."""
     low: float | None
     """Lower end of the interval; null where the data define none."""
     high: float | None
@@ -85,20 +72,268 @@ class Comparison(Contract):
     versus: Identifier | None
     """Experiment that it is compared with; null for the reference measured beside the arm."""
     measure: Endpoint
-    """`quality`: difference of NLL, nats per token; `speed`: difference of log speed-ups; `ranking`:
-    difference of rank correlations (`versus` null: the same scorer before training)."""
+    """What is compared; of `ranking`, `versus` null is the same scorer before training."""
     estimate: Estimate
-    """The effect."""
+    """The effect. Over several training seeds its interval is for any training, not for these alone."""
     unpaired: NonNegativeInt
     """Documents that only one of the two arms has; the estimate leaves them out."""
     p: float
-    """Two-sided p-value of the paired t test."""
-    p_adjusted: float
-    """That p-value after Holm's step-down over the family."""
-    mde: NonNegativeFloat | None
-    """Smallest true effect that n documents of this spread detect with 80 % power; null for a single one."""
-    log_spread: Estimate | None
-    """Log ratio of the arm's standard deviation over documents to the other arm's; null where undefined."""
+    """Two-sided p-value of a zero effect, unadjusted; 1 where the data define none."""
+    seeds: PositiveInt
+    """Training seeds that both arms have; 1 where no training seed plays a part."""
+    these_trainings: tuple[float, float] | None
+    """Interval over documents alone, for these trainings; null where there are not several seeds."""
+
+
+class Mean(NamedTuple):
+    """Estimated means with one or several estimates of their variance, of which the least favourable counts.
+
+    A mean has a t statistic by Student, T1, and one by Hall (1992), T2, which corrects for skewness:
+    ``T2 = T1 + a T1^2 + a^2 T1^3 / 3 + a / 2`` with ``a = g / (3 sqrt(n))``, g the skewness of n values. Both
+    fall as the hypothetical mean rises, and T2 is inverted by a cube root. p-value and interval take the
+    worse of all, so that either follows from the other.
+
+    Attributes:
+        value: Means, shape (...); NaN where there is none.
+        error: Standard errors, shape (..., v), one for each estimate of the variance; NaN where the data
+            define none; 0 where all values are 0.
+        df: Degrees of freedom, shape (..., v).
+        skew: `a` above, shape (..., v).
+    """
+
+    value: Array
+    error: Array
+    df: Array
+    skew: Array
+
+    def p(self, cut: Array | float) -> Array:
+        """Two-sided p-values of a true mean of `cut`; 1 where the data define none.
+
+        Args:
+            cut: Hypothetical means, shape (...).
+        """
+        gap = (self.value - np.asarray(cut))[..., None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            student = np.where(gap == 0, 0.0, gap / self.error)
+            # Where all values are zero, a mean that is not zero is infinitely far.
+            hall = np.where(np.isinf(student), student, _hall(student, self.skew))
+            tails = 2 * special.stdtr(self.df, -np.minimum(np.abs(student), np.abs(hall)))
+        agree = np.sign(student) == np.sign(hall)
+        return np.nan_to_num(np.where(agree, tails, 1.0), nan=1.0).max(axis=-1)
+
+    def interval(self, alpha: Array | float) -> tuple[Array, Array]:
+        """Both ends of the intervals outside which `p` is below `alpha`; infinite where the data define none.
+
+        Args:
+            alpha: Error levels, shape (...), each over 0 and under 1.
+        """
+        quantile = -special.stdtrit(self.df, np.asarray(alpha)[..., None] / 2)
+        value = self.value[..., None]
+        with np.errstate(invalid="ignore"):
+            lows = value - self.error * np.maximum(quantile, _student(quantile, self.skew))
+            highs = value - self.error * np.minimum(-quantile, _student(-quantile, self.skew))
+        low, high = lows.min(axis=-1), highs.max(axis=-1)
+        return np.where(np.isnan(low), -np.inf, low)[()], np.where(np.isnan(high), np.inf, high)[()]
+
+
+class SeedVariance(NamedTuple):
+    """How much effects differ from training to training, estimated from several rows.
+
+    Attributes:
+        variance: Variance between seeds of the means over documents, shape (...).
+        df: Its degrees of freedom.
+    """
+
+    variance: Array
+    df: float
+
+
+UNDEFINED = Mean(np.array(np.nan), *(np.array([np.nan]) for _ in range(3)))
+"""A mean of no values."""
+
+
+def sample_mean(values: Array) -> Mean:
+    """Means of independent values.
+
+    One value, or several that are equal and not zero, define no interval.
+
+    Args:
+        values: One value per document, shape (..., n), n >= 1.
+    """
+    n = values.shape[-1]
+    value = values.mean(axis=-1)
+    largest = np.abs(values).max(axis=-1)
+    constant = np.ptp(values, axis=-1) <= _ROUNDING * np.maximum(1.0, largest)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variance = np.asarray(values.var(axis=-1, ddof=1) if n > 1 else np.full_like(value, np.nan))
+        error = np.where(constant, np.nan, np.sqrt(variance / n))
+    if n > 1:
+        error = np.where(largest <= _ROUNDING, 0.0, error)
+    return Mean(
+        np.where(largest <= _ROUNDING, 0.0, value),
+        error[..., None],
+        np.full((*value.shape, 1), max(n - 1.0, 1.0)),
+        (skewness(values) / (3 * math.sqrt(n)))[..., None],
+    )
+
+
+def crossed_mean(values: Array, pool: SeedVariance | None = None) -> Mean:
+    """Means over documents crossed with training seeds; both are samples, and all seeds see all documents.
+
+    Its error is estimated from the row's own mean squares and, where given, with the variance between seeds
+    of several rows. The skewness of documents counts by their share of the error.
+
+    Args:
+        values: One value per document and seed, shape (..., documents, seeds).
+        pool: Variance between seeds of rows like this one.
+    """
+    documents, seeds = values.shape[-2:]
+    means = values.mean(axis=-1)
+    over_documents = sample_mean(means)
+    if seeds == 1 or documents == 1:
+        return over_documents
+    between_documents = seeds * np.asarray(means.var(axis=-1, ddof=1))
+    between_seeds = documents * seed_variance(values)
+    grand = means.mean(axis=-1)[..., None, None]
+    residual = values - means[..., None] - values.mean(axis=-2, keepdims=True) + grand
+    rest_df = (documents - 1) * (seeds - 1)
+    rest = (residual**2).sum(axis=(-2, -1)) / rest_df
+    sources: list[tuple[Array, float]] = [(between_seeds, seeds - 1)]
+    if pool is not None:
+        sources.append((documents * pool.variance, pool.df))
+    errors, freedoms = [], []
+    for square, df in sources:
+        total = np.maximum(between_documents, between_documents + square - rest)
+        terms = between_documents**2 / (documents - 1) + square**2 / df + rest**2 / rest_df
+        with np.errstate(divide="ignore", invalid="ignore"):
+            freedoms.append(np.clip(total**2 / terms, 2, documents - 1))
+        errors.append(np.sqrt(total / (documents * seeds)))
+    error = np.stack(errors, axis=-1)
+    undefined = np.isnan(over_documents.error)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(error == 0, 1.0, over_documents.error / error)
+    return Mean(
+        over_documents.value,
+        np.where(undefined, np.nan, error),
+        np.nan_to_num(np.stack(freedoms, axis=-1), nan=documents - 1.0),
+        over_documents.skew * share**3,
+    )
+
+
+def seed_variance(values: Array) -> Array:
+    """Variance between seeds of the means over documents.
+
+    Args:
+        values: One value per document and seed, shape (..., documents, seeds), at least two seeds.
+    """
+    return np.asarray(values.mean(axis=-2).var(axis=-1, ddof=1))
+
+
+def pooled(variances: Sequence[Array], seeds: int) -> SeedVariance:
+    """Variance between seeds of rows that are all compared with the same one, which correlates them by half.
+
+    Args:
+        variances: `seed_variance` of each row, shape (...) each.
+        seeds: Seeds of each.
+    """
+    rows = len(variances)
+    return SeedVariance(np.mean(variances, axis=0), (seeds - 1) * rows / (1 + (rows - 1) / 4))
+
+
+def stacked(means: Sequence[Mean]) -> Mean:
+    """Means side by side along a new last dimension.
+
+    Args:
+        means: Of one shape (...), with one or several estimates of the variance.
+    """
+    width = max(mean.error.shape[-1] for mean in means)
+
+    def side_by_side(name: str) -> Array:
+        columns = (getattr(mean, name) for mean in means)
+        return np.stack([column[..., np.arange(width) % column.shape[-1]] for column in columns], axis=-2)
+
+    value = np.stack([mean.value for mean in means], axis=-1)
+    return Mean(value, side_by_side("error"), side_by_side("df"), side_by_side("skew"))
+
+
+def skewness(values: Array) -> Array:
+    """Bias-corrected skewness over the last dimension; 0 of fewer than three values, or of equal ones."""
+    n = values.shape[-1]
+    if n < 3:
+        return np.zeros(values.shape[:-1])
+    centred = values - values.mean(axis=-1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = (centred**3).mean(axis=-1) / (centred**2).mean(axis=-1) ** 1.5
+    return np.nan_to_num(math.sqrt(n * (n - 1)) / (n - 2) * ratio, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def estimate(values: pd.Series, alpha: float) -> Estimate:
+    """Mean and unadjusted interval of one value per document.
+
+    Args:
+        values: One value per document, shape (n,), n >= 1.
+        alpha: The interval covers 1 - alpha.
+    """
+    data = values.to_numpy(dtype=float)
+    return _estimate(sample_mean(data), data, alpha)
+
+
+def compare(
+    arm: pd.DataFrame | pd.Series,
+    versus: pd.DataFrame | pd.Series | None,
+    alpha: float,
+    *,
+    names: tuple[str, str | None],
+    measure: Endpoint,
+    pool: SeedVariance | None = None,
+) -> Comparison | None:
+    """Compare two arms on the documents and training seeds they share; None where they share none.
+
+    Args:
+        arm: Result of the arm per document (index) and training seed (columns; `ANY_SEED` alone where none
+            plays a part), shape (n, seeds) or, without seeds, (n,).
+        versus: Result of the other arm; None compares with the reference itself.
+        alpha: Intervals cover 1 - alpha.
+        names: Ids of the two arms.
+        measure: What the values are.
+        pool: Variance between seeds of rows like this one.
+    """
+    paired = differences(arm, versus)
+    if paired.empty:
+        return None
+    data = paired.to_numpy(dtype=float)
+    over_seeds = data.mean(axis=1)
+    effect = crossed_mean(data, pool)
+    low, high = (float(end) for end in sample_mean(over_seeds).interval(alpha))
+    several = data.shape[1] > 1 and math.isfinite(low)
+    return Comparison(
+        arm=names[0],
+        versus=names[1],
+        measure=measure,
+        estimate=_estimate(effect, over_seeds, alpha),
+        unpaired=0 if versus is None else len(arm) + len(versus) - 2 * len(paired),
+        p=float(effect.p(0.0)),
+        seeds=data.shape[1],
+        these_trainings=(low, high) if several else None,
+    )
+
+
+def differences(arm: pd.DataFrame | pd.Series, versus: pd.DataFrame | pd.Series | None) -> pd.DataFrame:
+    """Results of an arm minus those of another one, on the documents (rows) and seeds (columns) they share.
+
+    Rows stand in the order of the arm. Values of `ANY_SEED` are paired with every seed of the other arm.
+    """
+    first, second = _by_seed(arm), None if versus is None else _by_seed(versus)
+    if second is None:
+        return first
+    documents = first.index[first.index.isin(second.index)]
+    first, second = first.loc[documents], second.loc[documents]
+    if list(first.columns) == [ANY_SEED]:
+        return second.rsub(first[ANY_SEED], axis=0)
+    if list(second.columns) == [ANY_SEED]:
+        return first.sub(second[ANY_SEED], axis=0)
+    seeds = [seed for seed in first.columns if seed in second.columns]
+    return first[seeds] - second[seeds]
 
 
 def log_speedup(pairs: Iterable[Pair]) -> float:
@@ -130,172 +365,29 @@ def tokens_per_forward(accepted: int, forwards: int) -> float:
     return 1 + accepted / max(1, forwards)
 
 
-def estimate(values: pd.Series, resampling: Resampling) -> Estimate:
-    """Mean and interval of one value per document.
-
-    Below `T_BELOW` documents the interval is Student's t, which is exact for normal data and consistent with
-    the p-value and the detectable effect. From `T_BELOW` on it is a BCa bootstrap interval (Efron 1987) at a
-    level adjusted for small samples. Where all documents have one value, both ends are that value. A single
-    document, or data whose acceleration is undefined, has no interval.
-
-    Args:
-        values: One value per document, shape (n,), n >= 1.
-        resampling: Coverage, resamples and seed.
-    """
-    data = values.to_numpy(dtype=float)
-    mean = float(data.mean())
-    if len(data) < 2:
-        return Estimate(value=mean, low=None, high=None, n=len(data), sd=None)
-    deviation = float(data.std(ddof=1))
-    if _constant(data):
-        return Estimate(value=mean, low=mean, high=mean, n=len(data), sd=0.0)
-    if len(data) < T_BELOW:
-        half = stats.t.ppf(1 - resampling.alpha / 2, len(data) - 1) * deviation / math.sqrt(len(data))
-        ends: tuple[float | None, float | None] = mean - float(half), mean + float(half)
-    else:
-        ends = bca_interval((data,), np.mean, resampling)
-    return Estimate(value=mean, low=ends[0], high=ends[1], n=len(data), sd=deviation)
+def _hall(student: Array, skew: Array) -> Array:
+    """Hall's statistic of Student's; with `skew` as in `Mean`."""
+    return student + skew * student**2 + skew**2 * student**3 / 3 + skew / 2
 
 
-def compare(
-    arm: pd.Series,
-    versus: pd.Series | None,
-    resampling: Resampling,
-    *,
-    names: tuple[str, str | None],
-    measure: Endpoint,
-) -> Comparison | None:
-    """Compare two arms on the documents they share; None where they share none.
+def _student(hall: Array, skew: Array) -> Array:
+    """Student's statistic of Hall's: ``(cbrt(1 + 3 a (T2 - a/2)) - 1) / a`` without the division by a."""
+    distance = hall - skew / 2
+    root = np.cbrt(1 + 3 * skew * distance)
+    return 3 * distance / (root**2 + root + 1)
 
-    Args:
-        arm: Paired result of the arm per document (index: document), shape (n,).
-        versus: Paired result of the other arm per document; None compares with the reference itself.
-        resampling: Coverage, resamples and seed.
-        names: Ids of the two arms.
-        measure: What the values are.
-    """
-    if versus is None:
-        versus = pd.Series(0.0, index=arm.index)
-    shared = arm.index.intersection(versus.index).sort_values()
-    if shared.empty:
-        return None
-    arm_values, versus_values = arm.loc[shared], versus.loc[shared]
-    differences = arm_values - versus_values
-    effect = estimate(differences, resampling)
-    p = paired_p(differences)
-    return Comparison(
-        arm=names[0],
-        versus=names[1],
-        measure=measure,
-        estimate=effect,
-        unpaired=len(arm) + len(versus) - 2 * len(shared),
-        p=p,
-        p_adjusted=p,
-        mde=None if effect.sd is None else minimum_detectable_effect(effect.sd, effect.n, resampling.alpha),
-        log_spread=_log_spread(arm_values.to_numpy(float), versus_values.to_numpy(float), resampling),
+
+def _by_seed(values: pd.DataFrame | pd.Series) -> pd.DataFrame:
+    return values.to_frame(ANY_SEED) if isinstance(values, pd.Series) else values
+
+
+def _estimate(mean: Mean, data: Array, alpha: float) -> Estimate:
+    low, high = (float(end) for end in mean.interval(alpha))
+    known = math.isfinite(low) and math.isfinite(high)
+    return Estimate(
+        value=float(mean.value),
+        low=low if known else None,
+        high=high if known else None,
+        n=len(data),
+        sd=float(data.std(ddof=1)) if len(data) > 1 else None,
     )
-
-
-def paired_p(differences: pd.Series) -> float:
-    """Two-sided p-value of a zero mean by the paired t test, the test of the minimum detectable effect.
-
-    The p-value of a randomisation test is at least 2^(1-n), too much for an adjusted level where a slow arm
-    has few prompts. Where all differences are equal, t is undefined, and 2^(1-n) is the p-value.
-    """
-    data = differences.to_numpy(dtype=float)
-    if not data.any():
-        return 1.0
-    if len(data) < 2 or _constant(data):
-        return 2.0 ** (1 - len(data))
-    return float(stats.ttest_1samp(data, 0.0).pvalue)
-
-
-def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
-    """Holm's step-down adjustment (Holm 1979) of a family of p-values, by name."""
-    adjusted: dict[Name, float] = {}
-    running = 0.0
-    for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda entry: entry[1])):
-        running = max(running, min(1.0, (len(p_values) - rank) * p))
-        adjusted[name] = running
-    return {name: adjusted[name] for name in p_values}
-
-
-def minimum_detectable_effect(deviation: float, n: int, alpha: float) -> float:
-    """Smallest mean difference that a two-sided paired t test at `alpha` finds with 80 % power.
-
-    Args:
-        deviation: Standard deviation of the paired differences.
-        n: Documents, >= 2.
-        alpha: Level of the test, before any adjustment for multiplicity.
-    """
-    return _detectable_errors(n, alpha) * deviation / math.sqrt(n)
-
-
-@lru_cache(maxsize=256)
-def bootstrap_level(alpha: float, n: int) -> float:
-    """Confidence level at which a bootstrap interval of n values covers 1 - alpha.
-
-    Means of resamples spread too little, by a factor of sqrt((n - 1) / n), and their quantiles are normal
-    instead of Student's t. The level of the expanded percentile interval (Hesterberg 2015) corrects both.
-    """
-    tail = stats.norm.cdf(math.sqrt(n / (n - 1)) * stats.t.ppf(alpha / 2, n - 1))
-    return float(1 - 2 * tail)
-
-
-def bca_interval(
-    data: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray], resampling: Resampling
-) -> tuple[float | None, float | None]:
-    """Both ends of the BCa bootstrap interval of a statistic; two None where the data define none.
-
-    Args:
-        data: One or more samples, float, shape (n,) each, n >= 2; several are resampled together.
-        statistic: Reduces dimension `axis` of its samples, over the n values.
-        resampling: Coverage, resamples and seed.
-    """
-    indices = _resample_indices(len(data[0]), resampling.resamples, resampling.seed)
-    # A column is a resample: numpy adds n long rows far faster than it adds up many short rows.
-    distribution = statistic(*(values.take(indices) for values in data), axis=0)
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        # Where BCa is undefined, scipy warns and returns NaN, which becomes None below.
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        interval = stats.bootstrap(
-            data,
-            statistic,
-            paired=len(data) > 1,
-            vectorized=True,
-            confidence_level=bootstrap_level(resampling.alpha, len(data[0])),
-            n_resamples=0,
-            method="BCa",
-            bootstrap_result=SimpleNamespace(bootstrap_distribution=distribution),
-        ).confidence_interval
-    low, high = float(interval.low), float(interval.high)
-    return (low, high) if math.isfinite(low) and math.isfinite(high) else (None, None)
-
-
-@lru_cache(maxsize=256)
-def _detectable_errors(n: int, alpha: float) -> float:
-    """Minimum detectable effect of n documents, in standard errors."""
-    return float(stats.t.ppf(1 - alpha / 2, n - 1) + stats.t.ppf(POWER, n - 1))
-
-
-@lru_cache(maxsize=8)
-def _resample_indices(n: int, resamples: int, seed: int) -> np.ndarray:
-    """Indices of bootstrap resamples of n values, int, shape (n, resamples), the same for every interval."""
-    return np.ascontiguousarray(np.random.default_rng(seed).integers(0, n, (resamples, n)).T)
-
-
-def _constant(data: np.ndarray) -> bool:
-    """Whether all values are equal up to rounding."""
-    return bool(np.ptp(data) <= 1e-12 * max(1.0, float(np.abs(data).max())))
-
-
-def _log_spread(arm: np.ndarray, versus: np.ndarray, resampling: Resampling) -> Estimate | None:
-    """Paired bootstrap of the log ratio of standard deviations of two samples, shape (n,) each."""
-    if len(arm) < SPREAD_FROM or _constant(arm) or _constant(versus):
-        return None
-
-    def statistic(first: np.ndarray, second: np.ndarray, axis: int = -1) -> np.ndarray:
-        return np.log(np.std(first, axis=axis, ddof=1)) - np.log(np.std(second, axis=axis, ddof=1))
-
-    low, high = bca_interval((arm, versus), statistic, resampling)
-    return Estimate(value=float(statistic(arm, versus)), low=low, high=high, n=len(arm), sd=None)

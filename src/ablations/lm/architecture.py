@@ -14,22 +14,24 @@ class Architecture:
         backbone: Attribute of the causal LM that holds the decoder.
         embedding: Attribute of the backbone that holds the token embedding.
         norm: Attribute of the backbone that holds the final norm.
+        attention: Attribute of a decoder layer that holds its attention.
         cache_keyword: Keyword by which a decoder layer takes its KV cache.
     """
 
     backbone: str
     embedding: str
     norm: str
+    attention: str
     cache_keyword: str
 
 
-_LLAMA_LIKE = Architecture("model", "embed_tokens", "norm", "past_key_values")
+_LLAMA_LIKE = Architecture("model", "embed_tokens", "norm", "self_attn", "past_key_values")
 ARCHITECTURES = {
     "llama": _LLAMA_LIKE,
     "mistral": _LLAMA_LIKE,
     "qwen2": _LLAMA_LIKE,
     # A GPT-NeoX layer ignores a cache keyword that it does not know, without an error.
-    "gpt_neox": Architecture("gpt_neox", "embed_in", "final_layer_norm", "layer_past"),
+    "gpt_neox": Architecture("gpt_neox", "embed_in", "final_layer_norm", "attention", "layer_past"),
 }
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ablations.lm.cache import StaticCache
-from ablations.lm.layered import LayeredLM, Rotary
+from ablations.lm.layered import LayeredLM, Rotary, frozen_linear
 from ablations.lm.packing import PackedLinear, pack_linears, pack_module
 
 FUSABLE_ARCHITECTURES = frozenset({"llama", "mistral", "qwen2"})
@@ -196,12 +196,10 @@ def product(linear: nn.Module) -> StockProduct | PackedProduct:
 def merged_qkv(attention: Any) -> nn.Linear:
     """One linear layer for queries, keys and values; the weights of the three become views of its weight."""
     projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-    weight = torch.cat([projection.weight for projection in projections])
-    merged = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-    merged.weight = nn.Parameter(weight, requires_grad=False)
-    if projections[0].bias is not None:
-        bias = torch.cat([projection.bias for projection in projections])
-        merged.bias = nn.Parameter(bias, requires_grad=False)
+    biases = [projection.bias for projection in projections if projection.bias is not None]
+    merged = frozen_linear(
+        torch.cat([projection.weight for projection in projections]), torch.cat(biases) if biases else None
+    )
     sizes = [projection.out_features for projection in projections]
     for projection, rows in zip(projections, merged.weight.split(sizes), strict=True):
         projection.weight = nn.Parameter(rows, requires_grad=False)

@@ -17,6 +17,15 @@ from ablations.lm.cache import StaticCache
 Rotary = tuple[Tensor, Tensor]
 
 
+def frozen_linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """A linear layer with ``[out, in]`` weights and ``[out]`` biases that are not trained."""
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    linear.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias, requires_grad=False)
+    return linear
+
+
 class LayeredLM:
     """A `transformers` causal LM, run layer by layer at batch size 1.
 
@@ -40,6 +49,7 @@ class LayeredLM:
         self.norm: nn.Module = getattr(backbone, architecture.norm)
         self.rotary_embedding: nn.Module = backbone.rotary_emb
         self.lm_head: nn.Module = model.get_output_embeddings()
+        self._attention = architecture.attention
         self._cache_keyword = architecture.cache_keyword
         eos_ids = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
         model.generation_config = GenerationConfig(eos_token_id=eos_ids)
@@ -91,6 +101,23 @@ class LayeredLM:
         positions = self.config.max_position_embeddings
         if tokens > positions:
             raise UserError(f"{key}: {tokens} tokens exceed the model's {positions} positions; lower it")
+
+    def query_and_key(self, index: int) -> tuple[nn.Linear, nn.Linear]:
+        """Linear layers from the normed input of layer `index` to its queries and keys, head after head.
+
+        They are the layer's own, or made from the weights of a merged one; no layer may be packed yet.
+        """
+        attention = getattr(self.layers[index], self._attention)
+        if hasattr(attention, "q_proj"):
+            return attention.q_proj, attention.k_proj
+        # A head's queries, keys and values follow each other (GPT-NeoX).
+        merged = attention.query_key_value
+        outputs = torch.arange(merged.out_features, device=self.device).view(-1, 3, self.head_dim)
+        query, key = (
+            frozen_linear(merged.weight[rows], None if merged.bias is None else merged.bias[rows])
+            for rows in (outputs[:, 0].flatten(), outputs[:, 1].flatten())
+        )
+        return query, key
 
     def new_cache(self, capacity: int) -> StaticCache:
         """An empty static cache for `capacity` rows per layer."""

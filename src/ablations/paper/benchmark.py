@@ -36,7 +36,7 @@ def summarise(plan: BenchmarkInput, record: BenchmarkRecord) -> DecodingBenchmar
     """Everything that ``results/benchmark/decoding.json`` says."""
     record = _called(record, plan.arms)
     spec = record.spec
-    rates = Rates(record.samples, plan.resampling)
+    rates = Rates(record.samples, plan.alpha)
     families = _families(spec)
     greedy = next(name for name, setting in spec.transformers.items() if isinstance(setting, Greedy))
     autoregressive = [name for name, family in families.items() if family == "autoregressive"]

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from ablations.evidence.statistics import Resampling, estimate, median_seconds
+from ablations.evidence.statistics import estimate, median_seconds
 from ablations.paper.results.benchmark import Speedup
 from ablations.specs.dynatree.benchmark import ArmRun, BenchmarkSample
 
@@ -15,10 +15,10 @@ class Rates:
 
     Args:
         samples: Samples of the record.
-        resampling: Coverage, resamples and seed of the intervals.
+        alpha: Intervals cover 1 - alpha.
     """
 
-    def __init__(self, samples: Iterable[BenchmarkSample], resampling: Resampling) -> None:
+    def __init__(self, samples: Iterable[BenchmarkSample], alpha: float) -> None:
         rates = {
             (sample.kind, sample.document): {name: _log_rate(run) for name, run in sample.runs.items()}
             for sample in samples
@@ -26,12 +26,12 @@ class Rates:
         # One row for each prompt, one column for each arm; NaN where an arm had fewer prompts.
         self._frame = pd.DataFrame.from_dict(rates, orient="index")
         self._frame.index = pd.MultiIndex.from_tuples(self._frame.index, names=["kind", "document"])
-        self._resampling = resampling
+        self._alpha = alpha
 
     def speedup(self, arm: str, versus: str) -> Speedup:
         """An arm over another, on the prompts that both decoded."""
         differences = (self._frame[arm] - self._frame[versus]).dropna()
-        found = estimate(differences, self._resampling)
+        found = estimate(differences, self._alpha)
         return Speedup(
             arm=arm,
             versus=versus,

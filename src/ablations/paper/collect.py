@@ -10,7 +10,7 @@ from ablations.core.files import canonical_json, write_text
 from ablations.core.record import Environment, read_contract
 from ablations.evidence.inputs import PaperInput
 from ablations.evidence.records import ExperimentRecords
-from ablations.paper.collecting.comparisons import compare_all
+from ablations.paper.collecting.comparisons import comparisons
 from ablations.paper.collecting.decoding import decoding_protocol
 from ablations.paper.collecting.devices import require_one_device
 from ablations.paper.collecting.grids import grid_results
@@ -36,8 +36,9 @@ def summarise(plan: PaperInput) -> Summary:
     arms = measured.arms
     sweeps = sweep_results(plan.sweeps)
     require_one_device(arms, sweeps, plan.settings)
-    comparisons = compare_all(arms, plan.settings)
-    rows = make_rows(measured, comparisons, plan.settings)
+    # Before decisions, which do not say whose records nothing can be computed from.
+    compared = tuple(comparisons(arms, plan.settings))
+    rows = make_rows(measured, plan.settings)
     summary = Summary(
         study=plan.study,
         settings=plan.settings,
@@ -47,13 +48,14 @@ def summarise(plan: PaperInput) -> Summary:
         facts=model_facts(plan.manifests),
         saliency=saliency_map(plan.saliency),
         rows=rows,
-        comparisons=tuple(comparisons.values()),
+        comparisons=compared,
         ranking=scorer_rankings(arms, plan.settings),
         sweeps=sweeps,
         tree_grid=grid_results(plan.grids, "trees", plan.settings),
         length_grid=grid_results(plan.grids, "lengths", plan.settings),
         sdtp=sdtp_protocol(arms),
         decoding=decoding_protocol(arms, plan.settings),
+        family=plan.family,
         noise=tuple(noises(measured.repeated, rows)),
         machines=_machines(arms, sweep_environments(plan.sweeps)),
     )

@@ -1,4 +1,4 @@
-"""What came of the hypotheses of a study: the last words of a run."""
+"""What came of the confirmatory predictions of a study: the last words of a run."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,19 +8,20 @@ from typing import get_args
 
 from ablations.core.errors import one_line_errors
 from ablations.core.record import read_contract
-from ablations.evidence.verdicts import Verdict
+from ablations.evidence.decisions import Outcome
 from ablations.paper.summary import Summary
 
 WIDTH = 88
 
 
 def findings(summary: Summary) -> str:
-    """Experiments that state a hypothesis, by verdict; one paragraph for each verdict that occurs."""
-    tested = [row for row in summary.rows if row.hypothesis]
-    lines = [f"Study {summary.study}: {len(tested)} hypotheses."]
-    for verdict in get_args(Verdict):
-        ids = [row.id for row in tested if row.verdict == verdict]
-        lines += _paragraph(f"  {verdict.replace('_', ' '):13} {len(ids):3}  ", ids)
+    """How many confirmatory predictions are decided; then one paragraph for each outcome that occurs."""
+    found, every = summary.decided
+    lines = [f"{found} of {every} confirmatory predictions decided."]
+    parts = [part for row in summary.rows for part in row.parts if part.kind == "confirmatory"]
+    for outcome in (*get_args(Outcome), None):
+        named = [f"{part.experiment}.{part.aspect}" for part in parts if part.outcome == outcome]
+        lines += _paragraph(f"  {(outcome or 'not tested').replace('_', ' '):14} {len(named):3}  ", named)
     return "\n".join(lines)
 
 
@@ -32,7 +33,7 @@ def main() -> None:
     """Command line; Snakemake prints the same when a run has ended well."""
     parser = argparse.ArgumentParser(
         prog="python -m ablations.paper.findings",
-        description="Say what came of the expectations of each hypothesis of a study.",
+        description="Say what came of the confirmatory predictions of a study.",
         epilog="example: python -m ablations.paper.findings --summary results/summary.json",
     )
     parser.add_argument("--summary", type=Path, required=True, help="output of ablations.paper.collect")

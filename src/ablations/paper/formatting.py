@@ -68,19 +68,6 @@ def percent_change_interval(estimate: Estimate) -> str:
     return _interval(estimate, lambda value: _ratio(value, _as_change))
 
 
-def touches(estimate: Estimate, form: str) -> bool:
-    """Whether an end of an interval prints as no effect.
-
-    Args:
-        estimate: An effect; one without an interval touches nothing.
-        form: What prints it: `nats`, `factor` or `percent_change`.
-    """
-    intervals = {"nats": nats_interval, "factor": factor_interval, "percent_change": percent_change_interval}
-    none = Estimate(value=0.0, low=0.0, high=0.0, n=estimate.n, sd=None)
-    ends, zeros = (intervals[form](item).strip("$[]").split(r",\,") for item in (estimate, none))
-    return zeros[0] in ends
-
-
 def percent(share: float, decimals: int = PERCENT_DECIMALS) -> str:
     """A share in per cent."""
     return rf"${_fixed(100 * share, decimals)}\%$"

@@ -17,7 +17,7 @@ JoinedRow = tuple[str, str, list[list[Quantity | None]]]
 """An experiment's id and title, and its numbers in each study."""
 
 NUMBERS: dict[Method, tuple[str, str]] = {
-    "sdtp": ("effect", "speedup"),
+    "sdtp": ("text_effect", "speedup"),
     "dynatree": ("throughput", "speedup"),
 }
 """What a cell shows of an experiment, by its method: names as in `paper/numbers.tex`."""

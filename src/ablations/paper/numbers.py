@@ -10,7 +10,7 @@ from ablations.core.errors import one_line_errors, require_out
 from ablations.core.files import write_text
 from ablations.core.record import read_contract
 from ablations.paper.quantities.decoding import decoding_quantities, grid_quantities
-from ablations.paper.quantities.effects import detectable_quantities, effect_quantities
+from ablations.paper.quantities.effects import decision_quantities, effect_quantities
 from ablations.paper.quantities.noise import noise_quantities
 from ablations.paper.quantities.quantity import Quantity
 from ablations.paper.quantities.sdtp import ranking_quantities, sdtp_quantities, sweep_quantities
@@ -26,7 +26,7 @@ def all_quantities(summary: Summary) -> Iterator[Quantity]:
         if row.decoding is not None:
             yield from decoding_quantities(row)
         yield from effect_quantities(summary, row)
-        yield from detectable_quantities(summary, row)
+        yield from decision_quantities(summary, row)
     yield from ranking_quantities(summary)
     yield from sweep_quantities(summary)
     yield from grid_quantities(summary)
@@ -34,10 +34,11 @@ def all_quantities(summary: Summary) -> Iterator[Quantity]:
 
 
 def provenance(summary: Summary, quantities: Iterable[Quantity]) -> dict[str, Any]:
-    """Each number with the paths of its records, and of each record what it is.
+    """Each number with the paths of its records, and of each record what it is; and what was decided.
 
     Returns:
-        `alpha` (intervals cover 1 - alpha), `records` by path, and `numbers`, whose entries name them.
+        `alpha` (intervals cover 1 - alpha), `records` by path, and `numbers`, whose entries name them;
+        `decisions`, and `plan`, the experiments and settings that they follow from.
     """
     files, numbers = {}, []
     for item in quantities:
@@ -55,6 +56,17 @@ def provenance(summary: Summary, quantities: Iterable[Quantity]) -> dict[str, An
         "alpha": summary.settings.thresholds.alpha,
         "records": files,
         "numbers": numbers,
+        "decisions": [part.model_dump(mode="json") for row in summary.rows for part in row.parts],
+        "plan": {
+            "settings": summary.settings.model_dump(
+                mode="json", include={"confirmatory", "looks", "thresholds", "full_method"}
+            ),
+            "experiments": [
+                row.model_dump(mode="json", include={"id", "method", "versus", "expect", "seeds"})
+                | {"records": [file.path for file in row.files]}
+                for row in summary.rows
+            ],
+        },
     }
 
 

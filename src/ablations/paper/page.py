@@ -15,11 +15,11 @@ from ablations.core.errors import one_line_errors, require_out
 from ablations.core.files import write_text
 from ablations.core.panel import read_panel
 from ablations.core.record import read_contract
+from ablations.evidence.decisions import Decision
 from ablations.evidence.expectations import Expectation, Experiment
 from ablations.evidence.inputs import PaperInput
-from ablations.evidence.records import ExperimentRecords, added_nll, read_arm, series_of
+from ablations.evidence.records import ExperimentRecords, read_arm, series_of
 from ablations.evidence.statistics import log_speedup, tokens_per_forward
-from ablations.evidence.verdicts import Clause
 from ablations.paper.numbers import all_quantities
 from ablations.paper.quantities.quantity import Quantity
 from ablations.paper.summary import Row, Summary
@@ -45,6 +45,7 @@ def page_data(summary: Summary, plan: PaperInput, logs: Path) -> dict[str, Any]:
     shown = {path for item in plan.experiments for path in found[item.id]}
     return {
         "study": summary.study,
+        "decided": summary.decided,
         "coverage": f"{100 * (1 - summary.settings.thresholds.alpha):g}%",
         "rows": [
             _row(row, experiments[row.id], quantities.get(row.id, []), found[row.id]) for row in summary.rows
@@ -67,10 +68,13 @@ def _row(
         "expected": _expected(row.expect),
         "versus": row.versus or "",
         "status": _words(row.status),
-        "verdict": _words(row.verdict) if row.parts else "",
-        "parts": [_judged(part) for part in row.parts],
+        "outcomes": [
+            f"{part.aspect}: {_words(part.outcome)}" for part in row.parts if part.outcome is not None
+        ],
+        "parts": [_read(part) for part in row.parts],
         "crash": f"{row.outcome.exception}: {row.outcome.message}" if row.status == "crashed" else "",
-        "effect": _cell(own.get("effect")),
+        "text": _cell(own.get("text_effect")),
+        "retrieval": _cell(own.get("retrieval_effect")),
         "speedup": _cell(own.get("speedup")),
         "relative": _cell(own.get("relative_speed") or own.get("contribution")),
         "change": yaml.safe_dump(row.change, sort_keys=False) if row.change else "",
@@ -98,10 +102,13 @@ def _expected(expect: Expectation) -> str:
     return "; ".join(parts)
 
 
-def _judged(part: Clause) -> str:
-    """A prediction in the words of `_expected`, and what came of it."""
-    predicted = _words(part.level) if part.aspect in ("quality", "speed") else part.against
-    return f"{_words(part.aspect)} {predicted}: {_words(part.verdict)} ({_words(part.reason)})"
+def _read(part: Decision) -> str:
+    """A prediction, its class, and what came of it."""
+    against = part.aspect in ("above", "below", "about", "less_traffic")
+    predicted = f"{_words(part.aspect)} {part.against if against else _words(part.level)}"
+    if part.kind == "exploratory":
+        return f"{predicted}, exploratory"
+    return f"{predicted}, {part.kind}: {_words(part.outcome or part.reason or 'not tested')}"
 
 
 def _words(name: str) -> str:
@@ -118,7 +125,7 @@ def _prompts(arm: ExperimentRecords) -> dict[str, Any]:
         return {"columns": [], "rows": []}
     samples = [sample for record in arm.records for sample in record.samples]
     if arm.experiment.method == "sdtp":
-        columns = ["document", "NLL", "unpruned", "difference", "agreement", "prefill speed-up"]
+        columns = ["document", "KL", "NLL", "unpruned", "agreement", "prefill speed-up"]
         return {
             "columns": columns,
             "rows": [_pruned(sample) for sample in samples if isinstance(sample, SdtpSample)],
@@ -134,9 +141,9 @@ def _pruned(sample: SdtpSample) -> list[str | float | None]:
     speed = round(math.exp(log_speedup(sample.pairs)), 3) if sample.pairs else None
     return [
         sample.document,
+        round(sample.kl, 4),
         round(sample.nll, 4),
         round(sample.reference_nll, 4),
-        round(added_nll(sample), 4),
         round(sample.agreement, 3),
         speed,
     ]

@@ -1,10 +1,9 @@
-"""Rule `ablation_section`: the summary as a LaTeX section whose prose follows what was measured."""
+"""Rule `ablation_section`: the summary as a LaTeX section."""
 
 import argparse
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from ablations.core.errors import one_line_errors, require_out
 from ablations.core.files import write_text
 from ablations.core.record import read_contract
 from ablations.evidence.expectations import Method
-from ablations.evidence.statistics import T_BELOW
 from ablations.paper.drawn import drawn_from
 from ablations.paper.lines import MOST_LINES, keep_ratio_rows, layer_rows
 from ablations.paper.ordering import PARTS_OF
@@ -25,9 +23,7 @@ from ablations.paper.summary import Machine, Row, Summary
 from ablations.paper.tables import (
     PARTS,
     drafting_rows,
-    few_prompts,
     further_rows,
-    most_prompts,
     part_rows,
     pipeline_rows,
     recorded_rows,
@@ -55,7 +51,9 @@ FLOATS: dict[str, tuple[Method, str]] = {
 }
 """Tables and figures with the part each belongs to; without that part it goes to the method's first."""
 
-LABELS = ("setup", "grids", "exactness", "summary", "numbers", "decoding-numbers", "published")
+LABELS = (
+    *("setup", "grids", "exactness", "summary", "predictions", "numbers", "decoding-numbers", "published"),
+)
 """LaTeX labels of the parts that are not a configuration's sections."""
 
 
@@ -181,15 +179,12 @@ def render_section(summary: Summary, templates: Path) -> str:
         further=further_rows(summary),
         published=any(belongs(group, summary) for group in read_published(templates).groups),
         machines=environments,
-        few=any(item.estimate.n < T_BELOW for item in summary.comparisons),
         mixed=any(sum(method in item["methods"] for item in environments) > 1 for method in PARTS_OF),
         threats=threats(summary),
         library=_autoregressive_rows(summary)[:1],
         dirty=any(machine.git_dirty for machine in summary.machines),
         exactness=exactness(summary),
         own_scorers=[tex(row.id) for row in _own_scorers(summary)],
-        few_prompts=partial(few_prompts, summary),
-        most_prompts=most_prompts(summary),
         most_lines=MOST_LINES,
         living={"ratios": len(keep_ratio_rows(summary)), "layers": len(layer_rows(summary))},
         drawn={name: drawn_from(summary, name) for name in (*FLOATS, "grid", "grid_lengths")},

@@ -5,10 +5,10 @@ from typing import Any
 
 from ablations.core.contract import Contract, Identifier
 from ablations.core.record import Outcome
+from ablations.evidence.decisions import Decision, OutcomeStatus, decided
 from ablations.evidence.expectations import Expectation, Method
-from ablations.evidence.inputs import PaperSettings
-from ablations.evidence.statistics import Comparison, Endpoint
-from ablations.evidence.verdicts import Clause, OutcomeStatus, Verdict
+from ablations.evidence.inputs import FamilyPlan, PaperSettings
+from ablations.evidence.statistics import Comparison, Endpoint, Estimate
 from ablations.paper.results.decoding import DecodingProtocol, DecodingResult
 from ablations.paper.results.files import RecordFile
 from ablations.paper.results.grid import GridResult
@@ -49,8 +49,8 @@ class Row(Contract):
     """What the hypothesis predicts."""
     versus: Identifier | None
     """Experiment the effect is measured against."""
-    budget: dict[str, Any]
-    """Where its budget differs from the method's."""
+    seeds: tuple[int, ...]
+    """Training seeds of its scorer, one per record; empty where no trained scorer plays a part."""
     files: tuple[RecordFile, ...]
     """Its records, one per seed."""
     status: OutcomeStatus
@@ -65,15 +65,10 @@ class Row(Contract):
     """Result of a pruning configuration that ran."""
     decoding: DecodingResult | None
     """Result of a decoding configuration that ran."""
-    parts: tuple[Clause, ...]
-    """Verdict on each prediction."""
-    verdict: Verdict
-    """Verdict on all of them together."""
-
-    @property
-    def changed(self) -> dict[str, Any]:
-        """Its own values of the settings in `differences`, by key."""
-        return {item.key: item.arm for item in self.differences}
+    nll_effect: Estimate | None
+    """Effect on the NLL of text against `versus`, nats per token, beside that on the KL divergence."""
+    parts: tuple[Decision, ...]
+    """Each prediction, and what came of it."""
 
     @property
     def ordered_against(self) -> tuple[Identifier, ...]:
@@ -129,7 +124,8 @@ class Summary(Contract):
     rows: tuple[Row, ...]
     """Every experiment, in the order of the section."""
     comparisons: tuple[Comparison, ...]
-    """Every effect: rows against their `versus`, backward rows against the full method, orderings."""
+    """Every effect: rows against their `versus`, backward rows against the full method, orderings; intervals
+    and p-values are of one comparison each."""
     ranking: tuple[ScorerRanking, ...]
     """Every trained scorer, in the order of the first experiment that uses it."""
     sweeps: tuple[SweepResult, ...]
@@ -142,6 +138,8 @@ class Summary(Contract):
     """How SDTP was measured; null where no record says."""
     decoding: DecodingProtocol | None
     """How decoding was measured; null where no record says."""
+    family: FamilyPlan | None
+    """Plan of the confirmatory family; null without one."""
     noise: tuple[Noise, ...]
     """Noise of timing, of each method whose references ran twice in a round."""
     machines: tuple[Machine, ...]
@@ -162,6 +160,11 @@ class Summary(Contract):
         """Device of the sweep where it is another one than that of most SDTP experiments; else None."""
         device = self.sweeps[0].file.device if self.sweeps else None
         return None if self._usual_device("sdtp") in (None, device) else device
+
+    @property
+    def decided(self) -> tuple[int, int]:
+        """Confirmatory predictions that are decided, and all of them."""
+        return decided([part for row in self.rows for part in row.parts])
 
     def _places(self, method: Method) -> list[tuple[str, str]]:
         """Experiments of a method with their devices."""
@@ -187,6 +190,9 @@ class Summary(Contract):
             None,
         )
 
-    def judged_by(self, row: Row, part: Clause) -> Comparison | None:
-        """The comparison that a verdict on an effect is read off; None where the other arm has no result."""
-        return self.comparison(row.id, part.against, "quality" if part.aspect == "quality" else "speed")
+    def counted_speed(self, row: Row) -> float | None:
+        """Log ratio of prefill FLOPs of `versus` to a row's, where it was not timed; None without results."""
+        other = self.row(row.versus)
+        if row.sdtp is None or row.sdtp.speedup is not None or other is None or other.sdtp is None:
+            return None
+        return row.sdtp.counted_speedup - other.sdtp.counted_speedup

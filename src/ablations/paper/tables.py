@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from ablations.core.errors import one_line_errors, require_out
 from ablations.core.files import write_text
 from ablations.core.record import read_contract
 from ablations.paper.published import beside, read_published
+from ablations.paper.quantities.effects import effects_of
 from ablations.paper.rendering import render
 from ablations.paper.summary import Row, Summary
 from ablations.paper.wording import tex
@@ -116,6 +118,7 @@ def write_tables(summary: Summary, templates: Path, folder: Path) -> None:
         "sdtp_matrix.tex": {"rows": main_rows(summary), "further": further},
         "sdtp_matrix_column.tex": {"rows": main_rows(summary), "further": further},
         "sdtp_further.tex": {"rows": further},
+        "sdtp_effects.tex": {"rows": sdtp_rows(summary)},
         "sdtp_quality.tex": {"rows": sdtp_rows(summary)},
         "sdtp_cost.tex": {"rows": sdtp_rows(summary)},
         "sdtp_ranking.tex": {"scorers": summary.ranking},
@@ -130,6 +133,7 @@ def write_tables(summary: Summary, templates: Path, folder: Path) -> None:
         "decoding_kinds.tex": {"rows": recorded_rows(summary)},
         "decoding_rounds.tex": {"rows": drafting, "depths": max(1, deepest)},
         "grid.tex": {},
+        "decisions.tex": {"effects_of": partial(effects_of, summary)},
         "published.tex": {"published": published, "groups": list(beside(published, summary))},
     }
     texts = {name: render(templates, f"{name}.j2", summary, **context) for name, context in contexts.items()}

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from ablations.evidence.expectations import Expectation
-from ablations.evidence.statistics import POWER, T_BELOW, Comparison
+from ablations.evidence.decisions import Decision
 from ablations.paper import formatting, wording
+from ablations.paper.quantities.effects import these_trainings
+from ablations.paper.results.sdtp import RetrievalHits
 
 _LEVELS = {
     "same": r"$\approx$",
@@ -13,33 +14,45 @@ _LEVELS = {
     "up_strong": r"$\uparrow\uparrow$",
     "down": r"$\downarrow$",
     "down_strong": r"$\downarrow\downarrow$",
-    "unstable": "unstable",
-    "crash": "crash",
+}
+_ORDERINGS = {"above": "S~$>$", "below": "S~$<$", "about": r"S~$\approx$", "less_traffic": "B~$<$"}
+_MEASURES = {"text": "T", "retrieval": "R", "speed": "S"}
+_OUTCOMES = {
+    "as_expected": "yes",
+    "smaller": "smaller",
+    "smaller_if_any": "smaller if any",
+    "opposite": "opposite",
+    "no_difference": "none",
+    "different": "different",
+    "not_resolved": "open",
 }
 
 
-def mark(comparison: Comparison, alpha: float) -> str:
-    """A star where the adjusted p-value passes the level."""
-    return r"\rlap{$^{*}$}" if comparison.p_adjusted <= alpha else ""
+def predicted(part: Decision) -> str:
+    """A prediction in symbols: T for text, R for retrieval, S for speed, B for bytes sent."""
+    if part.aspect in _ORDERINGS:
+        return f"{_ORDERINGS[part.aspect]}~{wording.tex(part.against)}"
+    if part.aspect in _MEASURES:
+        return f"{_MEASURES[part.aspect]}~{_LEVELS[part.level]}"
+    return {"exact": "identical tokens", "crash": "crash"}[part.aspect]
 
 
-def expected(expect: Expectation) -> str:
-    """What was predicted, in symbols: Q for quality, S for speed, B for bytes sent."""
-    parts = [
-        f"{name}~{_LEVELS[level]}"
-        for name, level in (("Q", expect.quality), ("S", expect.speed))
-        if level is not None
-    ]
-    orderings = (("$>$", expect.above), ("$<$", expect.below), (_LEVELS["same"], expect.about))
-    parts += [f"S~{sign}~{wording.tex(other)}" for sign, others in orderings for other in others]
-    parts += [f"B~$<$~{wording.tex(other)}" for other in expect.less_traffic]
-    return ", ".join(parts) if parts else formatting.ABSENT
+def found_of(hits: RetrievalHits) -> str:
+    """Facts found of those hidden, in parentheses those that the unpruned model finds."""
+    return f"{hits.hits}/{hits.prompts} ({hits.reference_hits})"
+
+
+def outcome(part: Decision) -> str:
+    """What came of a prediction: a word, in parentheses where it was counted; nothing of exploratory ones."""
+    if part.kind == "exploratory":
+        return ""
+    word = formatting.ABSENT if part.outcome is None else _OUTCOMES[part.outcome]
+    return f"({word})" if part.kind == "counted" else word
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
-        expected,
         formatting.average,
         formatting.average_interval,
         formatting.bare_factor,
@@ -50,7 +63,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
         formatting.nats,
         formatting.nats_interval,
         formatting.operations,
-        formatting.p_value,
         formatting.percent,
         formatting.percent_change,
         formatting.percent_change_interval,
@@ -63,12 +75,14 @@ FILTERS: dict[str, Callable[..., Any]] = {
         formatting.signed_average,
         formatting.signed_nats,
         formatting.size,
-        formatting.touches,
         formatting.whole_percent,
+        found_of,
+        outcome,
+        predicted,
+        these_trainings,
         wording.code,
         wording.listing,
         wording.per_stage,
-        wording.settings,
         wording.step,
         wording.tex,
         wording.value,
@@ -80,8 +94,5 @@ FILTERS: dict[str, Callable[..., Any]] = {
 CONSTANTS: dict[str, Any] = {
     "ABSENT": formatting.ABSENT,
     "FEWEST_ROUNDS": formatting.FEWEST_ROUNDS,
-    "POWER": POWER,
-    "T_BELOW": T_BELOW,
-    "mark": mark,
 }
 """What else templates may use."""

@@ -102,19 +102,6 @@ def per_stage(ratios: Sequence[float]) -> str:
     return value(ratios)
 
 
-def settings(change: Mapping[str, Any], prefix: str = "") -> str:
-    """A change of the configuration as `key = value` in typewriter, nested keys dotted."""
-    found = []
-    for key, given in change.items():
-        name = f"{prefix}{key}"
-        found.append(
-            settings(given, f"{name}.")
-            if isinstance(given, Mapping) and given
-            else f"{code(name)} = {code(value(given))}"
-        )
-    return ", ".join(found)
-
-
 def plain(latex: str) -> str:
     """A number or interval that `formatting` printed, without LaTeX."""
     for marked, text in (("$", ""), (r"\times", "\u00d7"), (r"\%", "%"), (r"\,", "\u2009"), ("{>}", ">")):

@@ -75,6 +75,7 @@ def calibrate(run: Run[CalibrationSpec]) -> None:
     require_layers(spec.layers, lm.num_layers)
     lm.require_positions(spec.tokens, "evaluation.prompt_tokens")
     pruner, _, _ = open_pruner(run.job.path("pruner"), spec.layers, device)
+    scorer = pruner.of_prompt(spec.tokens)
     pack_linears(lm)
     find, count_of = RULES[spec.selection]
     pruning = Pruning(spec.layers, spec.keep_ratios, spec.preserve)
@@ -88,7 +89,7 @@ def calibrate(run: Run[CalibrationSpec]) -> None:
             for living in livings:
                 for index in range(start, layer):
                     living.layer(index, None)
-                scores.append(pruner(stage, living.candidates()[0]))
+                scores.append(scorer(stage, *living.candidates()))
                 bar.update()
             start = layer
             values.append(find(scores, counts[stage], protected))

@@ -2,7 +2,7 @@
 
 Prompts pass through the ranks one at a time, each in one piece (no micro-batches). Bytes are those of hidden
 states; the prompt indices that are sent with them, eight bytes a token, are not counted. Peak memory is that
-of the rank that uses most. Passkeys are not asked for: ranks change where a prefill runs, not its result.
+of the rank that uses most. Retrieval is not measured: ranks change where a prefill runs, not its result.
 """
 
 import sys
@@ -94,7 +94,7 @@ def _require_partition(spec: PrunedSeries, layers: int, ranks: int) -> None:
     if spec.pipeline.ranks != ranks:
         raise UserError(f"pipeline.ranks: {spec.pipeline.ranks}, but its panel runs over {ranks}")
     if not isinstance(spec, TextSeries | PrefillSeries):
-        raise UserError("passkeys are not asked for over pipeline ranks")
+        raise UserError("retrieval is not measured over pipeline ranks")
     require_layers(spec.layers, layers)
     partition(layers, spec.layers, ranks, spec.pipeline.prune)
 

@@ -25,7 +25,7 @@ from ablations.lm.layered import LayeredLM
 from ablations.lm.packing import pack_linears
 from ablations.lm.timing import Round, device_lock, stopwatch, synchronise, timed_rounds
 from ablations.lm.tokenizer import prefix_ids
-from ablations.sdtp.pruned.cost import prefill_flops
+from ablations.sdtp.pruned.cost import prefill_flops, scorer_flops
 from ablations.sdtp.pruned.decoding import greedy_decode
 from ablations.sdtp.pruned.living import Scorer
 from ablations.sdtp.pruned.prefill import Prefilled, no_scores, prefill
@@ -84,11 +84,11 @@ class Loaded:
             " lower it or use a larger text"
         )
 
-    def _pruner(self, manifest: Path, layers: tuple[int, ...]) -> tuple[Pruner, int]:
-        """A pruner for stages at `layers`, and its width."""
+    def _pruner(self, manifest: Path, layers: tuple[int, ...]) -> Pruner:
+        """A pruner for stages at `layers`."""
         require_layers(layers, self.lm.num_layers)
-        pruner, trained, _ = open_pruner(manifest, layers, self.device)
-        return pruner, trained.width
+        pruner, _, _ = open_pruner(manifest, layers, self.device)
+        return pruner
 
 
 class Measurement:
@@ -111,7 +111,8 @@ class Measurement:
         self.lm = loaded.lm
         self.device = loaded.device
         _require_positions(self.lm, self.spec)
-        self.pruner, self.width = loaded.pruner(job.path("pruner"), self.spec.layers)
+        self.pruner = loaded.pruner(job.path("pruner"), self.spec.layers)
+        self._score = self.pruner.of_prompt(self.spec.tokens)
         self.prompt = loaded.prompt(job)
         self.cache = self.lm.new_cache(self.spec.tokens + self.spec.new_tokens)
 
@@ -165,12 +166,10 @@ class Measurement:
                 overhead=overhead,
             )
 
-    def _score(self, stage: int, states: Tensor, indices: Tensor) -> Tensor:
-        return self.pruner(stage, states)
-
     def _costs(self, prefilled: Prefilled) -> tuple[int, int]:
         """Bytes of the cache after a prefill, and the prefill's floating-point operations."""
-        flops = prefill_flops(self.lm, self.cache.lengths, prefilled.scored, self.width)
+        scores = scorer_flops(self.pruner, prefilled.scored)
+        flops = prefill_flops(self.lm, self.cache.lengths) + scores
         return self.cache.bytes_in_use(), flops
 
     def _rounds(

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from functools import cache
+from math import ceil
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -47,12 +48,10 @@ def train_pruners(panel: Panel[PrunerSpec]) -> None:
         return
     lm = load_model(panel.first.job.path("model"), panel.first.spec.compute, device)
     for group in _on_the_same_states(trainings):
-        table = group[0].table
-        prompts = table.ids[:, : table.ids.shape[1] - table.spec.continuation_tokens]
-        states = UnprunedStates(lm, prompts, group[0].member.spec.layers)
+        states = UnprunedStates(lm, group[0].table, group[0].member.spec.layers)
         for training in group:
             with training.member.at_work():
-                _train(training.member.run, lm, training.table, states, last=training is group[-1])
+                _train(training.member.run, lm, training.table, states)
 
 
 def _with_tables(panel: Panel[PrunerSpec]) -> list[Training]:
@@ -68,34 +67,38 @@ def _with_tables(panel: Panel[PrunerSpec]) -> list[Training]:
 
 
 def _on_the_same_states(trainings: Iterable[Training]) -> list[list[Training]]:
-    """Trainings by what the unpruned states depend on: the ids of all prompts, and the layers."""
+    """Trainings by what the unpruned states depend on: the windows, and the layers."""
     groups: dict[tuple, list[Training]] = {}
     for training in trainings:
-        ids, spec = training.table.ids, training.table.spec
-        key = (training.member.spec.layers, ids.shape, spec.continuation_tokens, ids.numpy().tobytes())
+        table = training.table
+        key = (
+            training.member.spec.layers,
+            table.ids.shape,
+            table.prompt_tokens,
+            table.ids.numpy().tobytes(),
+            table.continuations.numpy().tobytes(),
+        )
         groups.setdefault(key, []).append(training)
     return list(groups.values())
 
 
-def _train(
-    run: Run[PrunerSpec], lm: LayeredLM, table: SaliencyTable, states: UnprunedStates, last: bool
-) -> None:
+def _train(run: Run[PrunerSpec], lm: LayeredLM, table: SaliencyTable, states: UnprunedStates) -> None:
     spec = run.spec
     require_layers(spec.layers, lm.num_layers)
     if not (spec.losses.lm or table.spec.target.stages(spec.layers, lm.num_layers)):
         why = "without an LM loss (losses.lm) nothing would be trained"
         require_saliency(table.spec.target, spec.layers, lm.num_layers, "saliency.measure", why)
-    trainer = PrunerTrainer(lm, spec, table, states, last)
+    trainer = PrunerTrainer(lm, spec, table, states)
     # Beside the result's folder, which is created only when the result is complete.
     checkpoint = Checkpoint(run.out.parent.parent / f".{run.job.digest}.checkpoint")
     seconds = train(trainer, checkpoint, f"train {run.label or 'pruner'}")
-    trained, initial = rank_heldout(lm, table, spec, [trainer.pruner, untrained(lm, spec)])
+    trained, initial = rank_heldout(lm, table, spec, [trainer.pruner, untrained(lm, spec)], states)
     facts: dict[str, Any] = {
         "saliency": table.spec.model_dump(mode="json"),
-        "losses": _last_epoch(trainer),
+        "losses": _last_pass(trainer),
         "ranking": [ranking.model_dump(mode="json") for ranking in trained],
         "ranking_untrained": [ranking.model_dump(mode="json") for ranking in initial],
-        "prompt_tokens": trainer.prompt_tokens,
+        "prompt_tokens": table.prompt_tokens,
         "living": list(trainer.living_counts),
         "parameters": sum(parameter.numel() for parameter in trainer.pruner.parameters()),
         "seconds": seconds,
@@ -131,9 +134,10 @@ def train(trainer: PrunerTrainer, checkpoint: Checkpoint, label: str = "train pr
     return time.perf_counter() - start
 
 
-def _last_epoch(trainer: PrunerTrainer) -> dict[str, float]:
-    """Mean losses of the last epoch's steps."""
-    rows = trainer.history[-trainer.epoch_steps :]
+def _last_pass(trainer: PrunerTrainer) -> dict[str, float]:
+    """Mean losses of the steps of the last masked pass, or of the part of a pass."""
+    of_a_pass = ceil(int((~trainer.table.heldout).sum()) / trainer.spec.batch)
+    rows = trainer.history[trainer.warmup_steps :][-of_a_pass:]
     return {name: fmean(row[name] for row in rows) for name in rows[0]}
 
 

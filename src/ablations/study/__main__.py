@@ -18,6 +18,7 @@ from ablations.study.estimate.forecast import DEVICES, THIS, Forecasts, rates_of
 from ablations.study.planning.jobs import Job
 from ablations.study.planning.plan import Plan
 from ablations.study.planning.stages import PANEL
+from ablations.study.prospects import after_a_run, before_a_run, measured, told
 from ablations.study.prune import remove, size, unneeded
 from ablations.study.schemas import export
 from ablations.study.status import blocks, remaining_work, statuses
@@ -50,7 +51,11 @@ def main() -> None:
     forget = add("forget", _forget, "delete an experiment's records and blocks, so that it is measured again")
     forget.add_argument("id", help="experiment")
     add("status", _status, "what is fresh, unfinished, stale (and why) or never run, and what is to pay")
-    plan = add("plan", _plan, "blocks, memory and time that a study is expected to take on a device")
+    plan = add(
+        "plan",
+        _plan,
+        "what a study decides, what open predictions would need, and blocks, memory and time on a device",
+    )
     plan.add_argument(
         "--device", default=THIS, help=f"'{THIS}', by the jobs that ran in this folder, or one of {DEVICES}"
     )
@@ -158,6 +163,11 @@ def _status(arguments: argparse.Namespace) -> None:
 
 def _plan(arguments: argparse.Namespace) -> None:
     study = Plan(_configuration(arguments.configfile), root())
+    print("\n".join(before_a_run(study)))
+    if any(path.exists() for path in study.records):
+        (found, every), needs = after_a_run(measured(study.paper_plan("")), study.config.paper)
+        print("\n".join((f"{found} of {every} decided", *told(needs))))
+    print(flush=True)
     rates = rates_of(arguments.device)
     forecasts = Forecasts(study, rates)
     print("\n".join(report(study, forecasts, rates)), flush=True)

@@ -10,12 +10,17 @@ import pandas as pd
 from ablations.core.errors import UserError
 from ablations.core.record import read_contract
 from ablations.evidence.expectations import Experiment
-from ablations.evidence.inputs import PaperInput, PaperSettings, resampling
+from ablations.evidence.inputs import PaperInput, PaperSettings
 from ablations.evidence.records import ExperimentRecords, comparable, read_arm
-from ablations.evidence.statistics import Endpoint, Estimate, compare, estimate
+from ablations.evidence.statistics import Comparison, Endpoint, Estimate, compare, estimate
 from ablations.study.planning.stages import COLLECT_STAMP
 
-ENDPOINTS: tuple[Endpoint, ...] = ("quality", "speed")
+UNITS: Mapping[Endpoint, str] = {
+    "text": "KL, nats per token",
+    "retrieval": "answer NLL, nats per token",
+    "speed": "times the reference",
+}
+"""Measures, and the unit of each."""
 ABSENT = "-"
 """Cell of a value that an experiment does not have."""
 
@@ -33,7 +38,7 @@ def read_study(folder: Path) -> PaperInput:
 
 
 def compare_experiments(first: Experiment, second: Experiment, settings: PaperSettings) -> str:
-    """A table of two experiments of one study: where their specs differ, their results, and the difference.
+    """A table of two experiments of one study: where their specs differ, their results, and the effect.
 
     Raises:
         UserError: an experiment was not measured, or the two are of different methods.
@@ -50,30 +55,30 @@ def compare_experiments(first: Experiment, second: Experiment, settings: PaperSe
         for key in dict.fromkeys([*specs[0], *specs[1]])
         if specs[0].get(key) != specs[1].get(key)
     }
-    for endpoint in ENDPOINTS:
-        if cells := _cells(endpoint, *arms, settings):
-            rows[f"{endpoint} ({_unit(endpoint)})"] = cells
+    for endpoint, unit in UNITS.items():
+        if cells := _cells(endpoint, *arms, settings.thresholds.alpha):
+            rows[f"{endpoint} ({unit})"] = cells
     for name in ("device", "git_commit", "measured_at"):
         rows[name] = [str(getattr(arm.record.environment, name)) for arm in arms] + [""]
-    difference = f"{names[0]} against {names[1]}"
-    return pd.DataFrame.from_dict(rows, orient="index", columns=[*names, difference]).to_string()
+    return _table(rows, [*names, f"{names[0]} against {names[1]}"], settings)
 
 
 def compare_studies(first: Path, second: Path) -> str:
-    """A table of the experiments of two studies: the results of each study, and the difference.
+    """A table of the experiments of two studies: the results of each study, and the effect.
 
     Raises:
         UserError: a folder holds no study, or a record is damaged.
     """
     plans = [read_study(folder) for folder in (first, second)]
     arms = [_arms(plan, folder) for plan, folder in zip(plans, (first, second), strict=True)]
+    settings = plans[0].settings
     rows = {}
     for name in dict.fromkeys([*arms[0], *arms[1]]):
-        for endpoint in ENDPOINTS:
-            if cells := _cells(endpoint, arms[0].get(name), arms[1].get(name), plans[0].settings):
-                rows[f"{name} {endpoint} ({_unit(endpoint)})"] = cells
-    columns = [str(first), str(second), "first against second"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).to_string()
+        for endpoint, unit in UNITS.items():
+            pair = arms[0].get(name), arms[1].get(name)
+            if cells := _cells(endpoint, *pair, settings.thresholds.alpha):
+                rows[f"{name} {endpoint} ({unit})"] = cells
+    return _table(rows, [str(first), str(second), "first against second"], settings)
 
 
 def _arms(plan: PaperInput, folder: Path) -> Mapping[str, ExperimentRecords]:
@@ -91,41 +96,45 @@ def _measured(experiment: Experiment) -> ExperimentRecords:
     return arm
 
 
+def _table(rows: dict[str, list[str]], columns: list[str], settings: PaperSettings) -> str:
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).to_string()
+    covered = f"{100 * (1 - settings.thresholds.alpha):g} %"
+    return f"{table}\n{covered} intervals and p-values of one comparison each, unadjusted; no decisions."
+
+
 def _cells(
-    endpoint: Endpoint,
-    first: ExperimentRecords | None,
-    second: ExperimentRecords | None,
-    settings: PaperSettings,
+    endpoint: Endpoint, first: ExperimentRecords | None, second: ExperimentRecords | None, alpha: float
 ) -> list[str] | None:
-    """Both results and their paired difference; None where neither arm has a result."""
+    """Both results and the paired effect; None where neither arm has a result."""
     values = [arm.values.get(endpoint) if arm else None for arm in (first, second)]
-    if all(series is None for series in values):
+    if all(table is None for table in values):
         return None
-    how = resampling(settings)
-    cells = [ABSENT if series is None else _text(estimate(series, how), endpoint) for series in values]
+    cells = [
+        ABSENT if table is None else _result(endpoint, estimate(table.mean(axis=1), alpha))
+        for table in values
+    ]
     if first is None or second is None or values[0] is None or values[1] is None:
         return [*cells, ABSENT]
     if endpoint == "speed" and not comparable(first, second):
         return [*cells, f"not compared: {first.device} and {second.device}"]
     names = first.experiment.id, second.experiment.id
-    comparison = compare(values[0], values[1], how, names=names, measure=endpoint)
-    if comparison is None:
-        return [*cells, "no document in common"]
-    difference = comparison.estimate
-    return [*cells, f"{_text(difference, endpoint)} p={comparison.p:.2g} n={difference.n}"]
+    comparison = compare(values[0], values[1], alpha, names=names, measure=endpoint)
+    return [*cells, _effect(comparison) if comparison else "no document in common"]
 
 
-def _text(result: Estimate, endpoint: Endpoint) -> str:
+def _effect(comparison: Comparison) -> str:
+    effect, seeds = comparison.estimate, comparison.seeds
+    counted = f"p={comparison.p:.2g} n={effect.n}" + (f" seeds={seeds}" if seeds > 1 else "")
+    return f"{_result(comparison.measure, effect)} {counted}"
+
+
+def _result(endpoint: Endpoint, result: Estimate) -> str:
     numbers = [result.value, result.low, result.high]
     if endpoint == "speed":
         value, low, high = (ABSENT if number is None else f"{exp(number):.2f}" for number in numbers)
     else:
         value, low, high = (ABSENT if number is None else f"{number:+.3f}" for number in numbers)
     return f"{value} [{low}, {high}]"
-
-
-def _unit(endpoint: Endpoint) -> str:
-    return "nats over the reference" if endpoint == "quality" else "times the reference"
 
 
 def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:

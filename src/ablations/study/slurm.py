@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ablations.core.errors import UserError
@@ -243,6 +244,52 @@ def wait_for_answers(executor: type[Any], command: str) -> None:
             yield job
 
     executor.check_active_jobs = check_active_jobs
+
+
+def prepare_submission(workflow: Any, longest_minutes: dict[str, int]) -> None:
+    """Before the first job goes to Slurm: end what the site would refuse, and fit the others to the site.
+
+    Args:
+        workflow: The run, as Snakemake's hooks have it.
+        longest_minutes: Gets the longest time limit of the partition that a job runs in, by the digest of the
+            job or panel.
+    """
+    jobs = [job for job in workflow.dag.needrun_jobs() if not job.is_local]
+    if workflow.executor_plugin.name != "slurm" or not jobs:
+        return
+    settings = workflow.executor_settings
+    asked = settings.status_command
+    try:
+        slurm = Slurm()
+        require_partition(map(_submission_of, jobs), sys.argv)
+        for job in jobs:
+            submission = _submission_of(job)
+            if submission.elsewhere:
+                continue
+            longest = slurm.longest(submission)
+            if longest is not None:
+                names = job.wildcards_dict
+                longest_minutes[names.get("panel") or names.get("digest")] = longest
+                if job.resources.get("runtime", 0) > longest:
+                    # Setting it makes Snakemake ask for the resources once more, now with the limit known.
+                    job.attempt = job.attempt
+            slurm.require_acceptable(_submission_of(job))
+        for account in {_submission_of(job).account for job in jobs} - {""}:
+            require_account(account)
+        settings.status_command = status_command(asked, settings.init_seconds_before_status_checks)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    wait_for_answers(workflow.executor_plugin.executor, settings.status_command)
+    if settings.status_command != asked:
+        print("This Slurm has no accounting: squeue says what became of jobs.")
+    # Snakemake shows a failed job's log, also that of an earlier run where sbatch refuses the job.
+    for log in (Path(log) for job in jobs for log in job.log):
+        log.unlink(missing_ok=True)
+
+
+def _submission_of(job: Any) -> Submission:
+    """A job as it will be submitted to Slurm."""
+    return Submission(job.rule.name, job.resources, job.threads)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ablations.core.block import cover
+from ablations.study.differences import leaf_changes
 from ablations.study.planning.freshness import due_jobs, find_damage
 from ablations.study.planning.jobs import Job, Row
 from ablations.study.planning.plan import Plan
@@ -280,7 +281,7 @@ def _shown(differences: Collection[str]) -> str:
 
 def _differences(job: Job, before: _Determinants, plan: Plan) -> Iterator[str]:
     now = _Determinants.of_spec(job.file.model_dump(mode="json"))
-    yield from (f"spec {change}" for change in _leaf_changes("", before.spec, now.spec))
+    yield from (f"spec {change}" for change in leaf_changes("", before.spec, now.spec))
     if now.code != before.code:
         yield _code_change(job, before.code, plan)
     for name in sorted({*now.pins, *before.pins}):
@@ -325,20 +326,3 @@ def _code_change(job: Job, old_digest: str, plan: Plan) -> str:
     more = len(names) - SHOWN_DIFFERENCES
     text = ", ".join(name.removeprefix("ablations.") for name in names[:SHOWN_DIFFERENCES])
     return f"code {text}" + (f" and {more} more modules" if more > 0 else "")
-
-
-def _leaf_changes(key: str, old: Any, new: Any) -> Iterator[str]:
-    """Changed leaves of nested maps as ``key old -> new``."""
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        old, new = dict(enumerate(old)), dict(enumerate(new))
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        if old != new:
-            yield f"{key} {_short(old)} -> {_short(new)}"
-        return
-    for name in [*new, *(name for name in old if name not in new)]:
-        yield from _leaf_changes(f"{key}.{name}" if key else str(name), old.get(name), new.get(name))
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -62,8 +62,14 @@ def test_pruned_before_the_boundary_only_survivors_cross(workspace):
 
 @pytest.mark.skipif(len(available_cores()) < 2, reason="two ranks on one core are not timed")
 def test_arms_of_different_partitions_run_side_by_side_and_what_fails_fails_alone(workspace, capfd):
-    """Stages before and after the boundary, a shorter prompt; no pruner, no boundary."""
-    change = {"before": {}, "after": {"pipeline": AFTER}, "short": {"prompt_tokens": 40}}
+    """Stages before and after the boundary, a shorter prompt, other scores; no pruner, no boundary."""
+    distance = {"importance": "learned_distance"}
+    change = {
+        "before": {},
+        "after": {"pipeline": AFTER},
+        "short": {"prompt_tokens": 40},
+        "distance": distance,
+    }
     members = {}
     for name, own in change.items():
         for measure in ("quality", "prefill"):
@@ -89,7 +95,11 @@ def test_arms_of_different_partitions_run_side_by_side_and_what_fails_fails_alon
         "before": {((24 * STATE,), (48 * STATE,))},
         "after": {((34 * STATE,), (48 * STATE,))},
         "short": {((20 * STATE,), (40 * STATE,))},
+        "distance": {((24 * STATE,), (48 * STATE,))},
     }
+    ranked = workspace.blocks(members["distance", "quality"], "quality")
+    assert ranked.rows == workspace.evaluate(**distance).quality.rows
+    assert ranked.rows != workspace.blocks(members["before", "quality"], "quality").rows
 
 
 def test_pruned_after_the_boundary_all_living_tokens_cross_under_torchrun(workspace):
@@ -166,6 +176,6 @@ def test_what_ranks_do_not_support_is_refused(workspace, change, message):
         over_ranks(workspace, **change)
 
 
-def test_passkeys_are_not_asked_for_over_ranks(workspace):
-    with pytest.raises(UserError, match=r"spec\.\S*prompts: passkeys are not asked for over pipeline ranks"):
+def test_retrieval_is_not_measured_over_ranks(workspace):
+    with pytest.raises(UserError, match=r"spec\.\S*prompts: retrieval is not measured over pipeline ranks"):
         over_ranks(workspace, "retrieval")

@@ -5,9 +5,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ablations.lm.packing import pack_linears
-from ablations.sdtp.pruned.cost import kv_bytes, planned_rows, prefill_flops, saliency_flops
+from ablations.sdtp.pruned.cost import (
+    attention_flops,
+    kv_bytes,
+    planned_rows,
+    prefill_flops,
+    saliency_flops,
+    scorer_flops,
+)
 from ablations.sdtp.pruned.prefill import prefill
 from ablations.sdtp.pruned.pruning import Pruning
+from ablations.sdtp.scores import importance
 from ablations.sdtp.scores.gradient import window_saliency
 from ablations.sdtp.scores.pruner import Pruner
 from ablations.specs.sdtp.counts import Preserve
@@ -58,7 +66,27 @@ def test_flops_against_torch_counter(lm, ids, kind, rows, scored):
     )
     assert tuple(cache.lengths) == rows
     assert results[0].scored == scored
-    assert prefill_flops(lm, rows, scored, WIDTH) == total - sum(map(unseen, rows))
+    assert prefill_flops(lm, rows) + scorer_flops(pruner, scored) == total - sum(map(unseen, rows))
+
+
+@pytest.mark.parametrize("window", [1, 8, 40])
+def test_attention_flops_against_torch_counter(lm, ids, monkeypatch, window):
+    # Torch does not count packed linear layers.
+    monkeypatch.setattr(importance, "pack_module", lambda module: None)
+    pruning = Pruning((2, 4), (0.5, 0.5), Preserve(head=2, tail=3))
+    which = importance.attention(lm, pruning.layers, window, "original")
+    total = counted(
+        lambda: prefill(lm, ids, lm.new_cache(60), pruning, which.scorer(importance.Prompt(ids, 0)))
+    )
+    # Of the second stage's 30 rows all may be in the window.
+    masked = sum(map(unseen, CASCADE)) + sum(unseen(min(window, rows), products=1) for rows in (60, 30))
+    assert prefill_flops(lm, CASCADE) + which.flops(60, (60, 30)) == total - masked
+
+
+def test_attention_flops_by_hand(llama):
+    # Keys 32x16 of five rows, queries 32x32 of two, products of width 32 of the pairs 4 + 5.
+    assert attention_flops(llama, (5,), 2) == 2 * (5 * 32 * 16 + 2 * 32 * 32 + 9 * 32)
+    assert attention_flops(llama, (5, 5), 2) == 2 * attention_flops(llama, (5,), 2)
 
 
 def test_saliency_flops_against_torch_counter(lm, ids):

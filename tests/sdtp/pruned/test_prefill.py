@@ -7,13 +7,12 @@ from torch.nn import functional as F
 from ablations.lm.layered import LayeredLM
 from ablations.sdtp.pruned.continuation import continuation_states, continue_layers
 from ablations.sdtp.pruned.decoding import greedy_decode
-from ablations.sdtp.pruned.masks import masked_forward
 from ablations.sdtp.pruned.prefill import no_scores, prefill
 from ablations.sdtp.pruned.pruning import DENSE, Pruning
-from ablations.sdtp.pruned.selection import select
 from ablations.sdtp.scores import importance
+from ablations.sdtp.scores.importance import Prompt
 from ablations.sdtp.scores.pruner import Pruner
-from ablations.specs.sdtp.counts import Preserve, stage_counts
+from ablations.specs.sdtp.counts import Preserve
 from tests.sdtp.naive import naive_greedy, naive_logits
 
 LAYERS = (1, 3, 4)
@@ -201,30 +200,11 @@ def test_random_scores_repeat_with_their_seed(llama, ids):
     pruning = Pruning(LAYERS, RATIOS, Preserve(head=2, tail=5))
 
     def kept(seed):
-        result, _, nll = run(llama, ids, pruning, importance.random(seed).scorer(ids, 0))
+        result, _, nll = run(llama, ids, pruning, importance.random(seed).scorer(Prompt(ids, 0)))
         return result.kept.tolist(), nll.item()
 
     assert kept(0) == kept(0)
     assert kept(0)[0] != kept(1)[0]
-
-
-def test_hard_masks_equal_hard_pruning(lm, ids, pruner):
-    """The masked model of training equals the pruned model of inference."""
-    preserve = Preserve(head=2, tail=5)
-    window = ids[:48]
-    counts = stage_counts(48, RATIOS, 7)
-
-    def keep(stage, states, visible):
-        alive = visible[0].nonzero()[:, 0]
-        survivors = alive[select(pruner(stage, states[0, alive]), counts[stage], preserve.of(48))]
-        return torch.zeros(1, 48).index_fill(1, survivors, 1.0)
-
-    masked = masked_forward(lm, window[None], LAYERS, keep)
-    result, lengths, _ = run(lm, ids, Pruning(LAYERS, RATIOS, preserve), scorer_of(pruner))
-    assert masked.visible[0].nonzero()[:, 0].tolist() == result.kept.tolist()
-    assert masked.living[:, 0].sum(-1).tolist() == [lengths[0], lengths[2], lengths[3]]
-    logits = lm.head(masked.hidden[:, -1:])[0, 0]
-    torch.testing.assert_close(logits, result.logits, atol=2e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("propagation", ["local", "stale_keys"])

@@ -37,12 +37,19 @@ def test_the_lm_loss_has_a_gradient_at_every_stage(overlay, tmp_path, monkeypatc
     )
     model, _ = make_random_model(source)
     torch.manual_seed(0)
-    ids = torch.randint(200, (1, windows.tokens))
-    saliency = torch.rand(1, len(windows.layers), windows.tokens)
-    table = SaliencyTable(ids, saliency, torch.tensor([False]), ("document",), windows)
+    table = SaliencyTable(
+        ids=torch.randint(200, (2, windows.tokens)),
+        saliency=torch.rand(2, len(windows.layers), windows.tokens),
+        heldout=torch.tensor([False, False]),
+        continuations=torch.tensor([windows.continuation_tokens, 4]),
+        kinds=("text", "passkey"),
+        documents=("text", "retrieval"),
+        spec=windows,
+    )
     spec = pruner.spec.model_copy(update={"compute": windows.compute.model_copy(update={"dtype": "float32"})})
     trainer = PrunerTrainer(LayeredLM(model.eval().requires_grad_(False)), spec, table)
-    loss = trainer.losses(torch.tensor([0]))["lm"]
-    for stage, scorer in enumerate(trainer.pruner.scorers):
-        gradients = torch.autograd.grad(loss, [*scorer.parameters()], retain_graph=True)
-        assert all((gradient != 0).any() for gradient in gradients), f"stage {stage}"
+    for window, kind in enumerate(table.kinds):
+        loss = trainer.losses(torch.tensor([window]))["lm"]
+        for stage, scorer in enumerate(trainer.pruner.scorers):
+            gradients = torch.autograd.grad(loss, [*scorer.parameters()], retain_graph=True)
+            assert all((gradient != 0).any() for gradient in gradients), f"{kind} at stage {stage}"

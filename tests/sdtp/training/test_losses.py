@@ -5,7 +5,7 @@ import torch
 
 from ablations.core.errors import UserError
 from ablations.sdtp.scores.targets import regression_targets, standardise
-from ablations.sdtp.training.losses import lm_loss, ranking_loss, regression_loss, require_finite_losses
+from ablations.sdtp.training.losses import lm_loss, ranking_loss, require_finite_losses
 
 STAGES, TOKENS = 3, 11
 
@@ -40,37 +40,26 @@ def test_standardise_of_equal_values_is_zero():
     assert standardise(torch.full((1, 4), 3.0), torch.ones(1, 4, dtype=torch.bool)).tolist() == [[0.0] * 4]
 
 
-def test_regression_against_loops(case):
-    scores, targets, living = case
-    stages = []
-    for stage in range(STAGES):
-        errors = [(scores[stage, i] - targets[stage, i]).item() ** 2 for i in alive(living, stage)]
-        stages.append(sum(errors) / len(errors))
-    assert regression_loss(scores, targets, living).item() == pytest.approx(sum(stages) / STAGES, rel=1e-5)
-
-
 def test_ranking_against_loops(case):
-    scores, targets, living = case
-    stages = []
+    scores, targets, _ = case
+    losses = []
     for stage in range(STAGES):
-        losses = []
-        tokens = alive(living, stage)
-        for a, i in enumerate(tokens):
-            for j in tokens[a + 1 :]:
-                difference = (targets[stage, i] - targets[stage, j]).item()
-                sign = (difference > 0) - (difference < 0)
-                margin = (scores[stage, i] - scores[stage, j]).item() * sign
-                losses.append(math.log1p(math.exp(-margin)))
-        stages.append(sum(losses) / len(losses))
-    assert ranking_loss(scores, targets, living).item() == pytest.approx(sum(stages) / STAGES, rel=1e-5)
+        pairs = [
+            math.log1p(math.exp(scores[stage, j] - scores[stage, i]))
+            for i in range(TOKENS)
+            for j in range(TOKENS)
+            if targets[stage, i] > targets[stage, j]
+        ]
+        assert len(pairs) == TOKENS * (TOKENS - 1) / 2 - (stage == 0), "a tie is no pair"
+        losses.append(sum(pairs) / len(pairs))
+    assert ranking_loss(scores, targets).item() == pytest.approx(sum(losses) / STAGES, rel=1e-5)
 
 
-def test_dead_tokens_get_no_gradient(case):
-    scores, targets, living = case
-    scores.requires_grad_()
-    (regression_loss(scores, targets, living) + ranking_loss(scores, targets, living)).backward()
-    assert (scores.grad[~living] == 0).all()
-    assert (scores.grad[living] != 0).any()
+def test_equal_saliency_orders_nothing():
+    scores = torch.randn(5).requires_grad_()
+    loss = ranking_loss(scores, torch.zeros(5))
+    assert loss.item() == 0
+    assert torch.autograd.grad(loss, scores)[0].tolist() == [0] * 5
 
 
 def test_lm_loss_is_next_token_nll():
@@ -112,8 +101,6 @@ def test_signed_targets_keep_the_order_and_tame_both_tails():
 
 
 def test_a_batch_is_the_mean_of_its_windows(case):
-    scores, targets, living = (torch.stack([values, values.flip(-1)], 1) for values in case)
-    scores[:, 1] *= 2
-    for loss in (regression_loss, ranking_loss):
-        alone = [loss(scores[:, row], targets[:, row], living[:, row]).item() for row in range(2)]
-        assert loss(scores, targets, living).item() == pytest.approx(sum(alone) / 2, rel=1e-5)
+    scores, targets, _ = case
+    alone = [ranking_loss(scores[row], targets[row]).item() for row in range(STAGES)]
+    assert ranking_loss(scores, targets).item() == pytest.approx(sum(alone) / STAGES, rel=1e-5)

@@ -12,7 +12,6 @@ from ablations.lm.layered import LayeredLM
 from ablations.sdtp import train as train_module
 from ablations.sdtp.scores.pruner import PRUNER_FILE
 from ablations.sdtp.train import train_pruners
-from ablations.sdtp.training import states as states_module
 from tests.sdtp.whole_jobs import whole_job
 
 RANKING = {"losses": {"lm": 0.0, "mse": 0.0, "ranking": 1.0}}
@@ -61,24 +60,24 @@ def results(members):
 @pytest.fixture
 def calls(monkeypatch):
     """What was loaded, read and computed."""
-    made = {"models": 0, "tables": [], "states": []}
-    load, read, compute = train_module.load_model, train_module.read_saliency, states_module.unpruned_states
+    made = {"models": 0, "tables": [], "embedded": 0}
+    load, read = train_module.load_model, train_module.read_saliency
+
+    def embedded(*_) -> None:
+        made["embedded"] += 1
 
     def load_model(*arguments) -> LayeredLM:
         made["models"] += 1
-        return load(*arguments)
+        lm = load(*arguments)
+        lm.embedding.register_forward_hook(embedded)
+        return lm
 
     def read_saliency(path, layers):
         made["tables"].append((path.parent.name, layers))
         return read(path, layers)
 
-    def unpruned_states(lm, ids, layers):
-        made["states"].append((tuple(ids[0].tolist()), layers))
-        return compute(lm, ids, layers)
-
     monkeypatch.setattr(train_module, "load_model", load_model)
     monkeypatch.setattr(train_module, "read_saliency", read_saliency)
-    monkeypatch.setattr(states_module, "unpruned_states", unpruned_states)
     return made
 
 
@@ -86,16 +85,15 @@ def test_each_training_gives_what_it_gives_alone(workspace, tables, calls):
     alone = jobs(workspace, "alone")
     for member in alone:
         train_pruners(Panel([member]))
-    calls |= {"models": 0, "tables": [], "states": []}
+    calls |= {"models": 0, "tables": [], "embedded": 0}
     together = jobs(workspace, "together")
     train_pruners(Panel(together))
     assert results(together) == results(alone)
     assert len({weights for weights, _ in results(together)}) == len(TRAININGS)
     assert calls["models"] == 1
     assert len(calls["tables"]) == len(set(calls["tables"])) == 4
-    assert len(calls["states"]) == len(set(calls["states"]))
-    # Six windows each: at both layers for five trainings, at one layer, and of the longer table.
-    assert len(calls["states"]) == 18
+    # Eight windows each: at both layers for five trainings, at one layer, and of the longer table.
+    assert calls["embedded"] == 24
     assert not list(workspace.folder.glob(".*.checkpoint"))
 
 

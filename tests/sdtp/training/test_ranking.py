@@ -8,6 +8,7 @@ import torch
 from ablations.sdtp.scores.pruner import Pruner
 from ablations.sdtp.scores.table import SaliencyTable
 from ablations.sdtp.training.ranking import ndcg, overlap, rank, rank_heldout, spearman
+from ablations.sdtp.training.states import UnprunedStates
 from ablations.specs.sdtp.saliency import SaliencySpec
 from ablations.specs.sdtp.train import PrunerSpec
 from tests.sdtp.random_models import VOCABULARY
@@ -64,8 +65,8 @@ class Exact(Pruner):
         super().__init__(32, 4, 0)
         self.states, self.values = states, values
 
-    def forward(self, stage, states):
-        window = next(w for w, known in enumerate(self.states) if torch.equal(known[stage], states))
+    def forward(self, stage, states, distances=None):
+        window = next(w for w, known in enumerate(self.states) if torch.allclose(known[stage], states))
         return self.values[window][stage]
 
 
@@ -74,11 +75,13 @@ def test_heldout_windows_are_ranked_on_unpruned_states_without_protected_tokens(
     ids = torch.randint(VOCABULARY, (4, 24), generator=torch.Generator().manual_seed(0))
     saliency = torch.rand(4, 2, 24, generator=torch.Generator().manual_seed(1))
     table = SaliencyTable(
-        ids,
-        saliency,
-        torch.tensor([False, True, False, True]),
-        ("a", "b", "c", "d"),
-        SaliencySpec(
+        ids=ids,
+        saliency=saliency,
+        heldout=torch.tensor([False, True, False, True]),
+        continuations=torch.full((4,), 4),
+        kinds=("text",) * 4,
+        documents=("a", "b", "c", "d"),
+        spec=SaliencySpec(
             layers=layers,
             target={},
             documents=2,
@@ -112,9 +115,8 @@ def test_heldout_windows_are_ranked_on_unpruned_states_without_protected_tokens(
         values.append(exact)
     forwards = []
     llama.layers[0].register_forward_hook(lambda *_: forwards.append(1))
-    right, reverse = rank_heldout(
-        llama, table, spec, [Exact(states, values), Exact(states, [-table for table in values])]
-    )
+    pruners = [Exact(states, values), Exact(states, [-table for table in values])]
+    right, reverse = rank_heldout(llama, table, spec, pruners, UnprunedStates(llama, table, layers))
     assert len(forwards) == 2, "one forward per window for all pruners"
     assert [ranking.document for ranking in right] == ["b", "d"]
     for ranking in right:

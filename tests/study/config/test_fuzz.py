@@ -202,6 +202,6 @@ def test_a_required_key_cannot_be_left_out(place):
 
 
 def test_a_truth_value_is_no_number():
-    place = ("sdtp", "evaluation", "documents")
+    place = ("sdtp", "evaluation", "prompt_tokens")
     assert at(COMPLETE, place) != 1
-    assert problem(changed(COMPLETE, place, True)).startswith("sdtp.evaluation.documents: ")
+    assert problem(changed(COMPLETE, place, True)).startswith("sdtp.evaluation.prompt_tokens: ")

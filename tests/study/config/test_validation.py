@@ -358,7 +358,8 @@ def test_a_measure_that_vanishes_at_the_last_layer_is_refused_where_nothing_else
     expected = (
         f"saliency.measure: '{measure}' of the loss 'continuation' is 0 at the input of the last layer (29)"
     )
-    for name in ("A1", "A1s", "A3b"):
+    ablations["A4"]["change"]["losses"] = {"lm": 0}
+    for name in ("A1", "A1s", "A4"):
         broken = copy.deepcopy(raw)
         ablation = broken["sdtp"]["ablations"][name]
         ablation["compound"] = True
@@ -409,23 +410,203 @@ def test_every_study_trains_every_stage(raw, name):
         assert counts[-2] > protected
 
 
-def test_only_what_a_seed_changes_has_a_job_per_seed(raw):
-    raw["sdtp"]["seeds"] = [0, 1, 2]
+def test_the_baseline_and_confirmatory_trainings_of_another_kind_have_every_seed(raw):
+    raw["sdtp"]["seeds"] = [4, 1, 2]
+    raw["paper"]["confirmatory"]["sdtp"] = ["A2", "A3", "A6", "A7"]
     plan = Plan(raw, ROOT)
     jobs = {row.experiment.id: row.jobs for row in plan.rows}
-    assert {name: len(jobs[name]) for name in ("baseline", "A2", "A3", "M1", "A1s", "GB", "F4")} == {
-        "baseline": 3, "A2": 3, "A3": 3, "M1": 1, "A1s": 1, "GB": 1, "F4": 1,
+    seeds = {row.experiment.id: row.experiment.seeds for row in plan.rows}
+    assert {name: seeds[name] for name in ("baseline", "A3", "A4", "A6", "A7", "C1", "GB")} == {
+        "baseline": (4, 1, 2), "A3": (4, 1, 2), "A4": (4,), "A6": (4,), "A7": (4,), "C1": (4,), "GB": (4,),
     }  # fmt: skip
+    # Nothing is trained for these, whatever a seed may draw.
+    assert {name: seeds[name] for name in ("A1", "A1s", "A2", "M1", "F4")} == dict.fromkeys(
+        ("A1", "A1s", "A2", "M1", "F4"), ()
+    )
+    assert [job.spec.seed for job in jobs["A2"]] == [4]
+    assert all(len(jobs[name]) == max(1, len(seeds[name])) for name in jobs)
     assert [job.spec.timing is None for job in jobs["baseline"]] == [False, True, True]
-    assert [job.spec.seed for job in jobs["A2"]] == [0, 1, 2]
-    assert [sorted(job.inputs) for job in jobs["A3"]] == [
-        ["prefill", "retrieval", "text"],
-        ["retrieval", "text"],
-        ["retrieval", "text"],
-    ]
-    assert len({series.inputs["pruner"].digest for job in jobs["A3"] for series in job.inputs.values()}) == 3
-    experiment = plan.row("A3").experiment
-    assert experiment.records == tuple(str(job.path) for job in jobs["A3"])
+    trained = [job.inputs["text"].inputs["pruner"].spec for job in jobs["A3"]]
+    assert [(spec.seed, spec.losses.ranking) for spec in trained] == [(4, 0), (1, 0), (2, 0)]
+    assert plan.row("A3").experiment.records == tuple(str(job.path) for job in jobs["A3"])
+
+
+@pytest.mark.parametrize(
+    "change", [{"saliency": {"loss": "window"}}, {"schedule": {"trained_keep_ratio": 0.8}}]
+)
+def test_whatever_trains_a_scorer_in_another_way_asks_for_every_seed(raw, change):
+    raw["sdtp"]["ablations"]["A6"]["change"] = change
+    assert len(Plan(raw, ROOT).row("A6").jobs) == 3
+
+
+def test_what_is_confirmatory_has_the_whole_budget_and_what_it_is_compared_with_too(raw):
+    def budget(name):
+        spec = Plan(raw, ROOT).row(name).jobs[0].spec
+        return spec.windows.documents, spec.retrieval.count
+
+    assert {name: budget(name) for name in ("baseline", "A7", "A8", "C1")} == {
+        "baseline": (60, 40), "A7": (60, 40), "A8": (20, 20), "C1": (20, 20),
+    }  # fmt: skip
+    raw["sdtp"]["ablations"]["A7"]["versus"] = "A8"
+    assert budget("A8") == (60, 40)
+    raw["sdtp"]["evaluation"]["exploratory"] = None
+    assert budget("C1") == (60, 40)
+
+
+def test_only_what_runs_other_kernels_is_timed(raw):
+    update_config(raw, yaml.safe_load((ROOT / "workflow/studies/full.yaml").read_text()))
+    timed = {
+        row.experiment.id: row.jobs[0].spec.timing is not None
+        for row in Plan(raw, ROOT).rows
+        if row.experiment.method == "sdtp"
+    }
+    cheap = {"A1s", "A2", "M1", "M2", "A3", "A3b", "A4", "A4b", "A5", "L1", "L2", "L3", "LD"}
+    oracle = {"OR", "ORa", "ORs"}
+    assert {name for name, is_timed in timed.items() if not is_timed} == cheap | oracle
+    assert {"baseline", "A1", "AL", "AW", "A6", "A7", "R9", "R9t", "C1", "P1", "GB"} <= {*timed}
+    raw["sdtp"]["baseline"]["importance"] = "attention_last"
+    raw["sdtp"]["only"] = ["A2", "AL", "AW"]
+    raw["paper"] |= {"confirmatory": {}}
+    plan = Plan(raw, ROOT)
+    assert [plan.row(name).jobs[0].spec.timing is None for name in ("baseline", "A2", "AL", "AW")] == [
+        False, False, True, False,
+    ]  # fmt: skip
+
+
+def test_the_oracle_takes_the_gradient_of_what_follows(raw):
+    raw["sdtp"]["ablations"]["A1"]["change"] = {"importance": "oracle", "saliency": {"measure": "abs"}}
+    raw["sdtp"]["ablations"]["A1"]["compound"] = True
+    spec = Plan(raw, ROOT).row("A1").jobs[0].spec
+    assert (spec.saliency.measure, spec.saliency.loss_tokens, spec.timing) == ("abs", None, None)
+    raw["sdtp"]["ablations"]["A1"]["change"]["schedule"] = {"layers": [29]}
+    assert problem(raw).startswith(
+        "sdtp.ablations.A1.change.saliency.measure: 'abs' of the loss 'continuation' is 0 at the input of the"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"confirmatory": {"sdtp": ["A77"]}},
+            "paper.confirmatory.sdtp: 'A77' is not in sdtp.ablations; did you mean 'A7'?",
+        ),
+        (
+            {"confirmatory": {"dynatree": ["A7"]}},
+            "paper.confirmatory.dynatree: 'A7' is not in dynatree.ablations; allowed: F1, F2",
+        ),
+        (
+            {"confirmatory": {"sdtp": ["A7", "B2"]}},
+            "paper.confirmatory.sdtp: 'B2' predicts nothing that is measured (sdtp.ablations.B2.expect); say",
+        ),
+        ({"confirmatory": {"dynatree": ["F1"]}}, "paper.confirmatory.dynatree: 'F1' predicts nothing that"),
+        ({"confirmatory": {"sdtp": ["A7", "A7"]}}, "paper.confirmatory.sdtp: 'A7' is there 2 times"),
+        (
+            {"looks": [{"documents": 60, "retrieval": 40, "alpha": 0.06}]},
+            "paper.looks: their alpha is 0.06 together, more than paper.thresholds.alpha (0.05); lower one",
+        ),
+        (
+            {"looks": [{"documents": 60, "retrieval": 40, "alpha": 0.01}] * 2},
+            "paper.looks.1: no more documents or retrieval prompts than at the look before; sort them",
+        ),
+        (
+            {
+                "looks": [
+                    {"documents": 60, "retrieval": 40, "alpha": 0.01},
+                    {"documents": 80, "retrieval": 30, "alpha": 0.01},
+                ]
+            },
+            "paper.looks.1: no more documents or retrieval prompts than at the look before; sort them",
+        ),
+        (
+            {"looks": [{"documents": 50, "retrieval": 40, "alpha": 0.05}]},
+            "sdtp.evaluation.documents: 60 documents and 40 retrieval prompts (retrieval.count) are none of"
+            " paper.looks (50 and 40); take a look's, or, before measuring, declare other looks ([] for",
+        ),
+    ],
+)
+def test_a_family_that_cannot_be_decided_is_named(raw, changes, expected):
+    assert problem(raw, "paper", **changes).startswith(expected)
+
+
+def test_a_family_names_what_runs(raw):
+    raw["sdtp"]["only"] = ["A2", "A3", "A4", "A5", "A6", "A7", "M1"]
+    assert problem(raw) == (
+        "paper.confirmatory.sdtp: 'B1m' does not run (sdtp.only); add it there, or take it out here"
+    )
+    raw["sdtp"]["only"] = []
+    raw["paper"]["confirmatory"]["sdtp"] = []
+    assert problem(raw) == (
+        "paper.looks: looks are at what sdtp.evaluation measures, and sdtp.only is empty; set it to []"
+    )
+
+
+def test_looks_are_declared_for_what_is_measured_and_for_more(raw):
+    for documents, retrieval in ((20, 20), (40, 30), (120, 80)):
+        raw["sdtp"]["evaluation"] |= {"documents": documents}
+        raw["sdtp"]["evaluation"]["retrieval"]["count"] = retrieval
+        assert Plan(raw, ROOT).row("A7").jobs[0].spec.windows.documents == documents
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "expect", "expected"),
+    [
+        (
+            "sdtp",
+            "A7",
+            {"quality": "down", "text": "same"},
+            "text: 'quality' is 'text' and 'retrieval'; leave",
+        ),
+        ("sdtp", "A7", {"quality": "down", "retrieval": "same"}, "retrieval: 'quality' is 'text' and"),
+        (
+            "sdtp",
+            "B2",
+            {"quality": "crash", "speed": "up"},
+            "speed: what crashes has no result; leave it out",
+        ),
+        ("sdtp", "A7", {"quality": "unstable"}, "quality: input should be 'same', 'up', 'up_strong'"),
+        (
+            "sdtp",
+            "G0",
+            {"retrieval": "down"},
+            "retrieval: retrieval is not measured (not over pipeline ranks)",
+        ),
+        (
+            "dynatree",
+            "D1",
+            {"text": "down"},
+            "text: decoding has no such measure; it is SDTP's, leave it out",
+        ),
+        ("dynatree", "D1", {"retrieval": "same"}, "retrieval: decoding has no such measure"),
+        ("dynatree", "D1", {"quality": "down"}, "quality: 'down' cannot be: decoding emits the target's own"),
+    ],
+)
+def test_what_no_measure_can_show_is_not_expected(raw, method, name, expect, expected):
+    raw[method]["ablations"][name]["expect"] = expect
+    assert problem(raw).startswith(f"{method}.ablations.{name}.expect.{expected}")
+
+
+def test_without_retrieval_quality_is_that_of_text(raw):
+    raw["sdtp"]["evaluation"]["retrieval"] = None
+    expect = Plan(raw, ROOT).row("A7").experiment.expect
+    assert (expect.quality, expect.text, expect.retrieval) == (None, "down", None)
+    raw["sdtp"]["ablations"]["A7"]["expect"] = {"retrieval": "down"}
+    assert problem(raw).startswith(
+        "sdtp.ablations.A7.expect.retrieval: retrieval is not measured (sdtp.evaluation.retrieval is null)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"documents": 61, "prompts": 1}, "documents: 61 are more than documents (60); lower it"),
+        ({"documents": 20, "prompts": 41}, "prompts: 41 are more than retrieval.count (40); lower it"),
+        ({"documents": 0, "prompts": 1}, "documents: input should be greater than 0 (got 0)"),
+    ],
+)
+def test_exploratory_experiments_are_measured_on_a_part(raw, changes, expected):
+    message = problem(raw, "sdtp", "evaluation", exploratory=changes)
+    assert message == f"sdtp.evaluation.exploratory.{expected}"
 
 
 def test_matched_rows_carry_the_baseline_they_are_matched_to(raw):
@@ -460,22 +641,27 @@ def test_a_text_cannot_take_the_name_of_another_input(raw):
 
 def test_only_switches_on_a_subset(raw):
     raw["sdtp"]["only"] = ["A7"]
+    raw["paper"]["confirmatory"]["sdtp"] = ["A7"]
     plan = Plan(raw, ROOT)
     assert [row.experiment.id for row in plan.rows if row.experiment.method == "sdtp"] == ["baseline", "A7"]
     assert plan.paper_plan("x").settings.main == ("baseline", "A7")
 
 
+def without_decoding(raw):
+    raw["dynatree"]["only"] = []
+    raw["paper"]["confirmatory"]["dynatree"] = []
+    return Plan(raw, ROOT)
+
+
 def test_a_study_without_decoding_has_no_benchmark(raw):
     assert Plan(raw, ROOT).benchmark is not None
-    raw["dynatree"]["only"] = []
-    assert Plan(raw, ROOT).benchmark is None
+    assert without_decoding(raw).benchmark is None
 
 
 def test_a_study_without_decoding_replays_no_grid(raw):
     raw["dynatree"]["grids"] = GRIDS
     assert Plan(raw, ROOT).grids
-    raw["dynatree"]["only"] = []
-    assert not Plan(raw, ROOT).grids
+    assert not without_decoding(raw).grids
 
 
 @pytest.mark.parametrize(
@@ -496,6 +682,7 @@ def test_what_is_there_twice_would_count_as_more(raw, path, changes, message):
 
 def test_a_study_of_decoding_alone(raw):
     raw["sdtp"]["only"] = []
+    raw["paper"] |= {"confirmatory": {"dynatree": ["F4"]}, "looks": []}
     plan = Plan(raw, ROOT)
     assert {row.experiment.method for row in plan.rows} == {"dynatree"}
     assert not plan.sweeps

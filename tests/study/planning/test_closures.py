@@ -35,6 +35,7 @@ USERS = {
     "sdtp.calibrate": {"calibrate", *SDTP_EVALUATIONS, *JOIN},
     "sdtp.timing": {"sweep", *SDTP_EVALUATIONS, *JOIN},
     "sdtp.evaluate": SDTP_EVALUATIONS | JOIN,
+    "sdtp.retrieval": SDTP | JOIN,
     "sdtp.record": JOIN,
     "sdtp.sweep": {"sweep"},
     "dynatree.arm": DRAFTING | JOIN,

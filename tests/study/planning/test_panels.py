@@ -37,13 +37,14 @@ def panels(plan, *names):
 
 def spans(plan, *names):
     """Missing spans by rule, experiment and measure."""
-    return {
-        (rule, entry.label, getattr(job.spec, "measure", None) or job.spec.prompts.kind): entry.spans
-        for rule, of_rule in panels(plan, *names).items()
-        for panel in of_rule
-        for job, entry in zip(panel.jobs, panel.file.entries, strict=True)
-        if entry.spans
-    }
+    found: dict = {}
+    for rule, of_rule in panels(plan, *names).items():
+        for panel in of_rule:
+            for job, entry in zip(panel.jobs, panel.file.entries, strict=True):
+                if entry.spans:
+                    kind = getattr(job.spec, "measure", None) or job.spec.prompts.kind
+                    found[rule, entry.label, kind] = found.get((rule, entry.label, kind), ()) + entry.spans
+    return found
 
 
 def measure(plan):
@@ -99,12 +100,28 @@ def test_more_documents_are_new_blocks_alone_and_fewer_are_none(raw):
     measure(Plan(raw, ROOT))
     more = changed(raw, sdtp={"evaluation": {"documents": 9}})
     found = spans(more)
-    assert {rule for rule, _, _ in found} == {"evaluate_sdtp", "evaluate_pipeline"}
-    assert {kind for _, _, kind in found} == {"text"}
-    assert {*found.values()} == {((6, 8), (8, 9))}
+    # Those of an exploratory experiment are as many as before.
+    assert {label for _, label, _ in found} == {"baseline", *raw["paper"]["confirmatory"]["sdtp"]}
+    assert {(rule, kind) for rule, _, kind in found} == {("evaluate_sdtp", "text")}
+    # Two scorers have two training seeds.
+    assert {label: spans.count((6, 8)) for (_, label, _), spans in found.items()} == {
+        "baseline": 2, "A5": 2, "A2": 1, "A7": 1, "B1m": 1,
+    }  # fmt: skip
+    assert {span for spans in found.values() for span in spans} == {(6, 8), (8, 9)}
     fewer = changed(raw, sdtp={"evaluation": {"documents": 5}})
     assert panels(fewer) == {}
     assert not fewer.row("A7").jobs[0].done
+
+
+def test_what_becomes_confirmatory_lacks_the_rest_of_its_budget_alone(raw):
+    measure(Plan(raw, ROOT))
+    found = spans(changed(raw, paper={"confirmatory": {"sdtp": ["A2", "A3b", "A5", "A9", "B1m"]}}))
+    assert found == {
+        ("evaluate_sdtp", "A9", "text"): ((4, 6),),
+        ("evaluate_sdtp", "A9", "retrieval"): ((3, 4),),
+        ("evaluate_sdtp", "A3b", "text"): ((4, 6), (0, 4), (4, 6)),
+        ("evaluate_sdtp", "A3b", "retrieval"): ((3, 4), (0, 4)),
+    }
 
 
 def test_one_more_prompt_is_asked_of_every_arm(raw):
@@ -119,7 +136,7 @@ def test_an_arm_that_is_changed_is_measured_alone(raw):
     found = spans(changed(raw, sdtp={"ablations": {"A7": {"change": {"schedule": {"keep_ratio": 0.55}}}}}))
     assert found == {
         ("evaluate_sdtp", "A7", "text"): ((0, 4), (4, 6)),
-        ("evaluate_sdtp", "A7", "retrieval"): ((0, 1),),
+        ("evaluate_sdtp", "A7", "retrieval"): ((0, 4),),
         ("evaluate_sdtp", "A7", "prefill"): ((0, 2),),
     }
 
@@ -187,5 +204,5 @@ def test_a_panel_is_found_again_from_its_file_while_the_code_is_the_same(raw, mo
 def test_a_panel_says_whose_blocks_it_measures(raw):
     plan = Plan(raw, ROOT)
     (panel,) = panels(plan, "A7", "A9")["evaluate_sdtp"]
-    assert panel.what == "8 blocks side by side: A7 (4), A9 (4)"
+    assert panel.what == "7 blocks side by side: A7 (4), A9 (3)"
     assert plan.panels(plan.asked(["A7", "A9"]), {})[-1].digest == panel.digest

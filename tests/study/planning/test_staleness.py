@@ -66,9 +66,10 @@ def test_how_often_prefill_is_timed_reruns_prefill_alone(raw):
 
 def test_counts_are_in_no_series(raw):
     def mutate(config):
-        config["sdtp"]["evaluation"]["documents"] = 30
+        config["sdtp"]["evaluation"]["documents"] = 120
         config["sdtp"]["evaluation"]["timing"]["documents"] = 9
-        config["sdtp"]["evaluation"]["retrieval"]["keys"] = 2
+        config["sdtp"]["evaluation"]["retrieval"]["count"] = 80
+        config["sdtp"]["evaluation"]["exploratory"] = {"documents": 9, "prompts": 9}
         config["dynatree"]["prompts"]["code"]["count"] = 5
         # The benchmark has a count of its own.
 
@@ -82,9 +83,16 @@ def test_wording_reruns_no_experiment(raw):
         ablation["expect"] = {"quality": "up"}
         config["models"]["smollm2"]["description"] = "another name"
         config["texts"]["python"]["description"] = "another name"
-        config["paper"]["thresholds"] = {"quality_same": 0.5}
+        config["paper"] |= {"thresholds": {"text_same": 0.5}, "looks": []}
         config["resources"] = {"gpu": 3}
         config["panel"] = {"documents": 3, "experiments": 1}
+
+    assert stale(raw, mutate) == []
+
+
+def test_what_leaves_the_family_is_measured_no_more_and_keeps_its_results(raw):
+    def mutate(config):
+        config["paper"]["confirmatory"] = {"sdtp": ["A2"], "dynatree": ["F4"]}
 
     assert stale(raw, mutate) == []
 
@@ -93,7 +101,7 @@ def test_renaming_an_experiment_reruns_nothing(raw):
     def mutate(config):
         ablations = config["sdtp"]["ablations"]
         ablations["Seven"] = ablations.pop("A7")
-        config["paper"]["main"] = []
+        config["paper"] |= {"main": [], "confirmatory": {"sdtp": ["Seven", "A2", "A3", "A4", "A5"]}}
 
     assert stale(raw, mutate) == []
 
@@ -102,7 +110,9 @@ def test_a_loss_weight_reruns_training_and_evaluation(raw):
     def mutate(config):
         config["sdtp"]["ablations"]["A5"]["change"]["losses"]["ranking"] = 0.5
 
-    assert stale(raw, mutate) == [*measured("A5"), "train_pruner"]
+    seeds, measures = len(raw["sdtp"]["seeds"]), ("retrieval", "text")
+    found = [f"evaluate_sdtp:A5:{measure}" for measure in measures for _ in range(seeds)]
+    assert stale(raw, mutate) == [*found, *seeds * ["train_pruner"]]
 
 
 def test_a_shared_budget_reruns_its_users(raw):

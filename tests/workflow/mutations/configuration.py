@@ -1,9 +1,10 @@
 """Mutations of the configuration that make something be measured again."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from tests.workflow.mutations.jobs import (
+    AGAIN,
     BENCHMARK,
     BENCHMARK_TABLE,
     CALIBRATION,
@@ -16,24 +17,28 @@ from tests.workflow.mutations.jobs import (
     DOCUMENTATION,
     DRAFT_MODEL,
     EVALUATIONS,
+    EXPLORATORY,
     GRID_COSTS,
     GRIDS,
     HUMANEVAL,
     HYBRID,
     NGRAM,
-    PASSKEYS,
     PREFILL,
     PRUNER,
     PRUNING,
     PYTHON,
     QUALITY,
     RENDERING,
+    RETRIEVAL,
     SALIENCY,
-    SCORER_OF,
+    SCORERS,
     SINGLE_PROCESS,
     SWEEPS,
     TARGET,
     TEACHER,
+    TIMED,
+    TRAINED_TWICE,
+    WHOLE,
     decode,
     evaluate,
     join,
@@ -46,6 +51,12 @@ def setting(key: str, value: Any, changed: Iterable[str], note: str = "") -> Mut
     """A key that gets another value, and the blocks and results whose specs it enters."""
     name = f"{key}: {value}" + (f" ({note})" if note else "")
     return Mutation(name, lambda study: study.set(key, value), stale(changed))
+
+
+def scoring(name: str, importance: str) -> Mutation:
+    """Other cheap scores for an SDTP ablation, which is not timed then."""
+    expected = evaluate(name, measures=[QUALITY, RETRIEVAL])
+    return setting(f"sdtp.ablations.{name}.change.importance", importance, expected)
 
 
 def arm(name: str, key: str, value: Any, *more: str) -> Mutation:
@@ -74,16 +85,18 @@ def _and_compound(name: str, group: str, value: dict[str, Any]) -> Mutation:
 
 
 ARMS = [
-    arm("A1", "importance", "recent"),
-    arm("A1s", "importance", "recent"),
-    arm("A2", "importance", "recent"),
-    arm("M2", "importance", "recent"),
+    *(scoring(name, "recent") for name in ("A1", "A1s", "A2", "M2", "LD", "AL", "AW", "OR")),
     setting("sdtp.ablations.A3b.change.losses.lm", 0.5, {*evaluate("A3b"), "pruner 0.5/1/1"}),
-    setting("sdtp.ablations.A5.change.losses.ranking", 0.5, {*evaluate("A5"), "pruner 1/0/0.5"}),
+    setting(
+        "sdtp.ablations.A5.change.losses.ranking",
+        0.5,
+        {*evaluate("A5"), "pruner 1/0/0.5", f"pruner 1/0/0.5{AGAIN}"},
+    ),
     arm("A6", "preserve.head", 1),
     arm("A7", "schedule.keep_ratio", 0.55),
     arm("A9", "schedule.keep_ratio", 0.85),
     arm("B1", "schedule.layers", [3]),
+    arm("B1m", "schedule.layers", [3]),
     # Layer 4 has no scorer of the baseline's: the arm gets saliency and a pruner of its own.
     Mutation(
         "sdtp.ablations.B1.change.schedule.layers: [4]",
@@ -133,6 +146,7 @@ def _pack_what_drops(study: Study) -> None:
         study.set(f"sdtp.ablations.{name}.compound", True)
 
 
+_WITH_MSE = {PRUNER, PRUNER + AGAIN, "pruner 0/1/1"}
 _WITHOUT_OWN_RATIO = set(EVALUATIONS) - evaluate("A7", "A9")
 _OWN_DEPTH = {"F1", "F2", "F2b", "D1", "E1", "E2", "E3", "O1", "N1"}
 _OWN_TAU = {"F1", "F2", "F2b", "F2c", "F3", "O1", "N1", "N2"}
@@ -142,7 +156,7 @@ BASELINES = [
     setting("sdtp.baseline.schedule.keep_ratio", 0.6, _WITHOUT_OWN_RATIO | {CALIBRATION}),
     setting("sdtp.baseline.schedule.layers", [2, 4, 5], {SALIENCY, *SWEEPS} | EVALUATIONS - evaluate("B1")),
     # Scorers are trained with the baseline's protection; A6 has its own, and its scorer is new all the same.
-    setting("sdtp.baseline.preserve.head", 3, set(SCORER_OF.values()) | EVALUATIONS),
+    setting("sdtp.baseline.preserve.head", 3, {*SCORERS} | EVALUATIONS),
     Mutation(
         "sdtp.baseline.positions: packed", _pack_what_drops, stale(EVALUATIONS - evaluate("B2", "C1", "C3"))
     ),
@@ -150,7 +164,7 @@ BASELINES = [
     Mutation(
         "sdtp.baseline.losses.mse: 0.5",
         lambda study: study.set("sdtp.baseline.losses.mse", 0.5),
-        (stale({PRUNER, "pruner 0/1/1"}) - {PRUNER, "pruner 0/1/1"}) | {"pruner 1/0.5/1", "pruner 0/0.5/1"},
+        (stale(_WITH_MSE) - _WITH_MSE) | {name.replace("/1/1", "/0.5/1") for name in _WITH_MSE},
     ),
     setting(
         "dynatree.baseline.shape.depth",
@@ -179,7 +193,8 @@ BASELINES = [
 
 _ALL_PROMPTS = {*DECODING} - {"F3", "N2"}
 """Experiments that decode every prompt; K2 is F3."""
-_NOT_CRASHED = {*PRUNING} - {CRASHES}
+_ASKED = {*EXPLORATORY} & {*SINGLE_PROCESS}
+"""Exploratory experiments whose retrieval is measured."""
 
 
 def _more_documents_in_smaller_blocks(study: Study) -> None:
@@ -197,20 +212,20 @@ COUNTS = [
     setting(
         "sdtp.evaluation.documents",
         7,
-        evaluate(*_NOT_CRASHED, blocks=["quality 6-7"]) | join(*PRUNING),
+        evaluate(*WHOLE, measures=[QUALITY], spans=["6-7"]) | join(*WHOLE),
         "one more",
     ),
-    setting("sdtp.evaluation.documents", 5, join(*PRUNING), "one less"),
+    setting("sdtp.evaluation.documents", 5, join(*WHOLE), "one less"),
     setting(
         "sdtp.evaluation.documents",
         12,
-        evaluate(*_NOT_CRASHED, blocks=["quality 6-10", "quality 10-12"]) | join(*PRUNING),
+        evaluate(*WHOLE, measures=[QUALITY], spans=["6-10", "10-12"]) | join(*WHOLE),
         "over the end of a block",
     ),
     Mutation(
         "sdtp.evaluation.documents: 10, in smaller blocks",
         _more_documents_in_smaller_blocks,
-        stale(evaluate(*_NOT_CRASHED, blocks=["quality 6-8", "quality 8-10"]) | join(*PRUNING)),
+        stale(evaluate(*WHOLE, measures=[QUALITY], spans=["6-8", "8-10"]) | join(*WHOLE)),
     ),
     Mutation(
         "sdtp.evaluation.documents: one more, and as many as before again", _more_documents_and_as_many_again
@@ -218,15 +233,35 @@ COUNTS = [
     setting(
         "sdtp.evaluation.timing.documents",
         3,
-        evaluate(*_NOT_CRASHED, blocks=["prefill 2-3"]) | join(*PRUNING),
+        evaluate(*{*TIMED} - {CRASHES}, measures=[PREFILL], spans=["2-3"]) | join(*TIMED),
         "one more",
     ),
-    setting("sdtp.evaluation.timing.documents", 1, join(*PRUNING), "one less"),
+    setting("sdtp.evaluation.timing.documents", 1, join(*TIMED), "one less"),
     setting(
-        "sdtp.evaluation.retrieval.keys",
-        2,
-        evaluate(*{*SINGLE_PROCESS} - {CRASHES}, blocks=["passkeys 1-2"]) | join(*SINGLE_PROCESS),
+        "sdtp.evaluation.retrieval.count",
+        5,
+        evaluate(*WHOLE, measures=[RETRIEVAL], spans=["4-5"]) | join(*WHOLE),
         "one more",
+    ),
+    setting("sdtp.evaluation.retrieval.count", 3, join(*WHOLE), "one less"),
+    setting(
+        "sdtp.evaluation.exploratory.documents",
+        5,
+        evaluate(*{*EXPLORATORY} - {CRASHES}, measures=[QUALITY], spans=["4-5"]) | join(*EXPLORATORY),
+        "one more",
+    ),
+    setting(
+        "sdtp.evaluation.exploratory.prompts",
+        4,
+        evaluate(*_ASKED - {CRASHES}, measures=[RETRIEVAL], spans=["3-4"]) | join(*_ASKED),
+        "one more",
+    ),
+    setting(
+        "sdtp.evaluation.exploratory",
+        None,
+        evaluate(*{*EXPLORATORY} - {CRASHES}, measures=[QUALITY], spans=["4-6"])
+        | evaluate(*_ASKED - {CRASHES}, measures=[RETRIEVAL], spans=["3-4"])
+        | join(*EXPLORATORY),
     ),
     # F3, N2 and K2 decode two prompts of each kind at most, and the benchmark says itself how many.
     setting(
@@ -245,16 +280,21 @@ BUDGETS = [
     setting("models.tiny_draft.seed", 1, {DRAFT_MODEL}),
     setting("texts.python.window", 5000, {PYTHON}),
     setting("texts.chat.window", 20000, {CHAT}),
-    setting("sdtp.saliency.documents", 7, {SALIENCY}),
+    setting("sdtp.saliency.documents", 5, {SALIENCY}),
+    setting("sdtp.saliency.retrieval.count", 5, {SALIENCY}),
+    setting("sdtp.saliency.retrieval.kinds", ["pairs", "definition"], {SALIENCY}),
+    setting("sdtp.saliency.retrieval", None, {SALIENCY}),
     setting("sdtp.saliency.heldout_documents", 4, {SALIENCY}),
-    setting("sdtp.training.epochs", 2, SCORER_OF.values()),
-    setting("sdtp.training.width", 24, SCORER_OF.values()),
-    setting("sdtp.training.learning_rate", 0.003, SCORER_OF.values()),
+    setting("sdtp.training.epochs", 2, SCORERS),
+    setting("sdtp.training.width", 24, SCORERS),
+    setting("sdtp.training.distance", True, SCORERS),
+    setting("sdtp.training.learning_rate", 0.003, SCORERS),
     setting("sdtp.evaluation.prompt_tokens", 72, EVALUATIONS | {CALIBRATION}),
-    setting("sdtp.evaluation.continuation_tokens", 9, evaluate(*PRUNING, blocks=[QUALITY, PREFILL])),
-    setting("sdtp.evaluation.timing.repeats", 3, evaluate(*PRUNING, blocks=[PREFILL])),
-    setting("sdtp.evaluation.retrieval.tokens", 120, evaluate(*PRUNING, blocks=[PASSKEYS])),
-    setting("sdtp.evaluation.retrieval.depths", [0.6], evaluate(*PRUNING, blocks=[PASSKEYS])),
+    setting("sdtp.evaluation.continuation_tokens", 9, evaluate(*PRUNING, measures=[QUALITY, PREFILL])),
+    setting("sdtp.evaluation.timing.repeats", 3, evaluate(*PRUNING, measures=[PREFILL])),
+    setting("sdtp.evaluation.retrieval.tokens", 330, evaluate(*PRUNING, measures=[RETRIEVAL])),
+    setting("sdtp.evaluation.retrieval.depths", [0.6], evaluate(*PRUNING, measures=[RETRIEVAL])),
+    setting("sdtp.evaluation.retrieval.kinds", ["pairs"], evaluate(*PRUNING, measures=[RETRIEVAL])),
     setting("sdtp.evaluation.calibration_documents", 3, {CALIBRATION}),
     setting("sdtp.evaluation.compute.threads", 2, EVALUATIONS | {CALIBRATION, *SWEEPS}),
     setting("sdtp.sweep.repeats", 3, SWEEPS),
@@ -294,14 +334,48 @@ DRAFTERS = [
 """What drafts are made of."""
 
 
-def _second_seed() -> frozenset[str]:
-    """Each seed has a quality and passkeys; the first alone is timed."""
-    pruners = {f"{scorer} seed 1" for scorer in set(SCORER_OF.values())}
-    return stale(evaluate(*SCORER_OF, "A2", blocks=[QUALITY, PASSKEYS])) | pruners | {CALIBRATION}
+_THIRD = {
+    *(name.removesuffix(AGAIN) + " seed 2" for name in SCORERS if name.endswith(AGAIN)),
+    *(block.replace(AGAIN, " seed 2") for block in evaluate(*TRAINED_TWICE) if AGAIN in block),
+}
+"""Trainings of a third seed, and what is measured with them; the first seed alone is timed."""
 
+
+def _family(*names: str) -> Callable[[Study], None]:
+    """Other confirmatory experiments of SDTP."""
+    return lambda study: study.set("paper.confirmatory.sdtp", list(names))
+
+
+FAMILY = [
+    Mutation(
+        "an experiment enters the family",
+        _family("A2", "A5", "A7", "B1m", "A9"),
+        stale(
+            evaluate("A9", measures=[QUALITY], spans=["4-6"])
+            | evaluate("A9", measures=[RETRIEVAL], spans=["3-4"])
+            | join("A9")
+        ),
+    ),
+    Mutation(
+        "an experiment that trains in another way enters the family",
+        _family("A2", "A5", "A7", "B1m", "A3b"),
+        stale(
+            evaluate("A3b", measures=[QUALITY], spans=["4-6", "seed 1 0-6"])
+            | evaluate("A3b", measures=[RETRIEVAL], spans=["3-4", "seed 1 0-4"])
+            | {f"pruner 0/1/1{AGAIN}"}
+            | join("A3b")
+        ),
+    ),
+    Mutation("experiments leave the family", _family("A2", "B1m"), stale(join("A5", "A7"))),
+]
+"""Who is confirmatory, which decides budgets."""
 
 ROWS = [
-    Mutation("sdtp.seeds: one more", lambda study: study.set("sdtp.seeds", [0, 1]), _second_seed()),
+    Mutation(
+        "sdtp.seeds: one more",
+        lambda study: study.set("sdtp.seeds", [0, 1, 2]),
+        stale(join(*TRAINED_TWICE)) | _THIRD,
+    ),
     Mutation(
         "a new ablation",
         lambda study: study.settings(
@@ -322,4 +396,4 @@ ROWS = [
 ]
 """Experiments that were not there."""
 
-CONFIGURATION = [*ARMS, *BASELINES, *COUNTS, *BUDGETS, *DRAFTERS, *ROWS]
+CONFIGURATION = [*ARMS, *BASELINES, *COUNTS, *BUDGETS, *DRAFTERS, *FAMILY, *ROWS]

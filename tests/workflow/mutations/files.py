@@ -180,7 +180,7 @@ def _damaged_and_needed(study: Study) -> None:
 
 def _damaged_and_forgotten(study: Study) -> None:
     _damaged(study, TARGET)
-    _forget(study, "A7", "quality", "passkeys", "prefill")
+    _forget(study, "A7", "quality", "retrieval", "prefill")
 
 
 def _damaged_and_renamed(study: Study) -> None:
@@ -255,7 +255,7 @@ ARTEFACTS = [
     ),
     Mutation(
         "records and blocks of an experiment deleted",
-        lambda study: _forget(study, "A9", "quality", "passkeys", "prefill"),
+        lambda study: _forget(study, "A9", "quality", "retrieval", "prefill"),
         stale(evaluate("A9")),
     ),
     Mutation(
@@ -266,7 +266,7 @@ ARTEFACTS = [
     Mutation(
         "records of an experiment deleted, and its blocks of one measure",
         lambda study: _forget(study, "A9", "prefill"),
-        stale(evaluate("A9", blocks=[PREFILL])),
+        stale(evaluate("A9", measures=[PREFILL])),
     ),
     Mutation(
         "records of an experiment deleted, and its blocks of one kind of prompts",
@@ -296,6 +296,8 @@ ARTEFACTS = [
         frozenset({"figures", "section"}),
     ),
     Mutation("the summary deleted", lambda study: (study.path / "results/summary.json").unlink(), RENDERING),
+    # The paper says that the plan of its family was written down late.
+    Mutation("the plan deleted", lambda study: (study.path / "results/family.json").unlink(), RENDERING),
     Mutation(
         "logs and benchmarks deleted",
         lambda study: [shutil.rmtree(study.path / folder) for folder in ("logs", "benchmarks")],

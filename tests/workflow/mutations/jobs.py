@@ -3,13 +3,15 @@
 Nothing here asks the planner: these are the expectations that it is held to.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 TARGET, DRAFT_MODEL = "model 64", "model 32"
 PYTHON, HUMANEVAL, CHAT = "text python", "text humaneval", "text chat"
 CHAT_VALIDATION, WRITTEN = "text chat-validation", "text written"
 SALIENCY, CALIBRATION = "saliency", "calibration"
 PRUNER, NO_LM_LOSS, LM_LOSS_ONLY = "pruner 1/1/1", "pruner 0/1/1", "pruner 1/0/0"
+AGAIN = " seed 1"
+"""What the names of a second training and of what is measured with it have besides."""
 NGRAM, TEACHER, DISTILLED = "ngram", "teacher", "draft"
 COSTS, GRID_COSTS = "costs 8x3", "costs 7x2"
 SWEEPS = ("sweep 64", "sweep 96")
@@ -17,14 +19,23 @@ GRIDS = ("grid trees", "grid lengths")
 BENCHMARK, BENCHMARK_TABLE = "benchmark", "benchmark table"
 
 SCORER_OF = {
-    **dict.fromkeys(("baseline", "A6", "A7", "A9", "B1", "B2", "C1", "C2", "C3", "P1"), PRUNER),
+    **dict.fromkeys(("baseline", "A6", "A7", "A9", "B1", "B1m", "B2", "C1", "C2", "C3", "P1", "LD"), PRUNER),
     "A3b": NO_LM_LOSS,
     "A5": LM_LOSS_ONLY,
 }
 """Pruner of each SDTP experiment that has a learned one."""
+TRAINED_TWICE = ("baseline", "A5")
+"""The baseline, and what is confirmatory and trained in another way."""
+SCORERS = (PRUNER, NO_LM_LOSS, LM_LOSS_ONLY, PRUNER + AGAIN, LM_LOSS_ONLY + AGAIN)
 OVER_RANKS = ("GB", "G0")
-NOT_LEARNED = ("A1", "A1s", "A2", "M2")
+NOT_LEARNED = ("A1", "A1s", "A2", "M2", "AL", "AW", "OR")
 SINGLE_PROCESS = (*SCORER_OF, *NOT_LEARNED)
+PRUNING = (*SINGLE_PROCESS, *OVER_RANKS)
+WHOLE = ("baseline", "A2", "A5", "A7", "B1m")
+"""Those with the whole budget: the baseline, and what is confirmatory."""
+EXPLORATORY = tuple(name for name in PRUNING if name not in WHOLE)
+TIMED = tuple(name for name in PRUNING if name not in ("A1s", "A2", "M2", "LD", "OR", "A3b", "A5"))
+"""Those that differ from the baseline in more than cheap scores, and the baseline."""
 CRASHES = "B2"
 """Experiment whose first document crashes: it lacks nothing, however many are asked for."""
 HYBRID = ("F2", "F2b", "F2c", "F3", "F4", "K3", "D1", "E1", "E2", "E3", "O1")
@@ -32,22 +43,39 @@ HYBRID = ("F2", "F2b", "F2c", "F3", "F4", "K3", "D1", "E1", "E2", "E3", "O1")
 DISTILLED_ALONE = ("N1", "N2", "N3", "N4")
 DECODING = ("F1", *HYBRID, *DISTILLED_ALONE, "NG", "PL", "N0")
 
-QUALITY, PASSKEYS, PREFILL = "quality 0-6", "passkeys 0-1", "prefill 0-2"
-"""Blocks of an SDTP experiment, one of each measure: so few items are one block."""
+QUALITY, RETRIEVAL, PREFILL = "quality", "retrieval", "prefill"
 CODE, DOCUMENTATION, CHATTING = "code 0-2", "documentation 0-2", "chat 0-2"
 """Blocks of a decoding experiment, one of each kind of prompts."""
 PROMPTS = {CODE: HUMANEVAL, DOCUMENTATION: PYTHON, CHATTING: CHAT}
 """Text that the prompts of each are of."""
 
 
-def evaluate(*names: str, blocks: Iterable[str] = (QUALITY, PASSKEYS, PREFILL)) -> set[str]:
-    """Blocks of SDTP experiments; ranks are not asked for passkeys."""
-    return {
-        f"{'pipeline' if name in OVER_RANKS else 'evaluate'} {name} {block}"
-        for name in names
-        for block in blocks
-        if not (name in OVER_RANKS and block.startswith("passkeys"))
-    }
+def evaluate(
+    *names: str,
+    measures: Iterable[str] = (QUALITY, RETRIEVAL, PREFILL),
+    spans: Sequence[str] | None = None,
+) -> set[str]:
+    """Blocks of SDTP experiments under each measure: so few items are one block.
+
+    Args:
+        names: The experiments.
+        measures: What is measured; over ranks there is no retrieval, and of some no time.
+        spans: Items of the blocks; those that are wanted if left out.
+    """
+    blocks = set()
+    for name in names:
+        whole = name in WHOLE
+        wanted = {QUALITY: "0-6" if whole else "0-4", RETRIEVAL: "0-4" if whole else "0-3", PREFILL: "0-2"}
+        if name in OVER_RANKS:
+            del wanted[RETRIEVAL]
+        if name in PRUNING and name not in TIMED:
+            del wanted[PREFILL]
+        kind = "pipeline" if name in OVER_RANKS else "evaluate"
+        for measure in wanted.keys() & {*measures}:
+            again = ("", AGAIN) if name in TRAINED_TWICE and measure != PREFILL else ("",)
+            for span in spans or [wanted[measure]]:
+                blocks |= {f"{kind} {name} {measure}{seed} {span}" for seed in again}
+    return blocks
 
 
 def decode(*names: str, blocks: Iterable[str] = tuple(PROMPTS)) -> set[str]:
@@ -60,7 +88,6 @@ def join(*names: str) -> set[str]:
     return {f"join {name}" for name in names}
 
 
-PRUNING = (*SINGLE_PROCESS, *OVER_RANKS)
 EVALUATIONS = evaluate(*PRUNING)
 DECODINGS = decode(*DECODING)
 RENDERING = frozenset({"collect", "tables", "figures", "numbers", "section", "page", "archive"})
@@ -75,7 +102,7 @@ def _reads() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {
         **{name: set() for name in (TARGET, DRAFT_MODEL, PYTHON, HUMANEVAL, CHAT, CHAT_VALIDATION, WRITTEN)},
         SALIENCY: {TARGET, PYTHON},
-        **{name: {TARGET, SALIENCY} for name in (PRUNER, NO_LM_LOSS, LM_LOSS_ONLY)},
+        **{name: {TARGET, SALIENCY} for name in SCORERS},
         CALIBRATION: {TARGET, PYTHON, PRUNER},
         **{block: {TARGET, PYTHON} for block in EVALUATIONS},
         **{job: {TARGET, PYTHON, PRUNER} for job in SWEEPS},
@@ -96,7 +123,8 @@ def _reads() -> dict[str, set[str]]:
             found[block] |= {*artefacts}
 
     for name, scorer in SCORER_OF.items():
-        also(evaluate(name), scorer)
+        for block in evaluate(name):
+            found[block].add(scorer + AGAIN * (AGAIN in block))
     also(evaluate(*OVER_RANKS), PRUNER)
     also(evaluate("P1"), CALIBRATION)
     also(evaluate("A1s"), SALIENCY)

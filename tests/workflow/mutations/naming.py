@@ -22,7 +22,7 @@ _RENDERING = {
 """What there is one of, by the module that makes it."""
 _OF_EXPERIMENTS = ("evaluate", "pipeline", "decode", "join")
 """What is called by the experiment that it belongs to."""
-_MEASURES = {"text": "quality", "retrieval": "passkeys", "prefill": "prefill"}
+_MEASURES = {"text": "quality", "retrieval": "retrieval", "prefill": "prefill"}
 
 
 def names(folder: Path, command: str) -> set[str]:
@@ -55,10 +55,16 @@ def made_by(folder: Path, digest: str, label: str = "") -> str:
         digest: Name of the job's spec.
         label: Id of the first experiment that needs it.
     """
-    job = json.loads((folder / f"results/spec/{digest}.json").read_text())
+    job = _job(folder, digest)
     kind, told = _TOLD_APART[job["module"].removeprefix("ablations.")]
-    parts = (kind, label if kind in _OF_EXPERIMENTS else "", told(job["spec"]))
+    parts = [kind, label if kind in _OF_EXPERIMENTS else "", told(job["spec"])]
+    if kind in ("evaluate", "pipeline") and "pruner" in job["inputs"]:
+        parts.append(_seed(_job(folder, Path(job["inputs"]["pruner"]).parent.name)["spec"]))
     return " ".join(filter(None, parts))
+
+
+def _job(folder: Path, digest: str) -> dict[str, Any]:
+    return json.loads((folder / f"results/spec/{digest}.json").read_text())
 
 
 def _entry(folder: Path, entry: dict[str, Any]) -> list[str]:
@@ -76,7 +82,12 @@ def _source(spec: dict[str, Any]) -> str:
 
 def _pruner(spec: dict[str, Any]) -> str:
     losses = "/".join(f"{spec['losses'][name]:g}" for name in ("lm", "mse", "ranking"))
-    return losses + (f" seed {spec['seed']}" if spec["seed"] else "")
+    return " ".join(filter(None, (losses, _seed(spec))))
+
+
+def _seed(spec: dict[str, Any]) -> str:
+    """Seed of a training where it is not the first."""
+    return f"seed {spec['seed']}" if spec["seed"] else ""
 
 
 def _measure(spec: dict[str, Any]) -> str:

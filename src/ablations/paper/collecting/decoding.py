@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from ablations.evidence.inputs import PaperSettings, resampling
+from ablations.evidence.inputs import PaperSettings
 from ablations.evidence.join import DecodeRecord
 from ablations.evidence.records import ExperimentRecords, first_arm, mean_seconds
 from ablations.evidence.statistics import Estimate, estimate, log_speedup, tokens_per_forward
@@ -25,20 +25,20 @@ def decoding_result(arm: ExperimentRecords, settings: PaperSettings) -> Decoding
     """Result of a decoding configuration that ran to the end."""
     record = cast(DecodeRecord, arm.record)
     samples = list(record.samples)
-    values = arm.values["speed"]
+    values = arm.values["speed"].mean(axis=1)
     autoregressive = record.spec.drafter is None
     library = None
     if autoregressive and record.spec.reference == "generate":
         library = estimate(
             pd.Series([log_speedup(sample.pairs) for sample in samples], index=values.index),
-            resampling(settings),
+            settings.thresholds.alpha,
         )
 
     def measures(chosen: list[int]) -> dict[str, Any]:
         speedup = (
             Estimate(value=0.0, low=None, high=None, n=len(chosen), sd=None)
             if autoregressive
-            else estimate(values.iloc[chosen], resampling(settings))
+            else estimate(values.iloc[chosen], settings.thresholds.alpha)
         )
         return {"speedup": speedup, **_measured([samples[index] for index in chosen])}
 

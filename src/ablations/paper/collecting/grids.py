@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ablations.core.record import read_contract
-from ablations.evidence.inputs import GridName, PaperSettings, resampling
+from ablations.evidence.inputs import GridName, PaperSettings
 from ablations.evidence.statistics import estimate, tokens_per_forward
 from ablations.paper.results.files import RecordFile, record_file
 from ablations.paper.results.grid import GridResult
@@ -56,7 +56,7 @@ def _result(
         tau=point.tree.pruning.tau,
         tokens=point.tokens,
         kind=kind,
-        speedup=estimate(pd.Series(prices), resampling(settings)),
+        speedup=estimate(pd.Series(prices), settings.thresholds.alpha),
         tokens_per_forward=tokens_per_forward(accepted, rounds),
         nodes_per_round=drafted / rounds,
         new_tokens=float(np.mean([sample.new_tokens for sample in samples])),

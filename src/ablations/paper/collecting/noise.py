@@ -6,8 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ablations.evidence.expectations import Method
-from ablations.evidence.records import ExperimentRecords
-from ablations.evidence.statistics import log_noise
+from ablations.evidence.records import ExperimentRecords, repeated_references
 from ablations.paper.results.noise import Noise
 from ablations.paper.summary import Row
 
@@ -27,13 +26,7 @@ class Repeated(NamedTuple):
 
 def add_repeated(found: dict[Method, Repeated], arm: ExperimentRecords) -> None:
     """Take in the references of one arm."""
-    own = {
-        (sample.document, noise)
-        for record in arm.records
-        for sample in record.samples
-        if (noise := log_noise(sample.pairs)) is not None
-    }
-    if own:
+    if own := repeated_references(arm):
         of_method = found.setdefault(arm.experiment.method, Repeated(set(), []))
         of_method.items.update(own)
         of_method.experiments.append(arm.experiment.id)

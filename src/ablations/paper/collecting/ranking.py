@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 
 from ablations.core.files import canonical_json
-from ablations.evidence.inputs import PaperSettings, resampling
+from ablations.evidence.inputs import PaperSettings
 from ablations.evidence.records import ExperimentRecords
-from ablations.evidence.statistics import Comparison, compare, estimate, holm
-from ablations.evidence.verdicts import judge_ranking
+from ablations.evidence.statistics import ANY_SEED, Comparison, compare, estimate
 from ablations.paper.collecting.naming import naming
 from ablations.paper.results.sdtp import ScorerRanking
 from ablations.specs.sdtp.evaluate import Training
@@ -21,7 +20,7 @@ MEASURES = ("spearman", "ndcg", "overlap")
 def scorer_rankings(
     arms: Mapping[str, ExperimentRecords], settings: PaperSettings
 ) -> tuple[ScorerRanking, ...]:
-    """Ranking of every trained scorer; Holm runs over all comparisons of rank correlations."""
+    """Ranking of every trained scorer."""
     scorers: dict[str, list[ExperimentRecords]] = {}
     for arm in arms.values():
         if (scorer := scorer_of(arm)) is not None:
@@ -33,8 +32,8 @@ def scorer_rankings(
     found = []
     for users in scorers.values():
         with naming(*(arm.experiment for arm in (users[0], baseline) if arm is not None)):
-            found.append(_ranking(users, baseline, settings))
-    return _judged(found, settings)
+            found.append(_ranking(users, baseline, settings.thresholds.alpha))
+    return tuple(found)
 
 
 def scorer_of(arm: ExperimentRecords) -> str | None:
@@ -55,41 +54,37 @@ def _training(arm: ExperimentRecords) -> Training | None:
 
 
 def _ranking(
-    users: list[ExperimentRecords], baseline: ExperimentRecords | None, settings: PaperSettings
+    users: list[ExperimentRecords], baseline: ExperimentRecords | None, alpha: float
 ) -> ScorerRanking:
-    arm, how = users[0], resampling(settings)
+    arm = users[0]
     name, training = arm.experiment.id, _training(arm)
     assert training is not None
     other = _training(baseline) if baseline is not None and baseline is not arm else None
     trained = {measure: _per_window(arm, "ranking", measure) for measure in MEASURES}
     untrained = {measure: _per_window(arm, "ranking_untrained", measure) for measure in MEASURES}
     effect: Comparison | None = None
-    removed: tuple[str, ...] = ()
     if baseline is not None and other is not None and _comparable(training, other):
         effect = compare(
             trained["spearman"],
             _per_window(baseline, "ranking", "spearman"),
-            how,
+            alpha,
             names=(name, baseline.experiment.id),
             measure="ranking",
         )
-        weights = (item.pruner.losses.model_dump() for item in (other, training))
-        before, after = weights
-        removed = tuple(loss for loss in before if before[loss] and not after[loss])
     gain = compare(
-        trained["spearman"] - untrained["spearman"], None, how, names=(name, None), measure="ranking"
+        trained["spearman"] - untrained["spearman"], None, alpha, names=(name, None), measure="ranking"
     )
     return ScorerRanking(
         experiments=tuple(user.experiment.id for user in users),
         losses=training.pruner.losses,
         windows=len(trained["spearman"]),
-        **{measure: estimate(values, how) for measure, values in trained.items()},
-        **{f"{measure}_untrained": estimate(values, how) for measure, values in untrained.items()},
+        **{measure: estimate(values.mean(axis=1), alpha) for measure, values in trained.items()},
+        **{
+            f"{measure}_untrained": estimate(values.mean(axis=1), alpha)
+            for measure, values in untrained.items()
+        },
         gain=gain,
         effect=effect,
-        removed=removed,
-        verdict=None,
-        reason=None,
     )
 
 
@@ -98,33 +93,12 @@ def _comparable(training: Training, other: Training) -> bool:
     return training.saliency == other.saliency and training.pruner.layers == other.pruner.layers
 
 
-def _per_window(arm: ExperimentRecords, when: str, measure: str) -> pd.Series:
-    """Mean over stages, then over seeds, of each window (index)."""
+def _per_window(arm: ExperimentRecords, when: str, measure: str) -> pd.DataFrame:
+    """Mean over stages of each held-out window (index) and seed (column)."""
     series = []
     for record in arm.records:
         rows: tuple[Ranking, ...] = getattr(record.totals.training, when)
         series.append(
             pd.Series([np.mean(getattr(row, measure)) for row in rows], [row.document for row in rows])
         )
-    return pd.concat(series, axis=1, join="inner").mean(axis=1)
-
-
-def _judged(found: list[ScorerRanking], settings: PaperSettings) -> tuple[ScorerRanking, ...]:
-    family: dict[str, float] = {}
-    for place, item in enumerate(found):
-        family |= {f"{place} gain": item.gain.p}
-        family |= {f"{place} effect": item.effect.p} if item.effect else {}
-    adjusted = holm(family)
-
-    def adjust(comparison: Comparison, name: str) -> Comparison:
-        return comparison.model_copy(update={"p_adjusted": adjusted[name]})
-
-    judged = []
-    for place, item in enumerate(found):
-        effect = adjust(item.effect, f"{place} effect") if item.effect else None
-        verdict, reason = (
-            judge_ranking(effect, settings.thresholds) if effect and item.removed else (None, None)
-        )
-        update = {"gain": adjust(item.gain, f"{place} gain"), "effect": effect}
-        judged.append(item.model_copy(update={**update, "verdict": verdict, "reason": reason}))
-    return tuple(judged)
+    return pd.concat(series, axis=1, join="inner", keys=arm.experiment.seeds or (ANY_SEED,))

@@ -3,14 +3,15 @@
 import gc
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
+import pandas as pd
 from tqdm import tqdm
 
 from ablations.evidence.expectations import Experiment, Method
 from ablations.evidence.inputs import PaperSettings
 from ablations.evidence.join import DecodeRecord, SdtpRecord
-from ablations.evidence.records import ExperimentRecords, read_arm
+from ablations.evidence.records import ExperimentRecords, added_nll, per_document, read_arm
 from ablations.paper.collecting.decoding import decoding_result
 from ablations.paper.collecting.naming import naming
 from ablations.paper.collecting.noise import Repeated, add_repeated
@@ -24,10 +25,13 @@ class Measured(NamedTuple):
     """The experiments of a study by id, and the results of those that ran to the end."""
 
     arms: dict[str, ExperimentRecords]
-    """Light: a record has one of its samples, and one arm of each scorer the rankings of all windows."""
+    """Light: a record that is neither timed nor over ranks has one of its samples, and one arm of each scorer
+    the rankings of all windows."""
     sdtp: dict[str, SdtpResult]
     decoding: dict[str, DecodingResult]
     repeated: dict[Method, Repeated]
+    nll: dict[str, pd.DataFrame]
+    """NLL over the unpruned model's, nats per token, documents x seeds, of those of SDTP."""
 
 
 @contextmanager
@@ -48,13 +52,14 @@ def read_all(experiments: Iterable[Experiment], settings: PaperSettings) -> Meas
     Raises:
         UserError: a record is damaged, is of another method, or has no or repeated documents.
     """
-    found = Measured({}, {}, {}, {})
+    found = Measured({}, {}, {}, {}, {})
     scorers: set[str] = set()
     for item in tqdm(list(experiments), desc="records", mininterval=2):
         with naming(item):
             arm = read_arm(item)
             if arm.status == "ok" and item.method == "sdtp":
                 found.sdtp[item.id] = sdtp_result(arm, settings)
+                found.nll[item.id] = per_document(cast(tuple[SdtpRecord, ...], arm.records), added_nll)
             elif arm.status == "ok":
                 found.decoding[item.id] = decoding_result(arm, settings)
         add_repeated(found.repeated, arm)
@@ -67,12 +72,12 @@ def read_all(experiments: Iterable[Experiment], settings: PaperSettings) -> Meas
 
 
 def _light(record: SdtpRecord | DecodeRecord, rankings: bool) -> SdtpRecord | DecodeRecord:
-    """A record with one sample, timed if there is one, and, unless `rankings`, the ranking of one window.
+    """A record with one of its samples where nothing is timed or sent, and, unless `rankings`, one ranking.
 
     With all samples, collecting 10,000 records takes 2.3 times the memory (tests/workflow/scale.py).
     """
-    timed = tuple(sample for sample in record.samples if sample.pairs)
-    light: dict[str, Any] = {"samples": (timed or record.samples)[:1]}
+    needed = any(sample.pairs or getattr(sample, "boundary_bytes", ()) for sample in record.samples)
+    light: dict[str, Any] = {} if needed else {"samples": record.samples[:1]}
     training = getattr(record.totals, "training", None)
     if training is not None and not rankings:
         one = {name: getattr(training, name)[:1] for name in ("ranking", "ranking_untrained")}

@@ -1,22 +1,19 @@
-"""Experiments as rows: what changed, what came out, what the verdict is."""
+"""Experiments as rows: what changed, what came out, what the predictions were worth."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ablations.core.record import Outcome
+from ablations.evidence.decisions import Decision, decide
 from ablations.evidence.expectations import Experiment
 from ablations.evidence.inputs import PaperSettings
 from ablations.evidence.records import ExperimentRecords
-from ablations.evidence.statistics import Comparison
-from ablations.evidence.verdicts import combine, judge_experiment
-from ablations.paper.collecting.comparisons import Key
+from ablations.evidence.statistics import ANY_SEED, Estimate, differences, estimate
 from ablations.paper.collecting.reading import Measured
-from ablations.paper.collecting.sdtp import traffic
 from ablations.paper.results.files import RecordFile, record_file
 from ablations.paper.summary import Difference, Row
 
-# What a comparison's control sentence is about; budgets and references are reported elsewhere.
+# What an experiment changes; budgets and references are reported elsewhere.
 _DECODING_COMPONENTS = ("drafter", "shape", "pruning", "adaptation")
 _SDTP_COMPONENTS = (
     "importance",
@@ -33,23 +30,15 @@ _SDTP_COMPONENTS = (
 )
 
 
-def make_rows(
-    measured: Measured, comparisons: Mapping[Key, Comparison], settings: PaperSettings
-) -> tuple[Row, ...]:
+def make_rows(measured: Measured, settings: PaperSettings) -> tuple[Row, ...]:
     """Every experiment as a row, in the order of the configuration."""
-    arms, sdtp, decoding, _ = measured
-    sent = traffic(sdtp)
+    arms = measured.arms
+    parts: dict[str, list[Decision]] = {name: [] for name in arms}
+    for decision in decide(arms, settings):
+        parts[decision.experiment].append(decision)
     rows = []
     for name, arm in arms.items():
-        experiment, result = arm.experiment, decoding.get(name)
-        parts = judge_experiment(
-            experiment,
-            arm.status,
-            lambda against, measure, name=name: comparisons.get((name, against, measure)),  # type: ignore[misc]
-            settings.thresholds,
-            exact=None if result is None else result.matched + result.tied == result.prompts,
-            traffic=sent,
-        )
+        experiment = arm.experiment
         other = arms.get(experiment.versus or "")
         rows.append(
             Row(
@@ -59,13 +48,23 @@ def make_rows(
                 outcome=_outcome(arm),
                 differences=_differences(arm, other),
                 scorer_shared=_scorer_shared(arm, other),
-                sdtp=sdtp.get(name),
-                decoding=result,
-                parts=parts,
-                verdict=combine(part.verdict for part in parts),
+                sdtp=measured.sdtp.get(name),
+                decoding=measured.decoding.get(name),
+                nll_effect=_nll_effect(measured, name, settings.thresholds.alpha),
+                parts=tuple(parts[name]),
             )
         )
     return tuple(rows)
+
+
+def _nll_effect(measured: Measured, name: str, alpha: float) -> Estimate | None:
+    """By document, a mean over seeds: it stands beside the KL divergence, and nothing is read off it."""
+    versus = measured.arms[name].experiment.versus
+    own, other = measured.nll.get(name), measured.nll.get(versus or "")
+    if own is None or other is None:
+        return None
+    found = differences(own.mean(axis=1), other.mean(axis=1))
+    return None if found.empty else estimate(found[ANY_SEED], alpha)
 
 
 def _files(arm: ExperimentRecords) -> tuple[RecordFile, ...]:

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 import numpy as np
+import pandas as pd
 
-from ablations.evidence.inputs import PaperSettings, resampling
+from ablations.evidence.inputs import PaperSettings
 from ablations.evidence.join import SdtpRecord
 from ablations.evidence.records import (
     ExperimentRecords,
@@ -17,8 +18,8 @@ from ablations.evidence.records import (
     timed_samples,
 )
 from ablations.evidence.statistics import Estimate, estimate
-from ablations.paper.results.sdtp import PasskeyHits, PipelineResult, SdtpProtocol, SdtpResult
-from ablations.specs.sdtp.evaluate import RetrievalProbe
+from ablations.paper.results.sdtp import PipelineResult, RetrievalHits, SdtpProtocol, SdtpResult
+from ablations.specs.sdtp.retrieval import RetrievalKind, RetrievalProbe
 
 
 def sdtp_result(arm: ExperimentRecords, settings: PaperSettings) -> SdtpResult:
@@ -27,23 +28,28 @@ def sdtp_result(arm: ExperimentRecords, settings: PaperSettings) -> SdtpResult:
     samples = [sample for record in records for sample in record.samples]
     totals = [record.totals for record in records]
     timed = timed_samples(records)
-    how = resampling(settings)
-    effects = [float(np.mean([added_nll(sample) for sample in record.samples])) for record in records]
-    speedup = estimate(arm.values["speed"], how) if timed else None
+    alpha = settings.thresholds.alpha
+    text = per_document(records, lambda sample: sample.kl)
+    speedup = estimate(_over_seeds(arm.values["speed"]), alpha) if timed else None
+    answers = arm.values.get("retrieval")
+    probes = [probe for item in totals for probe in item.retrieval]
     flops = float(np.mean([item.prefill_flops for item in totals]))
-    flops_share = flops / totals[0].reference_prefill_flops
+    counted_speedup = math.log(totals[0].reference_prefill_flops / flops)
     kv_bytes = float(np.mean([item.kv_bytes for item in totals]))
     return SdtpResult(
         seeds=len(records),
-        seed_sd=float(np.std(effects, ddof=1)) if len(records) > 1 else None,
+        kl_seed_sd=float(text.mean().std(ddof=1)) if len(records) > 1 else None,
         nll=float(np.mean([sample.nll for sample in samples])),
         reference_nll=float(np.mean([sample.reference_nll for sample in samples])),
-        quality=estimate(arm.values["quality"], how),
-        agreement=estimate(per_document(records, lambda sample: sample.agreement), how),
-        kl=estimate(per_document(records, lambda sample: sample.kl), how),
-        retrieval=_passkeys([probe for item in totals for probe in item.retrieval]),
+        added_nll=estimate(_over_seeds(per_document(records, added_nll)), alpha),
+        agreement=estimate(_over_seeds(per_document(records, lambda sample: sample.agreement)), alpha),
+        kl=estimate(_over_seeds(text), alpha),
+        answer_nll=None if answers is None else estimate(_over_seeds(answers), alpha),
+        reference_answer_nll=float(np.mean([probe.reference_nll for probe in probes])) if probes else None,
+        retrieval=_hits(probes),
         speedup=speedup,
-        bound=_shifted(speedup, math.log(flops_share)) if speedup else None,
+        counted_speedup=counted_speedup,
+        bound=_shifted(speedup, -counted_speedup) if speedup else None,
         seconds=mean_seconds(timed, "arm") if timed else None,
         reference_seconds=mean_seconds(timed, "reference") if timed else None,
         keep_ratios=totals[0].keep_ratios,
@@ -52,11 +58,10 @@ def sdtp_result(arm: ExperimentRecords, settings: PaperSettings) -> SdtpResult:
         kept=float(np.mean([sample.living[-1] for sample in samples])),
         kept_share=float(np.mean([sample.living[-1] / sample.prompt_tokens for sample in samples])),
         flops=flops,
-        flops_share=flops_share,
+        flops_share=math.exp(-counted_speedup),
         kv_bytes=kv_bytes,
         kv_share=kv_bytes / totals[0].reference_kv_bytes,
         peak_memory_bytes=max(item.peak_memory_bytes for item in totals),
-        calibration=totals[0].calibration,
         pipeline=_pipeline(records[0]),
     )
 
@@ -87,29 +92,25 @@ def sdtp_protocol(arms: Mapping[str, ExperimentRecords]) -> SdtpProtocol | None:
     )
 
 
-def traffic(results: Mapping[str, SdtpResult]) -> dict[str, float]:
-    """Mean bytes over all boundaries, of the experiments that have some."""
-    return {
-        name: sum(result.pipeline.boundary_bytes)
-        for name, result in results.items()
-        if result.pipeline is not None and result.pipeline.boundary_bytes
-    }
+def _over_seeds(values: pd.DataFrame) -> pd.Series:
+    """Mean over seeds of each document, shape (documents,)."""
+    return values.mean(axis=1)
 
 
-def _passkeys(probes: Sequence[RetrievalProbe]) -> tuple[PasskeyHits, ...]:
-    """Hits over all depths, then at each."""
+def _hits(probes: Sequence[RetrievalProbe]) -> tuple[RetrievalHits, ...]:
+    """Hits over all prompts, then of each kind."""
     if not probes:
         return ()
-    depths = sorted({probe.depth for probe in probes})
+    kinds = dict.fromkeys(probe.kind for probe in probes)
     return (
-        _hits(None, probes),
-        *(_hits(depth, [probe for probe in probes if probe.depth == depth]) for depth in depths),
+        _hits_of(None, probes),
+        *(_hits_of(kind, [probe for probe in probes if probe.kind == kind]) for kind in kinds),
     )
 
 
-def _hits(depth: float | None, probes: Sequence[RetrievalProbe]) -> PasskeyHits:
-    return PasskeyHits(
-        depth=depth,
+def _hits_of(kind: RetrievalKind | None, probes: Sequence[RetrievalProbe]) -> RetrievalHits:
+    return RetrievalHits(
+        kind=kind,
         prompts=len(probes),
         hits=sum(probe.hit for probe in probes),
         reference_hits=sum(probe.reference_hit for probe in probes),

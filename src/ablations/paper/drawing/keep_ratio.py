@@ -1,4 +1,4 @@
-"""Figure: quality against speed over keep ratios."""
+"""Figure: quality on text against speed over keep ratios."""
 
 import math
 
@@ -21,18 +21,18 @@ def keep_ratio_figure(summary: Summary) -> Figure:
         [
             {
                 "speed": math.exp(row.sdtp.speedup.value),
-                "nll": row.sdtp.quality.value,
+                "kl": row.sdtp.kl.value,
                 "keep": row.sdtp.keep_ratios[0],
             }
             for row in rows
         ],
-        columns=["speed", "nll", "keep"],
+        columns=["speed", "kl", "keep"],
     )
     axes.axhline(0, color=style.GREY, linewidth=0.6, linestyle=":")
     axes.axvline(1, color=style.GREY, linewidth=0.6, linestyle=":")
-    sns.lineplot(data=table, x="speed", y="nll", ax=axes, color=style.BLUE, sort=False, zorder=1)
+    sns.lineplot(data=table, x="speed", y="kl", ax=axes, color=style.BLUE, sort=False, zorder=1)
     for row in rows:
-        speed, quality = row.sdtp.speedup, row.sdtp.quality
+        speed, quality = row.sdtp.speedup, row.sdtp.kl
         assert speed is not None
         axes.errorbar(
             math.exp(speed.value),
@@ -55,10 +55,10 @@ def keep_ratio_figure(summary: Summary) -> Figure:
         )
     axes.plot(1, 0, marker="s", markersize=4, color=style.GREY, zorder=3)
     axes.annotate(
-        "unpruned", (1, 0), xytext=(5, 4), textcoords="offset points", fontsize=6.5, color=style.GREY
+        "unpruned", (1, 0), xytext=(5, -9), textcoords="offset points", fontsize=6.5, color=style.GREY
     )
     axes.set_xlabel("Prefill speed-up over the unpruned model")
-    axes.set_ylabel("NLL over unpruned\n(nats per token)")
+    axes.set_ylabel("KL divergence from\nunpruned (nats per token)")
     axes.margins(x=0.16, y=0.14)
     if not rows:
         say_missing(axes)

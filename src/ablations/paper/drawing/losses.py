@@ -1,4 +1,4 @@
-"""Figure: what each training loss is worth for quality, and for the order of scores."""
+"""Figure: what each training loss is worth for quality on text, and for the order of scores."""
 
 import matplotlib.pyplot as plt
 import seaborn as sns
@@ -18,7 +18,7 @@ def loss_rows(summary: Summary) -> list[Row]:
 
 
 def losses_figure(summary: Summary) -> Figure:
-    """NLL against the unpruned model, and rank correlation of score and saliency, of each set of losses."""
+    """KL divergence from the unpruned model, and rank correlation of score and saliency, by losses."""
     rows = loss_rows(summary)
     rankings = {name: item for item in summary.ranking for name in item.experiments}
     figure, (left, right) = plt.subplots(
@@ -27,7 +27,7 @@ def losses_figure(summary: Summary) -> Figure:
     for place, row in enumerate(rows):
         colour, marker = (style.BLUE, "o") if row.change else (style.ORANGE, "D")
         options = {"markersize": 3, "capsize": 1.5, "elinewidth": 0.8, "color": colour, "fmt": marker}
-        quality = row.sdtp.quality
+        quality = row.sdtp.kl
         left.errorbar(quality.value, place, xerr=bars(quality, float), **options)
         ranking: ScorerRanking | None = rankings.get(row.id)
         if ranking is None:
@@ -36,7 +36,7 @@ def losses_figure(summary: Summary) -> Figure:
         right.plot(ranking.spearman_untrained.value, place, marker="|", color=style.GREY, markersize=6)
     left.set_yticks(range(len(rows)), [_trained_on(row) for row in rows])
     left.set_ylim(max(len(rows), 1) - 0.5, -0.5)
-    left.set_xlabel("NLL over unpruned\n(nats per token)")
+    left.set_xlabel("KL from unpruned\n(nats per token)")
     right.set_xlabel("Rank correlation\nwith saliency")
     right.axvline(0, color=style.GREY, linewidth=0.6, linestyle=":", zorder=0)
     right.tick_params(axis="y", left=False)

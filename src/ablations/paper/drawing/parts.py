@@ -19,8 +19,7 @@ def bars(estimate: Estimate, scale: Callable[[float], float]) -> list[list[float
     if estimate.low is None or estimate.high is None:
         return None
     middle = scale(estimate.value)
-    # An interval of resampled means can miss the mean by a rounding error; a length cannot be negative.
-    return [[max(0.0, middle - scale(estimate.low))], [max(0.0, scale(estimate.high) - middle)]]
+    return [[middle - scale(estimate.low)], [scale(estimate.high) - middle]]
 
 
 def factor_ticks(axes: Axes, which: str, factors: Iterable[float]) -> None:

@@ -1,12 +1,12 @@
-"""Effects: what an experiment's result is minus, or over, that of another."""
+"""Effects: what an experiment's result is minus, or over, that of another, and how predictions were read."""
 
 from collections.abc import Iterator
 
-from ablations.evidence.statistics import Endpoint
+from ablations.evidence.decisions import ENDPOINTS, Decision
+from ablations.evidence.statistics import Comparison, Endpoint, Estimate
 from ablations.paper.formatting import (
     factor,
     factor_interval,
-    nats,
     nats_interval,
     p_value,
     percent_change,
@@ -16,59 +16,98 @@ from ablations.paper.formatting import (
 from ablations.paper.quantities.quantity import LOG_SPEEDUP, Measured, Quantity, quantity
 from ablations.paper.summary import Row, Summary
 
-_SPEED = f"{LOG_SPEEDUP}, minus the same of versus"
+_MINUS = ", minus the same of versus"
+_SPEED = f"{LOG_SPEEDUP}{_MINUS}"
+_NATS = ("nats per token", signed_nats, nats_interval)
 
-EFFECT = Measured(
-    "effect",
-    "samples[].nll - samples[].reference_nll, minus the same of versus",
-    "nats per token",
-    signed_nats,
-    nats_interval,
-)
+TEXT_EFFECT = Measured("text_effect", f"samples[].kl{_MINUS}", *_NATS)
+RETRIEVAL_EFFECT = Measured("retrieval_effect", f"totals.retrieval[].nll{_MINUS}", *_NATS)
+NLL_EFFECT = Measured("effect", f"samples[].nll - samples[].reference_nll{_MINUS}", *_NATS)
 RELATIVE_SPEED = Measured("relative_speed", _SPEED, "log ratio", percent_change, percent_change_interval)
+COUNTED_SPEED = Measured(
+    "counted_speed", "log(totals.prefill_flops of versus / totals.prefill_flops)", "log ratio", percent_change
+)
 CONTRIBUTION = Measured("contribution", _SPEED, "log ratio", factor, factor_interval)
 AGAINST = Measured("against", _SPEED, "log ratio", factor, factor_interval)
 LOSS = Measured("loss", _SPEED, "log ratio", percent_change, percent_change_interval)
 
-DETECTABLE = "; smallest mean that the paired t test finds with 80 % power"
-QUALITY = Measured("quality", EFFECT.field + DETECTABLE, "nats per token", nats)
-SPEED = Measured(
-    "speed", _SPEED + DETECTABLE, "log ratio", lambda value: factor(value).replace(r"\times", "")
-)
-WITHOUT_EFFECT = ("similar_spread", "inexact")
-"""Reasons of an inconclusive verdict that are about something else than a mean."""
-
 
 def effect_quantities(summary: Summary, row: Row) -> Iterator[Quantity]:
     """Effects of an experiment against what it is compared with, as far as there are results of both."""
-    wanted: list[tuple[Measured, str | None, Endpoint]] = []
-    if row.method == "sdtp":
-        wanted = [(EFFECT, row.versus, "quality"), (RELATIVE_SPEED, row.versus, "speed")]
-    else:
-        wanted = [(CONTRIBUTION, row.versus, "speed")]
-        if row.id in summary.settings.backward:
-            wanted.append((LOSS, summary.settings.full_method, "speed"))
-    wanted += [(AGAINST._replace(name=f"against.{other}"), other, "speed") for other in row.ordered_against]
-    for item, versus, measure in wanted:
-        found = summary.comparison(row.id, versus, measure) if versus else None
-        if found is None:
-            continue
-        others = summary.row(versus).files
-        yield quantity(row.id, item, found.estimate, row.files, others)
-        adjusted = Measured(f"{item.name}.p", f"{item.field}; paired t test, Holm", "p-value", p_value)
-        yield quantity(row.id, adjusted, found.p_adjusted, row.files, others)
+    for item, versus, measure in _wanted(summary, row):
+        found = summary.comparison(row.id, versus, measure)
+        if found is not None and versus is not None:
+            yield quantity(row.id, item, found.estimate, row.files, summary.row(versus).files)
+            if (given := these_trainings(found)) is not None:
+                name = item._replace(name=f"{item.name}.these_trainings")
+                yield quantity(row.id, name, given, row.files, summary.row(versus).files)
+    others = () if row.versus is None else summary.row(row.versus).files
+    if row.nll_effect is not None:
+        yield quantity(row.id, NLL_EFFECT, row.nll_effect, row.files, others)
+    if (counted := summary.counted_speed(row)) is not None:
+        yield quantity(row.id, COUNTED_SPEED, counted, row.files, others)
 
 
-def detectable_quantities(summary: Summary, row: Row) -> Iterator[Quantity]:
-    """Minimum detectable effects, as they are printed beside what stayed inconclusive."""
-    undecided: dict[tuple[str | None, Endpoint], None] = {}
+def these_trainings(comparison: Comparison) -> Estimate | None:
+    """The effect with its interval over documents alone; None where no or one training seed plays a part."""
+    if comparison.these_trainings is None:
+        return None
+    low, high = comparison.these_trainings
+    return comparison.estimate.model_copy(update={"low": low, "high": high})
+
+
+def decision_quantities(summary: Summary, row: Row) -> Iterator[Quantity]:
+    """How confirmatory predictions were read: effect and interval at the level of the reading, and p."""
     for part in row.parts:
-        if part.verdict == "inconclusive" and part.reason not in WITHOUT_EFFECT:
-            undecided[part.against, "quality" if part.aspect == "quality" else "speed"] = None
-    for against, measure in undecided:
-        found = summary.comparison(row.id, against, measure)
-        if found is None or found.mde is None:
-            continue
-        item = QUALITY if measure == "quality" else SPEED
-        named = item._replace(name=f"detectable.{measure}.{against or 'reference'}")
-        yield quantity(row.id, named, found.mde, row.files, summary.row(against).files if against else ())
+        yield from _reading(summary, row, part)
+
+
+def effects_of(
+    summary: Summary, row: Row, part: Decision
+) -> tuple[Quantity | None, Quantity | None, Quantity | None]:
+    """The effect that a prediction is about, the effect as it was read, and the p-value of the reading."""
+    reading, p = (*_reading(summary, row, part), None, None)[:2]
+    if part.aspect not in ENDPOINTS:
+        return None, reading, p
+    if part.kind == "counted":
+        others = summary.row(part.against).files if part.against else ()
+        counted = (
+            None if part.effect is None else quantity(row.id, COUNTED_SPEED, part.effect, row.files, others)
+        )
+        return counted, reading, p
+    speed = "relative_speed" if row.method == "sdtp" else "contribution"
+    usual = {"text": "text_effect", "retrieval": "retrieval_effect"}
+    name = usual.get(part.aspect, speed if part.against == row.versus else f"against.{part.against}")
+    found = {item.measure: item for item in effect_quantities(summary, row)}
+    return found.get(name), reading, p
+
+
+def _reading(summary: Summary, row: Row, part: Decision) -> Iterator[Quantity]:
+    """Named by prediction: `A5.decided.text`, `F4.decided.above.F2`, and `.p` behind it."""
+    if part.effect is None or part.p_adjusted is None or part.kind != "confirmatory":
+        return
+    usual = {"text": TEXT_EFFECT, "retrieval": RETRIEVAL_EFFECT, "speed": RELATIVE_SPEED}
+    item, name = usual.get(part.aspect, AGAINST), f"decided.{part.aspect}"
+    if part.aspect not in usual:
+        name = f"{name}.{part.against}"
+    elif row.method == "dynatree":
+        item = CONTRIBUTION
+    given = Estimate(value=part.effect, low=part.low, high=part.high, n=0, sd=None)
+    others = summary.row(part.against).files if part.against else ()
+    # Of how many documents it is, the look says.
+    yield quantity(row.id, item._replace(name=name), given, row.files, others).model_copy(update={"n": None})
+    adjusted = Measured(f"{name}.p", f"{item.field}; largest p-value over cuts, Holm", "p-value", p_value)
+    yield quantity(row.id, adjusted, part.p_adjusted, row.files, others)
+
+
+def _wanted(summary: Summary, row: Row) -> Iterator[tuple[Measured, str | None, Endpoint]]:
+    if row.method == "sdtp":
+        yield TEXT_EFFECT, row.versus, "text"
+        yield RETRIEVAL_EFFECT, row.versus, "retrieval"
+        yield RELATIVE_SPEED, row.versus, "speed"
+    else:
+        yield CONTRIBUTION, row.versus, "speed"
+        if row.id in summary.settings.backward:
+            yield LOSS, summary.settings.full_method, "speed"
+    for other in row.ordered_against:
+        yield AGAINST._replace(name=f"against.{other}"), other, "speed"

@@ -28,11 +28,18 @@ RESULT = (
     Measured("nll", "samples[].nll", "nats per token", nats),
     Measured("reference_nll", "samples[].reference_nll", "nats per token", nats),
     Measured(
-        "quality", "samples[].nll - samples[].reference_nll", "nats per token", signed_nats, nats_interval
+        "quality",
+        "samples[].nll - samples[].reference_nll",
+        "nats per token",
+        signed_nats,
+        nats_interval,
+        "added_nll",
     ),
     Measured("agreement", "samples[].agreement", "share", percent, percent_interval),
-    Measured("kl", "samples[].kl", "nats", nats, nats_interval),
-    Measured("seed_sd", "samples[].nll - samples[].reference_nll, between records", "nats per token", nats),
+    Measured("kl", "samples[].kl", "nats per token", nats, nats_interval),
+    Measured("kl_seed_sd", "samples[].kl, between records", "nats per token", nats),
+    Measured("answer_nll", "totals.retrieval[].nll", "nats per token", nats, nats_interval),
+    Measured("reference_answer_nll", "totals.retrieval[].reference_nll", "nats per token", nats),
     Measured("speedup", LOG_SPEEDUP, "log ratio", factor, factor_interval),
     Measured(
         "of_ideal",
@@ -53,11 +60,9 @@ RESULT = (
     Measured("peak_memory_bytes", "totals.peak_memory_bytes", "bytes", size),
 )
 
-PASSKEYS = (
-    Measured("passkeys", "totals.retrieval[].hit", "prompts", count, attribute="hits"),
-    Measured(
-        "reference_passkeys", "totals.retrieval[].reference_hit", "prompts", count, attribute="reference_hits"
-    ),
+RETRIEVAL = (
+    Measured("hits", "totals.retrieval[].hit", "prompts", count),
+    Measured("reference_hits", "totals.retrieval[].reference_hit", "prompts", count),
 )
 
 RANKING = (
@@ -107,8 +112,11 @@ def sdtp_quantities(row: Row) -> Iterator[Quantity]:
     """Numbers of a pruning configuration that ran."""
     result = row.sdtp
     yield from quantities(row.id, RESULT, result, row.files)
-    for hits in result.retrieval[:1]:
-        yield from quantities(row.id, PASSKEYS, hits, row.files)
+    for found in result.retrieval:
+        if found.kind is None:
+            yield from quantities(row.id, RETRIEVAL, found, row.files)
+        else:
+            yield from quantities(f"{row.id}.{found.kind}", RETRIEVAL[:1], found, row.files)
     if result.pipeline is not None and result.pipeline.boundary_bytes:
         yield from _traffic(row, result.pipeline)
 

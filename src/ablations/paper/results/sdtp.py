@@ -4,25 +4,23 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 
 from ablations.core.contract import Contract, Identifier
 from ablations.evidence.statistics import Comparison, Estimate
-from ablations.evidence.verdicts import Reason, Verdict
 from ablations.paper.results.files import RecordFile
-from ablations.specs.sdtp.calibrate import Calibration
 from ablations.specs.sdtp.evaluate import Training
-from ablations.specs.sdtp.record import Retrieval
+from ablations.specs.sdtp.retrieval import Retrieval, RetrievalKind
 from ablations.specs.sdtp.train import Losses
 
 
-class PasskeyHits(Contract):
-    """Passkeys found, over all prompts (and seeds)."""
+class RetrievalHits(Contract):
+    """Facts found, over all retrieval prompts (and seeds)."""
 
-    depth: float | None
-    """Where the number was hidden; null for all depths together."""
+    kind: RetrievalKind | None
+    """Kind of the prompts; null for all kinds together."""
     prompts: PositiveInt
     """Prompts."""
     hits: NonNegativeInt
-    """Numbers that the arm says."""
+    """Answers that the arm says in full."""
     reference_hits: NonNegativeInt
-    """Numbers that the unpruned model says: the ceiling."""
+    """Answers that the unpruned model says: the ceiling."""
 
 
 class PipelineResult(Contract):
@@ -42,23 +40,29 @@ class SdtpResult(Contract):
     """One pruning configuration against the unpruned model, beside which it was measured."""
 
     seeds: PositiveInt
-    """Seeds; quality is, per document, a mean over them."""
-    seed_sd: NonNegativeFloat | None
-    """Standard deviation between seeds of the mean difference of NLL; null for a single seed."""
+    """Seeds; the quality of a document is a mean over them, and its interval is for these seeds."""
+    kl_seed_sd: NonNegativeFloat | None
+    """Standard deviation between seeds of the mean KL divergence; null for a single seed."""
     nll: float
     """Mean NLL of the continuation, nats per token."""
     reference_nll: float
     """The same for the unpruned model."""
-    quality: Estimate
+    added_nll: Estimate
     """NLL minus the unpruned model's, per document."""
     agreement: Estimate
     """Share of the continuation whose most probable token is the unpruned model's, per document."""
     kl: Estimate
-    """KL divergence of the next-token distribution from the unpruned model's, nats, per document."""
-    retrieval: tuple[PasskeyHits, ...]
-    """Passkeys found, all depths together first; empty where none was asked for."""
+    """KL divergence of the next-token distribution from the unpruned model's, nats per token, by document."""
+    answer_nll: Estimate | None
+    """NLL of answers, nats per token, per document of the prompts; null where nothing was asked for."""
+    reference_answer_nll: float | None
+    """The same for the unpruned model."""
+    retrieval: tuple[RetrievalHits, ...]
+    """Facts found, all kinds together first; empty where nothing was asked for."""
     speedup: Estimate | None
     """Log speed-up of prefill per timed document; null where none was timed."""
+    counted_speedup: float
+    """Log of the unpruned model's prefill FLOPs over the arm's."""
     bound: Estimate | None
     """Log of the speed-up over the ratio of the unpruned model's FLOPs to the arm's, per timed document."""
     seconds: PositiveFloat | None
@@ -85,8 +89,6 @@ class SdtpResult(Contract):
     """The same over the unpruned model's."""
     peak_memory_bytes: NonNegativeInt
     """Peak memory of the measuring process (CPU) or of the device's allocator (CUDA)."""
-    calibration: Calibration | None
-    """Numbers of a calibrated selection rule; null for top-k."""
     pipeline: PipelineResult | None
     """Ranks and what they send; null for a single process."""
 
@@ -116,12 +118,6 @@ class ScorerRanking(Contract):
     """Rank correlation, trained minus untrained."""
     effect: Comparison | None
     """Rank correlation minus that of the baseline's scorer; null for that itself and where targets differ."""
-    removed: tuple[str, ...]
-    """Losses that train the baseline's scorer and not this one."""
-    verdict: Verdict | None
-    """Whether what was removed improves ranking; null where nothing was, or there is no effect."""
-    reason: Reason | None
-    """Where the interval of the effect lies."""
 
 
 class SweepResult(Contract):
@@ -164,7 +160,7 @@ class SdtpProtocol(Contract):
     prompt_tokens: PositiveInt
     """Tokens of a prompt."""
     continuation_tokens: PositiveInt
-    """Tokens after it whose NLL is the quality."""
+    """Tokens after it on which next-token distributions are compared."""
     timed_documents: NonNegativeInt
     """Documents that are timed."""
     repeats: NonNegativeInt
@@ -186,6 +182,6 @@ class SdtpProtocol(Contract):
     training: Training | None
     """How its scorer was trained."""
     retrieval: Retrieval | None
-    """Its passkey prompts."""
+    """Its retrieval prompts."""
     weight_layout: str | None
     """How weights lie in memory for both arms; null where no arm ran to the end."""

@@ -4,8 +4,6 @@ import copy
 from dataclasses import dataclass
 from functools import cached_property
 
-from torch import Tensor
-
 from ablations.core.artefact import open_artefact
 from ablations.core.files import canonical_json
 from ablations.core.job import Run
@@ -18,12 +16,12 @@ from ablations.sdtp.pruned.matching import matched
 from ablations.sdtp.pruned.prefill import Prefilled, prefill
 from ablations.sdtp.pruned.pruning import CALIBRATION_FILE, Pruning
 from ablations.sdtp.scores import importance
-from ablations.sdtp.scores.importance import Importance
+from ablations.sdtp.scores.importance import Importance, Prompt
 from ablations.sdtp.scores.table import read_saliency
 from ablations.sdtp.scores.trained import open_pruner
 from ablations.specs.sdtp.calibrate import Calibration
 from ablations.specs.sdtp.counts import require_layers
-from ablations.specs.sdtp.evaluate import PrunedSeries, Training
+from ablations.specs.sdtp.evaluate import ATTENTION_WINDOW, PrunedSeries, Training
 from ablations.specs.sdtp.saliency import SaliencySpec, SaliencyTarget, require_saliency
 
 
@@ -45,15 +43,15 @@ class PrunedArm:
     training: Training | None = None
     calibration: Calibration | None = None
 
-    def prefill(self, ids: Tensor, number: int, cache: StaticCache) -> Prefilled:
-        """Prefill a prompt into the emptied cache; `number` tells the evaluated prompts apart."""
+    def prefill(self, prompt: Prompt, cache: StaticCache) -> Prefilled:
+        """Prefill a prompt into the emptied cache."""
         cache.truncate(0)
-        return prefill(self.lm, ids, cache, self.pruning, self.importance.scorer(ids, number))
+        return prefill(self.lm, prompt.ids, cache, self.pruning, self.importance.scorer(prompt))
 
-    def prefill_from(self, unpruned: Unpruned, number: int, cache: StaticCache) -> Prefilled:
+    def prefill_from(self, unpruned: Unpruned, cache: StaticCache) -> Prefilled:
         """The same from the first stage on, with what the unpruned model computed below it."""
         cache.truncate(0)
-        scorer = self.importance.scorer(unpruned.ids, number)
+        scorer = self.importance.scorer(unpruned.prompt)
         return prefill_from(unpruned, self.lm, cache, self.pruning, scorer)
 
     def flops(self, tokens: int, rows: tuple[int, ...], scored: tuple[int, ...]) -> int:
@@ -125,7 +123,7 @@ class Arms:
     def _importance(self, run: Run[PrunedSeries]) -> tuple[Importance, Training | None]:
         spec, lm = run.spec, self._lm
         match spec.importance:
-            case "learned":
+            case "learned" | "learned_distance":
                 pruner, trained, manifest = open_pruner(run.job.path("pruner"), spec.layers, lm.device)
                 training = Training(
                     pruner=trained,
@@ -134,13 +132,23 @@ class Arms:
                     ranking_untrained=manifest.facts["ranking_untrained"],
                     seconds=manifest.facts["seconds"],
                 )
-                return importance.learned(lm, pruner), training
+                kind = importance.learned if spec.importance == "learned" else importance.learned_distance
+                return kind(pruner), training
             case "saliency":
-                _require_saliency(spec, spec.saliency.target, lm)
+                loss = "window" if spec.saliency.loss_tokens is None else "continuation"
+                _require_saliency(spec.layers, SaliencyTarget(measure=spec.saliency.measure, loss=loss), lm)
                 return importance.saliency(self._stock, spec.layers, spec.saliency), None
+            case "oracle":
+                measure = spec.saliency.measure
+                target = SaliencyTarget(measure=measure, loss="continuation")
+                _require_saliency(spec.layers[:1], target, lm)
+                return importance.oracle(self._stock, spec.layers, measure), None
+            case "attention_last" | "attention_window":
+                window = 1 if spec.importance == "attention_last" else ATTENTION_WINDOW
+                return importance.attention(lm, spec.layers, window, spec.positions), None
             case "prior":
                 table = read_saliency(run.job.path("saliency"), spec.layers)
-                _require_saliency(spec, table.spec.target, lm)
+                _require_saliency(spec.layers, table.spec.target, lm)
                 return importance.prior(table, lm.device), None
             case "random":
                 return importance.random(spec.seed), None
@@ -150,6 +158,5 @@ class Arms:
                 return importance.hidden_norm(), None
 
 
-def _require_saliency(spec: PrunedSeries, target: SaliencyTarget, lm: LayeredLM) -> None:
-    why = "nothing could be chosen by it"
-    require_saliency(target, spec.layers, lm.num_layers, "saliency.measure", why)
+def _require_saliency(layers: tuple[int, ...], target: SaliencyTarget, lm: LayeredLM) -> None:
+    require_saliency(target, layers, lm.num_layers, "saliency.measure", "nothing could be chosen by it")

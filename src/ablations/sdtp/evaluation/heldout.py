@@ -1,4 +1,4 @@
-"""Held-out prompts: windows and passkey prompts, the same ones for every pruning configuration."""
+"""Held-out prompts: windows and retrieval prompts, the same ones for every pruning configuration."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,8 +7,11 @@ from transformers import PreTrainedTokenizerFast
 
 from ablations.lm.corpus import Window, read_corpus, windows
 from ablations.lm.document import Document
-from ablations.sdtp.evaluation.retrieval import Passkey, passkeys
-from ablations.specs.sdtp.evaluate import PasskeyPrompts
+from ablations.sdtp.retrieval.prompts import ConfigKeys, RetrievalPrompt, retrieval_prompts
+from ablations.specs.sdtp.retrieval import RetrievalPrompts
+
+TOKENS_KEY = "sdtp.evaluation.retrieval.tokens"
+_KEYS = ConfigKeys(count="sdtp.evaluation.retrieval.count", tokens=TOKENS_KEY)
 
 
 class Heldout:
@@ -22,7 +25,7 @@ class Heldout:
         self._tokenizer = tokenizer
         self._documents: dict[Path, list[Document]] = {}
         self._windows: dict[tuple[Path, int], Sequence[Window]] = {}
-        self._passkeys: dict[tuple[Path, PasskeyPrompts], Sequence[Passkey]] = {}
+        self._retrieval: dict[tuple[Path, RetrievalPrompts], Sequence[RetrievalPrompt]] = {}
 
     def windows(self, text: Path, tokens: int, count: int) -> Sequence[Window]:
         """At least the first `count` held-out documents of `tokens` tokens or more, cut to that length.
@@ -40,17 +43,24 @@ class Heldout:
             self._windows[key] = windows(self._read(text), self._tokenizer, "heldout", count, tokens)
         return self._windows.get(key, ())
 
-    def passkeys(self, text: Path, prompts: PasskeyPrompts, count: int) -> Sequence[Passkey]:
-        """At least the first `count` passkey prompts in held-out documents.
+    def retrieval(self, text: Path, prompts: RetrievalPrompts, count: int) -> Sequence[RetrievalPrompt]:
+        """At least the first `count` retrieval prompts in held-out documents.
+
+        Args:
+            text: Manifest of the text.
+            prompts: Which prompts.
+            count: How many are needed.
 
         Raises:
-            UserError: the text is missing or corrupt, or too few documents are long enough.
+            UserError: the text is missing or corrupt, too few documents are long enough, or prompts leave no
+                text around a fact.
         """
         key = text, prompts
-        if len(self._passkeys.get(key, ())) < count:
-            texts = (document.text for document in self._read(text) if document.split == "heldout")
-            self._passkeys[key] = passkeys(self._tokenizer, texts, prompts, count)
-        return self._passkeys.get(key, ())
+        if len(self._retrieval.get(key, ())) < count:
+            self._retrieval[key] = retrieval_prompts(
+                self._tokenizer, self._read(text), "heldout", prompts, count, _KEYS
+            )
+        return self._retrieval.get(key, ())
 
     def _read(self, text: Path) -> list[Document]:
         if text not in self._documents:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 
-from torch import Tensor
 from tqdm import tqdm
 
 from ablations.lm.cache import StaticCache
@@ -14,6 +13,7 @@ from ablations.lm.timing import Round, device_lock, timed_rounds
 from ablations.sdtp.evaluation.crash import arm_at_work, arm_failures
 from ablations.sdtp.evaluation.series import OpenSeries, by_item, windows_of
 from ablations.sdtp.pruned.prefill import prefill
+from ablations.sdtp.scores.importance import Prompt
 from ablations.specs.sdtp.evaluate import PrefillSample, PrefillSeries
 from ablations.specs.sdtp.timing import TimedPair
 
@@ -73,9 +73,9 @@ def measure_prefills(lm: LayeredLM, group: Sequence[TimedSeries], bar: tqdm) -> 
     cache, unpruned_cache = lm.new_cache(tokens), lm.new_cache(tokens)
     warm_up = WarmUp()
     for number, window, due in by_item(group):
-        ids = window.ids[:tokens].to(lm.device)
-        unpruned = partial(_unpruned, lm, ids, unpruned_cache)
-        arms = {series: partial(_pruned, series, ids, number, cache) for series in due}
+        prompt = Prompt(window.ids[:tokens].to(lm.device), number)
+        unpruned = partial(_unpruned, lm, prompt, unpruned_cache)
+        arms = {series: partial(_pruned, series, prompt, cache) for series in due}
 
         def at_work(
             series: TimedSeries, number: int = number, unpruned: Callable[[], None] = unpruned
@@ -94,12 +94,12 @@ def measure_prefills(lm: LayeredLM, group: Sequence[TimedSeries], bar: tqdm) -> 
         bar.update(len(due))
 
 
-def _unpruned(lm: LayeredLM, ids: Tensor, cache: StaticCache) -> None:
+def _unpruned(lm: LayeredLM, prompt: Prompt, cache: StaticCache) -> None:
     """Prefill with the unpruned model: the arm's code without stages."""
     cache.truncate(0)
-    prefill(lm, ids, cache)
+    prefill(lm, prompt.ids, cache)
 
 
-def _pruned(series: TimedSeries, ids: Tensor, number: int, cache: StaticCache) -> None:
+def _pruned(series: TimedSeries, prompt: Prompt, cache: StaticCache) -> None:
     with arm_failures():
-        series.arm.prefill(ids, number, cache)
+        series.arm.prefill(prompt, cache)

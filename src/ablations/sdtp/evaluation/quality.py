@@ -14,15 +14,18 @@ from ablations.lm.corpus import Window
 from ablations.lm.finite import require_finite
 from ablations.lm.layered import LayeredLM
 from ablations.sdtp.evaluation.crash import arm_at_work, arm_failures
-from ablations.sdtp.evaluation.retrieval import Passkey, probe
+from ablations.sdtp.evaluation.retrieval import probe
 from ablations.sdtp.evaluation.series import OpenSeries, by_item
 from ablations.sdtp.evaluation.unpruned import Unpruned, unpruned_prefill
 from ablations.sdtp.pruned.continuation import continuation_states, quality
 from ablations.sdtp.pruned.cost import kv_bytes
-from ablations.specs.sdtp.evaluate import RetrievalProbe, RetrievalSeries, TextSample, TextSeries
+from ablations.sdtp.retrieval.prompts import RetrievalPrompt
+from ablations.sdtp.scores.importance import Prompt
+from ablations.specs.sdtp.evaluate import RetrievalSeries, TextSample, TextSeries
+from ablations.specs.sdtp.retrieval import RetrievalProbe
 
-FIRST_PASSKEY = 1_000_000
-"""Number of the first passkey prompt among all prompts: random scores of passkey prompts are of their own."""
+FIRST_RETRIEVAL = 1_000_000
+"""Number of the first retrieval prompt among all prompts: random scores of these prompts are of their own."""
 
 
 @dataclass(frozen=True)
@@ -41,25 +44,24 @@ class UnprunedText:
 
 
 def unpruned_text(
-    lm: LayeredLM, window: Window, prompt_tokens: int, cache: StaticCache, layers: Sequence[int] = ()
+    lm: LayeredLM, prompt: Prompt, document: str, cache: StaticCache, layers: Sequence[int] = ()
 ) -> UnprunedText:
     """Read a window with the unpruned model.
 
     Args:
         lm: Model.
-        window: Prompt and continuation.
-        prompt_tokens: Tokens of the prompt.
+        prompt: Prompt of the window, with the continuation that follows it.
+        document: Document of the window, for the message.
         cache: Emptied first.
         layers: Layers whose inputs are kept (`unpruned_prefill`).
 
     Raises:
         UserError: the NLL is NaN or infinite.
     """
-    ids = window.ids.to(lm.device)
-    prefill, continuation = unpruned_prefill(lm, ids[:prompt_tokens], cache, layers), ids[prompt_tokens:]
-    states = continuation_states(lm, prefill.prefilled, cache, continuation)
-    nll = F.cross_entropy(lm.head(states[None])[0].float(), continuation).item()
-    require_finite(math.isfinite(nll), f"the NLL of document '{window.document}'", lm.dtype)
+    prefill = unpruned_prefill(lm, prompt, cache, layers)
+    states = continuation_states(lm, prefill.prefilled, cache, prompt.following)
+    nll = F.cross_entropy(lm.head(states[None])[0].float(), prompt.following).item()
+    require_finite(math.isfinite(nll), f"the NLL of document '{document}'", lm.dtype)
     return UnprunedText(prefill, states, nll)
 
 
@@ -79,46 +81,50 @@ def measure_text(lm: LayeredLM, group: Sequence[OpenSeries[TextSeries, Window]],
     cache, unpruned_cache = lm.new_cache(capacity), lm.new_cache(capacity)
     for number, window, due in by_item(group):
         first_layers = [one.arm.pruning.layers[0] for one in due]
-        unpruned = unpruned_text(lm, window, tokens, unpruned_cache, first_layers)
-        check = partial(unpruned_prefill, lm, unpruned.prefill.ids, cache)
+        ids = window.ids.to(lm.device)
+        prompt = Prompt(ids[:tokens], number, ids[tokens:])
+        unpruned = unpruned_text(lm, prompt, window.document, unpruned_cache, first_layers)
+        check = partial(unpruned_prefill, lm, prompt, cache)
         for one in due:
             bar.set_postfix_str(one.member.label, refresh=False)
             with arm_at_work(one.member, number, check):
-                sample, kept = _read(one, number, window, unpruned, cache)
+                sample, kept = _read(one, window.document, unpruned, cache)
                 one.member.add(number, sample, {"document": window.document, "kept": kept})
             bar.update()
 
 
 def measure_retrieval(
-    lm: LayeredLM, group: Sequence[OpenSeries[RetrievalSeries, Passkey]], bar: tqdm
+    lm: LayeredLM, group: Sequence[OpenSeries[RetrievalSeries, RetrievalPrompt]], bar: tqdm
 ) -> None:
-    """Ask arms for the same passkeys.
+    """Ask arms for the same facts.
 
     Args:
         lm: Model of all.
-        group: Series of the same passkey prompts.
+        group: Series of the same retrieval prompts.
         bar: Advances by one per series and prompt.
 
     Raises:
         UserError: logits of the unpruned model are NaN or infinite.
     """
-    keys = [key for one in group for key in one.items]
-    capacity = max(key.prompt.shape[0] + key.answer.shape[0] for key in keys)
+    capacity = max(item.length for one in group for item in one.items)
     cache, unpruned_cache = lm.new_cache(capacity), lm.new_cache(capacity)
-    for number, key, due in by_item(group):
+    for number, item, due in by_item(group):
         first_layers = [one.arm.pruning.layers[0] for one in due]
-        answer = key.answer.to(lm.device)
-        unpruned = unpruned_prefill(lm, key.prompt.to(lm.device), unpruned_cache, first_layers)
+        answer = item.answer.to(lm.device)
+        prompt = Prompt(item.prompt.to(lm.device), FIRST_RETRIEVAL + number, answer)
+        unpruned = unpruned_prefill(lm, prompt, unpruned_cache, first_layers)
         reference_hit, reference_nll = probe(lm, unpruned.prefilled, unpruned_cache, answer)
-        check = partial(unpruned_prefill, lm, unpruned.ids, cache)
+        check = partial(unpruned_prefill, lm, prompt, cache)
         for one in due:
             bar.set_postfix_str(one.member.label, refresh=False)
             with arm_at_work(one.member, number, check):
                 with arm_failures():
-                    prefilled = one.arm.prefill_from(unpruned, FIRST_PASSKEY + number, cache)
+                    prefilled = one.arm.prefill_from(unpruned, cache)
                     hit, nll = probe(lm, prefilled, cache, answer)
                 sample = RetrievalProbe(
-                    depth=key.depth,
+                    document=item.document,
+                    kind=item.kind,
+                    depth=item.depth,
                     hit=hit,
                     nll=nll,
                     reference_hit=reference_hit,
@@ -130,8 +136,7 @@ def measure_retrieval(
 
 def _read(
     series: OpenSeries[TextSeries, Window],
-    number: int,
-    window: Window,
+    document: str,
     unpruned: UnprunedText,
     cache: StaticCache,
 ) -> tuple[TextSample, list[int]]:
@@ -141,22 +146,21 @@ def _read(
         ArmCrashError: the pruned prefill or its continuation raised.
         UserError: the quality is NaN or infinite.
     """
-    arm, tokens = series.arm, series.spec.prompt_tokens
-    continuation = window.ids[tokens:].to(arm.lm.device)
+    arm, prompt = series.arm, unpruned.prefill.prompt
     with arm_failures():
-        prefilled = arm.prefill_from(unpruned.prefill, number, cache)
+        prefilled = arm.prefill_from(unpruned.prefill, cache)
         rows = tuple(cache.lengths)
-        states = continuation_states(arm.lm, prefilled, cache, continuation)
-    result = quality(arm.lm, states, unpruned.states, continuation)
-    result.require_finite(window.document, arm.lm.dtype)
+        states = continuation_states(arm.lm, prefilled, cache, prompt.following)
+    result = quality(arm.lm, states, unpruned.states, prompt.following)
+    result.require_finite(document, arm.lm.dtype)
     sample = TextSample(
-        document=window.document,
+        document=document,
         nll=result.nll,
         reference_nll=unpruned.nll,
         agreement=result.agreement,
         kl=result.kl,
         living=rows,
-        flops=arm.flops(tokens, rows, prefilled.scored),
+        flops=arm.flops(prompt.ids.shape[0], rows, prefilled.scored),
         kv_bytes=kv_bytes(cache, rows),
     )
     return sample, prefilled.kept.tolist()

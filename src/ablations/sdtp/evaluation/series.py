@@ -13,22 +13,22 @@ from ablations.lm.corpus import Window
 from ablations.lm.device import available_cores, device_name
 from ablations.lm.layered import LayeredLM
 from ablations.sdtp.evaluation.arm import PrunedArm
-from ablations.sdtp.evaluation.heldout import Heldout
-from ablations.sdtp.evaluation.retrieval import Passkey
+from ablations.sdtp.evaluation.heldout import TOKENS_KEY, Heldout
 from ablations.sdtp.pruned.cost import kv_bytes, prefill_flops
+from ablations.sdtp.retrieval.prompts import RetrievalPrompt
 from ablations.specs.sdtp.evaluate import (
     PrefillSample,
     PrefillSeries,
     PrunedSeries,
-    RetrievalProbe,
     RetrievalSeries,
     SeriesTotals,
     TextSample,
     TextSeries,
 )
+from ablations.specs.sdtp.retrieval import RetrievalProbe
 
 Spec = TypeVar("Spec", bound=PrunedSeries)
-Item = TypeVar("Item", Window, Passkey)
+Item = TypeVar("Item", Window, RetrievalPrompt)
 
 TextBlock = Record[TextSeries, TextSample, SeriesTotals]
 RetrievalBlock = Record[RetrievalSeries, RetrievalProbe, SeriesTotals]
@@ -47,7 +47,7 @@ class OpenSeries(Generic[Spec, Item]):
     Attributes:
         member: The series, as a job of the panel.
         arm: What it measures.
-        items: Its windows or passkey prompts, by number, up to the last one that it lacks.
+        items: Its windows or retrieval prompts, by number, up to the last one that it lacks.
         wanted: Numbers of the items that it lacks.
     """
 
@@ -94,7 +94,7 @@ class OpenSeries(Generic[Spec, Item]):
 def heldout_items(
     member: Member[PrunedSeries], lm: LayeredLM, heldout: Heldout, wanted: Sequence[int]
 ) -> Sequence[Any]:
-    """Windows or passkey prompts of a series up to the last one that it lacks.
+    """Windows or retrieval prompts of a series up to the last one that it lacks.
 
     Raises:
         UserError: an input is missing or corrupt, too few documents are long enough, or prompts are longer
@@ -102,10 +102,9 @@ def heldout_items(
     """
     spec, text, count = member.spec, member.run.job.path("text"), max(wanted, default=-1) + 1
     if isinstance(spec, RetrievalSeries):
-        keys = heldout.passkeys(text, spec.prompts, count)
-        longest = max((key.prompt.shape[0] + key.answer.shape[0] for key in keys), default=0)
-        lm.require_positions(longest, "retrieval.tokens")
-        return keys
+        prompts = heldout.retrieval(text, spec.prompts, count)
+        lm.require_positions(max((prompt.length for prompt in prompts), default=0), TOKENS_KEY)
+        return prompts
     assert isinstance(spec, TextSeries | PrefillSeries)
     require_positions(lm, spec.prompt_tokens, spec.continuation_tokens)
     return heldout.windows(text, spec.prompt_tokens + spec.continuation_tokens, count)

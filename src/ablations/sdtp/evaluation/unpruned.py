@@ -15,6 +15,7 @@ from ablations.lm.layered import LayeredLM
 from ablations.sdtp.pruned.living import Scorer, embed_prompt
 from ablations.sdtp.pruned.prefill import Prefilled, finish, run_layers
 from ablations.sdtp.pruned.pruning import DENSE, Pruning
+from ablations.sdtp.scores.importance import Prompt
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,13 @@ class Unpruned:
     """An unpruned prefill.
 
     Attributes:
-        ids: ``[tokens]`` int64, the prompt.
+        prompt: The prompt.
         prefilled: Its result.
         cache: Keys and values, those of the prompt first.
         states: Per layer that was asked for, ``[1, tokens, hidden]``, its input.
     """
 
-    ids: Tensor
+    prompt: Prompt
     prefilled: Prefilled
     cache: StaticCache
     states: Mapping[int, Tensor]
@@ -36,24 +37,24 @@ class Unpruned:
 
 @torch.inference_mode()
 def unpruned_prefill(
-    lm: LayeredLM, ids: Tensor, cache: StaticCache, layers: Collection[int] = ()
+    lm: LayeredLM, prompt: Prompt, cache: StaticCache, layers: Collection[int] = ()
 ) -> Unpruned:
     """Prefill a prompt with the unpruned model.
 
     Args:
         lm: Model.
-        ids: ``[tokens]`` int64 prompt, on the model's device.
+        prompt: The prompt.
         cache: Emptied first; takes keys and values.
         layers: Layers whose inputs are kept.
     """
     cache.truncate(0)
-    living = embed_prompt(lm, DENSE, ids)
+    living = embed_prompt(lm, DENSE, prompt.ids)
     states = {}
     for layer in range(lm.num_layers):
         if layer in layers:
             states[layer] = living.hidden
         living.layer(layer, cache)
-    return Unpruned(ids, finish(living), cache, states)
+    return Unpruned(prompt, finish(living), cache, states)
 
 
 @torch.inference_mode()
@@ -69,8 +70,9 @@ def prefill_from(
         pruning: Where and how much to prune.
         scorer: Importance of the candidates, called once per stage.
     """
-    first, tokens = pruning.layers[0], unpruned.ids.shape[0]
-    living = embed_prompt(lm, pruning, unpruned.ids)
+    first, ids = pruning.layers[0], unpruned.prompt.ids
+    tokens = ids.shape[0]
+    living = embed_prompt(lm, pruning, ids)
     living.hidden = unpruned.states[first]
     for layer in range(first):
         keys, values = unpruned.cache.keys[layer], unpruned.cache.values[layer]

@@ -19,7 +19,7 @@ from ablations.sdtp.evaluation.arm import PrunedArm
 from ablations.sdtp.pruned.continuation import continuation_states, continue_layers
 from ablations.sdtp.pruned.prefill import Prefilled, no_scores
 from ablations.sdtp.pruned.pruning import DENSE
-from ablations.sdtp.scores.importance import Importance
+from ablations.sdtp.scores.importance import Importance, Prompt
 
 _HEAD_ROWS = 512
 """Rows that the head runs on at once: logits of a whole text would take more memory than all else."""
@@ -31,7 +31,7 @@ _WITHOUT_EFFECT = {"top_k", "top_p", "attention_mask"}
 
 def unpruned_arm(lm: LayeredLM) -> PrunedArm:
     """The arm that prunes nothing."""
-    return PrunedArm(lm, DENSE, Importance(lambda ids, number: no_scores))
+    return PrunedArm(lm, DENSE, Importance(lambda prompt: no_scores))
 
 
 def require_greedy(generation_kwargs: Mapping[str, object]) -> None:
@@ -155,8 +155,8 @@ class PrunedLM(HFLM):
         protected = self._arm.pruning.preserve.of(len(context)).tokens
         arm = self._arm if len(context) >= max(self._min_context, protected + 1) else self._unpruned
         cache = arm.lm.new_cache(len(context) + room)
-        ids = torch.tensor(context, device=arm.lm.device)
-        return arm.prefill(ids, next(self._prompt_numbers), cache), cache
+        prompt = Prompt(torch.tensor(context, device=arm.lm.device), next(self._prompt_numbers))
+        return arm.prefill(prompt, cache), cache
 
     @torch.inference_mode()
     def _score(self, prefilled: Prefilled, cache: StaticCache, continuation: list[int]) -> tuple[float, bool]:

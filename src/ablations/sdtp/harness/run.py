@@ -29,6 +29,11 @@ def run_tasks(run: Run[PrunedSeries], request: TaskRequest) -> Downstream:
     spec = run.spec
     if spec.positions == "stale":
         raise UserError("positions: 'stale' is made to crash; choose another experiment")
+    if spec.importance == "oracle":
+        raise UserError(
+            "importance: 'oracle' needs the text that follows a context, which tasks do not give; choose"
+            " another experiment"
+        )
     tasks = task_manager(request)
     device = configure(spec.compute)
     lm = load_model(run.job.path("model"), spec.compute, device)

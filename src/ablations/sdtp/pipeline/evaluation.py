@@ -28,6 +28,7 @@ from ablations.sdtp.pruned.continuation import Quality, quality
 from ablations.sdtp.pruned.cost import kv_bytes, planned_rows
 from ablations.sdtp.pruned.prefill import no_scores
 from ablations.sdtp.pruned.pruning import DENSE
+from ablations.sdtp.scores.importance import Prompt
 from ablations.specs.sdtp.evaluate import PrefillSample, PrunedSeries, RankTime, TextSample, TextSeries
 
 _END = -1
@@ -109,18 +110,18 @@ class PipelinePasses:
             if not sent:
                 # They follow from the length of the prompt alone.
                 sent = self._gather(self._unpruned_prefill(ids[:tokens], unpruned_cache).sent_bytes)
-            unpruned = unpruned_text(lm, window, tokens, unpruned_cache) if peer.last else None
+            prompt = Prompt(ids[:tokens], number, ids[tokens:])
+            unpruned = unpruned_text(lm, prompt, window.document, unpruned_cache) if peer.last else None
             for one in due:
                 self._bar.set_postfix_str(one.member.label, refresh=False)
                 with ranks_at_work(peer, one.member):
                     layer_range = self._layer_range(one)
-                    result = self._pruned_prefill(one, layer_range, ids[:tokens], number, cache)
+                    result = self._pruned_prefill(one, layer_range, prompt, cache)
                     living = tuple(cache.lengths[layer] for layer in layer_range.layers)
                     text = RankText(living, result.sent_bytes)
-                    continuation = ids[tokens:]
-                    states = self._rank.continuation_states(result, continuation, layer_range, cache)
+                    states = self._rank.continuation_states(result, prompt.following, layer_range, cache)
                     if unpruned is not None:
-                        compared = quality(lm, states, unpruned.states, continuation)
+                        compared = quality(lm, states, unpruned.states, prompt.following)
                         compared.require_finite(window.document, lm.dtype)
                         kept = result.prefilled.kept.tolist()
                         text = RankText(living, 0, compared, unpruned.nll, kept)
@@ -145,15 +146,13 @@ class PipelinePasses:
         ranges = {one: self._layer_range(one) for one in group}
         warm_up = WarmUp()
         for number, window, due in by_item(group):
-            ids = window.ids[:tokens].to(lm.device)
+            prompt = Prompt(window.ids[:tokens].to(lm.device), number)
             self._bar.set_postfix_str(f"{len(due)} prefills of '{window.document}'", refresh=False)
             rounds: Mapping[TimedSeries, list[Round[RankPrefill]]] = {}
             times: list[list[RankTime]] = []
             if not peer.core_shortage:
-                unpruned = partial(self._unpruned_prefill, ids, unpruned_cache)
-                arms = {
-                    one: partial(self._pruned_prefill, one, ranges[one], ids, number, cache) for one in due
-                }
+                unpruned = partial(self._unpruned_prefill, prompt.ids, unpruned_cache)
+                arms = {one: partial(self._pruned_prefill, one, ranges[one], prompt, cache) for one in due}
                 with all_locks(peer):
                     warm_up.run(unpruned, arms, self._at_work)
                     rounds, own = self._timed(unpruned, arms, spec.repeats, number)
@@ -212,12 +211,12 @@ class PipelinePasses:
         return result
 
     def _pruned_prefill(
-        self, series: OpenSeries, layer_range: LayerRange, ids: Tensor, number: int, cache: StaticCache
+        self, series: OpenSeries, layer_range: LayerRange, prompt: Prompt, cache: StaticCache
     ) -> RankPrefill:
         """Prefill with an arm; ends at a barrier, so that all ranks begin the next prefill together."""
         arm = series.arm
-        scorer = arm.importance.scorer(ids, number)
-        result = self._rank.prefill(ids, arm.pruning, layer_range, scorer, cache)
+        scorer = arm.importance.scorer(prompt)
+        result = self._rank.prefill(prompt.ids, arm.pruning, layer_range, scorer, cache)
         barrier()
         return result
 

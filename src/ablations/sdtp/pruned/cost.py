@@ -8,29 +8,52 @@ from ablations.lm.cache import StaticCache
 from ablations.lm.layered import LayeredLM
 from ablations.lm.packing import PackedLinear
 from ablations.sdtp.pruned.pruning import Pruning
+from ablations.sdtp.scores.pruner import Pruner
 
 
-def prefill_flops(lm: LayeredLM, rows: Sequence[int], scored: Iterable[int] = (), width: int = 0) -> int:
+def prefill_flops(lm: LayeredLM, rows: Sequence[int]) -> int:
     """Floating-point operations of one prefill, a multiply-add counted as two.
 
     Counted are linear layers, the two products of causal attention (only pairs that the mask allows, whether
-    or not a kernel skips the others), learned scorers, and the head on one row. Normalisation, rotary
-    embedding, softmax and activations are not counted; their cost is linear in rows x hidden.
+    or not a kernel skips the others), and the head on one row. Normalisation, rotary embedding, softmax and
+    activations are not counted; their cost is linear in rows x hidden. Scores are counted beside it.
 
     Args:
         lm: Model; its linear layers may be packed.
         rows: Rows that each layer runs on: the living tokens, or all tokens if dropped ones stay visible.
-        scored: Rows that each stage scores with a learned pruner; empty for other importances.
-        width: Hidden width of the scorers.
     """
     head = 2 * _weights([lm.lm_head])
     layers = sum(_layer(lm, layer, number) for layer, number in zip(lm.layers, rows, strict=True))
-    return head + layers + scorer_flops(lm, scored, width)
+    return head + layers
 
 
-def scorer_flops(lm: LayeredLM, scored: Iterable[int], width: int) -> int:
-    """Floating-point operations of learned scorers (arguments as `prefill_flops`)."""
-    return 2 * width * (lm.config.hidden_size + 2) * sum(scored)
+def scorer_flops(pruner: Pruner, scored: Iterable[int]) -> int:
+    """Floating-point operations of learned scorers: their linear layers.
+
+    Args:
+        pruner: The scorers, all of one size; their linear layers may be packed.
+        scored: Rows that each stage scores; the stages need not be the pruner's.
+    """
+    return 2 * _weights(pruner.scorers[0].modules()) * sum(scored)
+
+
+def attention_flops(lm: LayeredLM, scored: Iterable[int], window: int) -> int:
+    """Floating-point operations of scores by the attention of the last rows (`WindowAttention`).
+
+    Counted are keys of all rows, queries of the window, and the products that the mask allows.
+
+    Args:
+        lm: Model.
+        scored: Rows that each stage scores.
+        window: Last rows whose attention is taken.
+    """
+    hidden, width = lm.config.hidden_size, lm.config.num_attention_heads * lm.head_dim
+    key_width, total = lm.kv_heads * lm.head_dim, 0
+    for rows in scored:
+        queries = min(window, rows)
+        pairs = queries * rows - queries * (queries - 1) // 2
+        total += hidden * (key_width * rows + width * queries) + width * pairs
+    return 2 * total
 
 
 def saliency_flops(lm: LayeredLM, tokens: int, first_layer: int, loss_tokens: int) -> int:

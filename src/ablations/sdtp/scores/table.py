@@ -8,29 +8,43 @@ from torch import Tensor
 
 from ablations.core.artefact import open_artefact
 from ablations.core.errors import UserError
-from ablations.specs.sdtp.saliency import SaliencySpec
+from ablations.specs.sdtp.saliency import SaliencySpec, WindowKind
 
 SALIENCY_FILE = "saliency.safetensors"
 
 
 @dataclass(frozen=True)
 class SaliencyTable:
-    """Result of the `saliency` job.
+    """Result of the `saliency` job: training windows of text, of retrieval, then held-out windows of text.
+
+    Every window begins with a prompt of `prompt_tokens` tokens. After it come the tokens that count, which
+    are never pruned: as many as `continuations` says. The rest of a row is padding, which no forward reads.
 
     Attributes:
-        ids: ``[windows, tokens]`` int64.
-        saliency: ``[windows, stages, tokens]`` float32, raw; negative only with the measure `signed`.
+        ids: ``[windows, tokens]`` int64; padded with zeros.
+        saliency: ``[windows, stages, tokens]`` float32, raw; negative only with the measure `signed`; zero
+            for padding.
         heldout: ``[windows]`` bool, windows of held-out documents, on which nothing is trained or chosen; the
             other windows are for training.
+        continuations: ``[windows]`` int64, tokens after the prompt that count: `spec.continuation_tokens` of
+            a text window, the answer's tokens of a retrieval window.
+        kinds: What each window is: ``text``, or the kind of its retrieval prompt.
         documents: Identifier of each window's document.
-        spec: Spec of the job; each window ends with its `continuation_tokens`, which are never pruned.
+        spec: Spec of the job.
     """
 
     ids: Tensor
     saliency: Tensor
     heldout: Tensor
+    continuations: Tensor
+    kinds: tuple[WindowKind, ...]
     documents: tuple[str, ...]
     spec: SaliencySpec
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of every window's prompt."""
+        return self.spec.tokens - self.spec.continuation_tokens
 
 
 def read_saliency(manifest_path: Path, layers: tuple[int, ...]) -> SaliencyTable:
@@ -47,6 +61,12 @@ def read_saliency(manifest_path: Path, layers: tuple[int, ...]) -> SaliencyTable
             " let snakemake build the saliency of these layers"
         )
     tensors = load_file(folder / SALIENCY_FILE)
-    saliency = tensors["saliency"][:, [spec.layers.index(layer) for layer in layers]]
-    documents = tuple(manifest.facts["documents"])
-    return SaliencyTable(tensors["ids"], saliency, tensors["heldout"], documents, spec)
+    return SaliencyTable(
+        ids=tensors["ids"],
+        saliency=tensors["saliency"][:, [spec.layers.index(layer) for layer in layers]],
+        heldout=tensors["heldout"],
+        continuations=tensors["continuations"],
+        kinds=tuple(manifest.facts["kinds"]),
+        documents=tuple(manifest.facts["documents"]),
+        spec=spec,
+    )

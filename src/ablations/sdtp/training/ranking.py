@@ -10,7 +10,7 @@ from scipy.stats import rankdata, spearmanr
 from ablations.lm.layered import LayeredLM
 from ablations.sdtp.scores.pruner import Pruner
 from ablations.sdtp.scores.table import SaliencyTable
-from ablations.sdtp.training.states import unpruned_states
+from ablations.sdtp.training.states import UnprunedStates
 from ablations.specs.sdtp.counts import stage_counts
 from ablations.specs.sdtp.train import PrunerSpec, Ranking
 
@@ -19,9 +19,9 @@ Values = NDArray[np.float64]
 
 @torch.no_grad()
 def rank_heldout(
-    lm: LayeredLM, table: SaliencyTable, spec: PrunerSpec, pruners: Sequence[Pruner]
+    lm: LayeredLM, table: SaliencyTable, spec: PrunerSpec, pruners: Sequence[Pruner], states: UnprunedStates
 ) -> list[list[Ranking]]:
-    """Ranking of each pruner on each held-out window, from one unpruned forward per window.
+    """Ranking of each pruner on each held-out window, from the states of the unpruned model.
 
     Scores and saliency are computed from the unpruned model's states, so all pruners have equal inputs.
     Protected tokens are excluded, since no stage ranks them, and so are stages without a saliency.
@@ -31,25 +31,26 @@ def rank_heldout(
         table: Saliency table; its held-out windows are used.
         spec: Spec of the pruners' training: layers, keep ratios, protected tokens.
         pruners: Pruners for `spec.layers`.
+        states: States of the table's windows at `spec.layers`.
 
     Returns:
         One list per pruner, with one entry per held-out window; empty lists if no stage has a saliency.
     """
-    prompt_tokens = table.ids.shape[1] - table.spec.continuation_tokens
-    protected = spec.preserve.of(prompt_tokens)
-    free = slice(protected.head, prompt_tokens - protected.tail)
-    counts = stage_counts(prompt_tokens, spec.keep_ratios, protected.tokens)
+    protected = spec.preserve.of(table.prompt_tokens)
+    free = slice(protected.head, table.prompt_tokens - protected.tail)
+    counts = stage_counts(table.prompt_tokens, spec.keep_ratios, protected.tokens)
     keep = [count - protected.tokens for count in counts]
     rankings: list[list[Ranking]] = [[] for _ in pruners]
     stages = table.spec.target.stages(spec.layers, lm.num_layers)
     if not stages:
         return rankings
+    indices = torch.arange(table.prompt_tokens, device=lm.device)
     for window in table.heldout.nonzero()[:, 0].tolist():
-        ids = table.ids[window, :prompt_tokens].to(lm.device)[None]
-        states = unpruned_states(lm, ids, spec.layers[:stages])[:, 0]
+        prompt = states.prompt(window)[:stages].to(lm.device)
         saliency = table.saliency[window, :stages, free].double().numpy()
         for pruner, rows in zip(pruners, rankings, strict=True):
-            scores = torch.stack([pruner(stage, state) for stage, state in enumerate(states)])
+            scorer = pruner.of_prompt(table.prompt_tokens)
+            scores = torch.stack([scorer(stage, state, indices) for stage, state in enumerate(prompt)])
             rows.append(
                 rank(table.documents[window], scores[:, free].cpu().double().numpy(), saliency, keep[:stages])
             )

@@ -1,59 +1,52 @@
-"""States of the unpruned model at the input of each pruning layer."""
+"""States of the unpruned model, on which trainings begin."""
 
 import torch
 from torch import Tensor
 
 from ablations.lm.layered import LayeredLM
-
-
-@torch.no_grad()
-def unpruned_states(lm: LayeredLM, ids: Tensor, layers: tuple[int, ...]) -> Tensor:
-    """Run the layers up to the last stage's, and collect the states at each stage's input.
-
-    Args:
-        lm: Model.
-        ids: ``[batch, tokens]`` int64, on the model's device.
-        layers: Ascending pruning layers.
-
-    Returns:
-        ``[stages, batch, tokens, hidden]``.
-    """
-    hidden = lm.embed(ids)
-    rotary = lm.rotary(hidden, torch.arange(ids.shape[1], device=ids.device)[None])
-    states = [hidden] * layers.count(0)
-    for layer in range(layers[-1]):
-        hidden = lm.layer(layer, hidden, rotary)
-        if layer + 1 in layers:
-            states.append(hidden)
-    return torch.stack(states)
+from ablations.sdtp.scores.table import SaliencyTable
 
 
 class UnprunedStates:
-    """States of a table's prompts, each computed once and held on the CPU; several trainings may share them.
+    """States of a table's windows, each computed once and held on the CPU; several trainings may share them.
 
     Args:
         lm: Model.
-        ids: ``[windows, prompt]`` int64.
+        table: Windows.
         layers: Ascending pruning layers.
     """
 
-    def __init__(self, lm: LayeredLM, ids: Tensor, layers: tuple[int, ...]) -> None:
+    def __init__(self, lm: LayeredLM, table: SaliencyTable, layers: tuple[int, ...]) -> None:
         self._lm = lm
-        self._ids = ids
+        self._table = table
         self._layers = layers
-        self._states: dict[int, Tensor] = {}
+        self._windows: dict[int, Tensor] = {}
+        self._prompts: dict[int, Tensor] = {}
 
-    def of(self, window: int) -> Tensor:
-        """``[stages, prompt, hidden]`` of one window, on the CPU."""
-        if window not in self._states:
-            ids = self._ids[window].to(self._lm.device)
-            self._states[window] = unpruned_states(self._lm, ids[None], self._layers)[:, 0].cpu()
-        return self._states[window]
+    def window(self, window: int) -> Tensor:
+        """``[tokens, hidden]`` of a window without padding, at the input of the first pruning layer."""
+        if window not in self._windows:
+            tokens = self._table.prompt_tokens + int(self._table.continuations[window])
+            ids = self._table.ids[window, :tokens].to(self._lm.device)
+            with torch.no_grad():
+                hidden = self._run(self._lm.embed(ids[None]), 0, self._layers[0])
+            self._windows[window] = hidden[0].cpu()
+        return self._windows[window]
 
-    def clear(self) -> None:
-        """Drop what is held."""
-        self._states.clear()
+    def prompt(self, window: int) -> Tensor:
+        """``[stages, prompt, hidden]`` of a window's prompt, at the input of each pruning layer."""
+        if window not in self._prompts:
+            hidden = self.window(window)[None, : self._table.prompt_tokens].to(self._lm.device)
+            states = [hidden]
+            with torch.no_grad():
+                for start, end in zip(self._layers, self._layers[1:], strict=False):
+                    states.append(self._run(states[-1], start, end))
+            self._prompts[window] = torch.cat(states).cpu()
+        return self._prompts[window]
 
-    def __len__(self) -> int:
-        """Windows whose states are held."""
-        return len(self._states)
+    def _run(self, hidden: Tensor, start: int, end: int) -> Tensor:
+        """Layers from `start` up to `end`."""
+        rotary = self._lm.rotary(hidden, torch.arange(hidden.shape[1], device=hidden.device)[None])
+        for layer in range(start, end):
+            hidden = self._lm.layer(layer, hidden, rotary)
+        return hidden

@@ -12,14 +12,38 @@ from ablations.specs.lm import Compute
 from ablations.specs.sdtp.calibrate import Calibration
 from ablations.specs.sdtp.counts import Preserve, Ratio, Stages, check_prunable
 from ablations.specs.sdtp.pruning import Mask, Positions, Propagation, Selection
-from ablations.specs.sdtp.saliency import SaliencyMeasure, SaliencySpec, SaliencyTarget
+from ablations.specs.sdtp.retrieval import RetrievalPrompts
+from ablations.specs.sdtp.saliency import SaliencyMeasure, SaliencySpec
 from ablations.specs.sdtp.timing import TimedPair, TimedRounds
 from ablations.specs.sdtp.train import PrunerSpec, Ranking
 
-Importance = Literal["learned", "saliency", "prior", "random", "recent", "hidden_norm"]
+Importance = Literal[
+    "learned",
+    "learned_distance",
+    "saliency",
+    "oracle",
+    "prior",
+    "random",
+    "recent",
+    "hidden_norm",
+    "attention_last",
+    "attention_window",
+]
+"""Where scores come from. `learned_distance`: the learned score minus twice the logarithm of the distance to
+the prompt's end; `oracle`: the saliency of the true continuation, which no method knows; `attention_last`:
+the attention of the prompt's last token (LazyLLM); `attention_window`: of its last tokens (SnapKV)."""
+
+TRAINED: tuple[Importance, ...] = ("learned", "learned_distance")
+"""Importances that need a trained scorer."""
+CHEAP: tuple[Importance, ...] = (*TRAINED, "prior", "random", "recent", "hidden_norm")
+"""Importances whose scores cost next to nothing: arms that differ in nothing else run the same kernels."""
+BY_GRADIENT: tuple[Importance, ...] = ("saliency", "oracle")
+"""Importances that need a backward pass."""
+ATTENTION_WINDOW = 16
+"""Last tokens of the prompt whose attention `attention_window` takes."""
 
 OVER_RANKS = {
-    "importance": ("learned", "random", "recent", "hidden_norm"),
+    "importance": ("learned", "learned_distance", "random", "recent", "hidden_norm"),
     "mask": ("hard",),
     "propagation": ("cascade",),
     "selection": ("top_k",),
@@ -38,20 +62,13 @@ class Match(Stages):
 
 
 class PromptSaliency(Contract):
-    """Importance `saliency`: the gradient saliency of the prompt itself, by a backward pass over it."""
+    """Importances `saliency` and `oracle`: the gradient saliency of the prompt, by a backward pass."""
 
     measure: SaliencyMeasure
     """What saliency means."""
     loss_tokens: PositiveInt | None
     """Last tokens of the prompt whose NLL the gradient is of; null for all but the first, which nothing
-    predicts."""
-
-    @property
-    def target(self) -> SaliencyTarget:
-        """The same as a target of training."""
-        return SaliencyTarget(
-            measure=self.measure, loss="window" if self.loss_tokens is None else "continuation"
-        )
+    predicts. For the oracle null: the gradient is of what follows the prompt."""
 
 
 class Pipeline(Contract):
@@ -87,9 +104,10 @@ class PruningComponents(Contract):
 
     @model_validator(mode="after")
     def _keep_logits_are_learned(self) -> Self:
-        for key, usual in (("mask", "hard"), ("selection", "top_k")):
+        # Selection rules are calibrated on the logits as they are.
+        for key, usual, fitting in (("mask", "hard", TRAINED), ("selection", "top_k", TRAINED[:1])):
             value = getattr(self, key)
-            if value != usual and self.importance != "learned":
+            if value != usual and self.importance not in fitting:
                 raise conflict(
                     key,
                     f"'{value}' needs the keep logits of importance 'learned', not '{self.importance}';"
@@ -133,22 +151,13 @@ class WindowTokens(Contract):
     """Tokens after the prompt whose NLL is the quality."""
 
 
-class PasskeyPrompts(Contract):
-    """Passkey retrieval: a number hidden in held-out text, asked for at the end of the prompt."""
-
-    tokens: PositiveInt
-    """Tokens of a prompt, the question included."""
-    depths: Annotated[tuple[Proportion, ...], Field(min_length=1)]
-    """Where the number is hidden, as shares of the text before the question; prompts take them in turn."""
-
-
 class PrunedSeries(PruningComponents, Stages):
     """One pruning configuration, whatever is measured of it."""
 
     match: Match | None
     """Configuration whose count or cost takes the place of `keep_ratios`; null for none."""
     saliency: PromptSaliency | None
-    """How importance `saliency` is computed; null for other importances."""
+    """How importances `saliency` and `oracle` are computed; null for others."""
     prompt_tokens: PositiveInt
     """Tokens of the prompt of a held-out window; costs are matched at this length."""
     seed: int
@@ -163,17 +172,22 @@ class PrunedSeries(PruningComponents, Stages):
 
     @model_validator(mode="after")
     def _saliency_can_be_computed(self) -> Self:
-        if (self.importance == "saliency") != (self.saliency is not None):
+        if (self.importance in BY_GRADIENT) != (self.saliency is not None):
             raise conflict(
-                "saliency", "belongs to importance 'saliency' and to no other; give both or neither"
+                "saliency",
+                "belongs to importance 'saliency' or 'oracle' and to no other; give both or neither",
             )
         if self.saliency is None:
             return self
+        if self.importance == "oracle" and self.saliency.loss_tokens is not None:
+            raise conflict(
+                "saliency.loss_tokens", "the oracle's gradient is of what follows the prompt; set it to null"
+            )
         if self.compute.dtype == "float16":
             raise conflict(
                 "importance",
-                "'saliency' takes gradients, which underflow in float16 (compute.dtype); use bfloat16 or"
-                " float32",
+                f"'{self.importance}' takes gradients, which underflow in float16 (compute.dtype);"
+                " use bfloat16 or float32",
             )
         loss_tokens, tokens = self.saliency.loss_tokens, self.prompt_tokens
         if loss_tokens is not None and loss_tokens >= tokens:
@@ -208,17 +222,17 @@ class TextSeries(PrunedSeries, WindowTokens):
 
 
 class RetrievalSeries(PrunedSeries):
-    """Passkey retrieval in a single process; the items are prompts."""
+    """Retrieval in a single process; the items are prompts."""
 
     measure: Literal["retrieval"] = "retrieval"
     """What is measured."""
-    prompts: PasskeyPrompts
+    prompts: RetrievalPrompts
     """Which prompts."""
 
     @model_validator(mode="after")
-    def _ranks_ask_for_no_passkeys(self) -> Self:
+    def _ranks_retrieve_nothing(self) -> Self:
         if self.pipeline is not None:
-            raise conflict("prompts", "passkeys are not asked for over pipeline ranks; set it to null")
+            raise conflict("prompts", "retrieval is not measured over pipeline ranks; set it to null")
         return self
 
 
@@ -229,6 +243,12 @@ class PrefillSeries(PrunedSeries, TimedRounds):
     """What is measured."""
     continuation_tokens: PositiveInt
     """Tokens after the prompt, which are not read: with them the windows are those of the quality."""
+
+    @model_validator(mode="after")
+    def _a_method_is_timed(self) -> Self:
+        if self.importance == "oracle":
+            raise conflict("importance", "'oracle' is no method, and its prefill is not timed; leave it out")
+        return self
 
 
 Series = Annotated[TextSeries | RetrievalSeries | PrefillSeries, Field(discriminator="measure")]
@@ -261,7 +281,8 @@ class TextSample(Contract):
     living: tuple[NonNegativeInt, ...]
     """Tokens that enter each layer during prefill."""
     flops: PositiveInt
-    """Floating-point operations of the pruned prefill, scorers (or their backward pass) included."""
+    """Floating-point operations of the pruned prefill, scorers (or their backward pass) included; those of
+    the oracle are not."""
     kv_bytes: NonNegativeInt
     """Bytes of the KV cache that the pruned prefill leaves."""
     boundary_bytes: tuple[NonNegativeInt, ...] = ()
@@ -280,21 +301,6 @@ class PrefillSample(Contract):
     where ranks share cores, which makes their times those of the machine."""
     ranks: tuple[RankTime, ...] = ()
     """How each rank spent the last timed pruned prefill; empty without ranks or where it is not timed."""
-
-
-class RetrievalProbe(Contract):
-    """One passkey prompt under one pruning configuration."""
-
-    depth: Proportion
-    """Where the number was hidden."""
-    hit: bool
-    """Whether greedy decoding says the number."""
-    nll: float
-    """Mean NLL of the number's tokens, nats per token."""
-    reference_hit: bool
-    """The same for the unpruned model: the ceiling."""
-    reference_nll: float
-    """The same for the unpruned model."""
 
 
 class Training(Contract):

@@ -10,14 +10,13 @@ from ablations.specs.sdtp.calibrate import Calibration
 from ablations.specs.sdtp.counts import Ratio, Stages
 from ablations.specs.sdtp.evaluate import (
     Match,
-    PasskeyPrompts,
     PromptSaliency,
     PruningComponents,
     RankTime,
-    RetrievalProbe,
     Training,
     WindowTokens,
 )
+from ablations.specs.sdtp.retrieval import Retrieval, RetrievalProbe
 from ablations.specs.sdtp.timing import TimedPair, Timing
 
 
@@ -28,35 +27,30 @@ class Windows(WindowTokens):
     """Held-out documents, one window each."""
 
 
-class Retrieval(PasskeyPrompts):
-    """Which passkey prompts are asked."""
-
-    keys: PositiveInt
-    """Prompts (each with a number of its own) per depth."""
-
-    @property
-    def count(self) -> int:
-        """Prompts in all."""
-        return len(self.depths) * self.keys
-
-
 class EvaluateSpec(PruningComponents, Stages):
-    """One pruning configuration on so many held-out windows and passkey prompts."""
+    """One pruning configuration on so many held-out windows and retrieval prompts."""
 
     match: Match | None
     """Configuration whose count or cost takes the place of `keep_ratios`; null for none."""
     saliency: PromptSaliency | None
-    """How importance `saliency` is computed; null for other importances."""
+    """How importances `saliency` and `oracle` are computed; null for others."""
     windows: Windows
     """Which windows."""
     retrieval: Retrieval | None
-    """Passkey prompts; null for none."""
+    """Retrieval prompts; null for none."""
     timing: Timing | None
-    """How prefill time is measured; null measures none (further seeds of an arm)."""
+    """How prefill time is measured; null measures none: of further seeds, of the oracle, and of an arm that
+    differs from the baseline in cheap scores alone, whose cost is counted."""
     seed: int
     """Seed of random scores."""
     compute: Compute
     """How the job computes."""
+
+    @model_validator(mode="after")
+    def _a_method_is_timed(self) -> Self:
+        if self.importance == "oracle" and self.timing is not None:
+            raise conflict("timing", "'oracle' is no method, and its prefill is not timed; set it to null")
+        return self
 
     @model_validator(mode="after")
     def _only_evaluated_documents_are_timed(self) -> Self:
@@ -69,9 +63,9 @@ class EvaluateSpec(PruningComponents, Stages):
         return self
 
     @model_validator(mode="after")
-    def _ranks_ask_for_no_passkeys(self) -> Self:
+    def _ranks_retrieve_nothing(self) -> Self:
         if self.pipeline is not None and self.retrieval is not None:
-            raise conflict("retrieval", "passkeys are not asked for over pipeline ranks; set it to null")
+            raise conflict("retrieval", "retrieval is not measured over pipeline ranks; set it to null")
         return self
 
 
@@ -109,7 +103,8 @@ class SdtpTotals(Contract):
     keep_ratios: tuple[Ratio, ...]
     """Keep ratios in use, after matching."""
     prefill_flops: PositiveFloat
-    """Floating-point operations of the pruned prefill, scorers (or their backward pass) included."""
+    """Floating-point operations of the pruned prefill, scorers (or their backward pass) included; those of
+    the oracle are not."""
     reference_prefill_flops: PositiveFloat
     """The same for the unpruned model."""
     kv_bytes: PositiveFloat
@@ -121,7 +116,7 @@ class SdtpTotals(Contract):
     calibration: Calibration | None = None
     """Numbers of a calibrated selection rule; null for top-k."""
     retrieval: tuple[RetrievalProbe, ...] = ()
-    """Passkey prompts."""
+    """Retrieval prompts."""
     weight_layout: str
     """How the weights lie in memory for both arms (`stock`, or the prepacking used)."""
     cores: PositiveInt

@@ -9,8 +9,11 @@ from ablations.core.contract import Contract, conflict
 from ablations.core.errors import UserError
 from ablations.specs.lm import Compute, GradientCompute
 from ablations.specs.sdtp.counts import Layers
+from ablations.specs.sdtp.retrieval import RetrievalKind, TrainingPrompts
 
 SaliencyMeasure = Literal["abs", "norm", "signed"]
+WindowKind = Literal["text"] | RetrievalKind
+"""What a window is cut from: a text as it is, or one in which a retrieval prompt hides a fact."""
 
 
 class SaliencyTarget(Contract):
@@ -41,13 +44,16 @@ class SaliencyWindows(Contract):
     """Windows whose saliency is computed."""
 
     documents: PositiveInt
-    """Training documents, one window each."""
+    """Training documents, one window of text each."""
+    retrieval: TrainingPrompts | None = None
+    """Further training windows, whose prompt hides a fact that the continuation needs; null for none."""
     heldout_documents: PositiveInt
     """Held-out documents, one window each, on which a pruner's ranking is measured."""
     tokens: PositiveInt
     """Tokens of one window."""
     continuation_tokens: PositiveInt = 64
-    """Last tokens of a window: training's LM loss is their NLL, and no stage prunes them."""
+    """Last tokens of a window of text: training's LM loss is their NLL, and no stage prunes them. A retrieval
+    window has a prompt of the same length, and its answer instead of them."""
     compute: GradientCompute = Compute()
     """How saliency is computed."""
 

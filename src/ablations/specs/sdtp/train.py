@@ -1,5 +1,7 @@
 """Spec of `ablations.sdtp.train`, and how well a trained scorer ranks."""
 
+from fractions import Fraction
+from math import ceil
 from typing import Self
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -33,11 +35,15 @@ class PrunerTraining(Contract):
 
     width: PositiveInt = 128
     """Hidden width of the scorer's MLP."""
+    distance: bool = False
+    """Whether the scorer is also told a token's distance to the end of the prompt (its logarithm), which a
+    causal state does not hold."""
     warmup_epochs: NonNegativeInt = 0
     """Passes over the training windows before the others, with the saliency losses alone: on the unpruned
     model's states, which are computed once and held in memory."""
-    epochs: PositiveInt = 1
-    """Passes over the training windows through the masked model."""
+    epochs: PositiveFloat = 1.0
+    """Passes over the training windows through the masked model, which are what a training costs. Text and
+    retrieval have equal shares in a part of a pass."""
     batch: PositiveInt = 1
     """Windows per optimiser step."""
     learning_rate: PositiveFloat = 1e-3
@@ -46,6 +52,10 @@ class PrunerTraining(Contract):
     """Temperature of the Gumbel-softmax masks; which tokens a draw keeps does not depend on it."""
     compute: GradientCompute = Compute()
     """How training is computed."""
+
+    def masked_windows(self, windows: int) -> int:
+        """Windows that go through the masked model, of so many training windows; repeats are counted."""
+        return ceil(Fraction(str(self.epochs)) * windows)
 
 
 class PrunerSpec(PrunerTraining, Stages):

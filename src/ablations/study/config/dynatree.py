@@ -4,7 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
-from ablations.core.contract import Contract, Distinct, Identifier, Identifiers
+from ablations.core.contract import Contract, Distinct, Identifier, Identifiers, conflict
 from ablations.specs.dynatree.arm import (
     Adaptation,
     DistilledDraftSpec,
@@ -176,6 +176,19 @@ class DynatreeAblation(Ablation):
 
     budget: DecodingBudget | None = None
     """Fewer prompts for a slow arm; the paper says so."""
+
+    @model_validator(mode="after")
+    def _expects_of_quality_exactness_alone(self) -> Self:
+        for key in ("text", "retrieval"):
+            if getattr(self.expect, key) is not None:
+                raise conflict(f"expect.{key}", "decoding has no such measure; it is SDTP's, leave it out")
+        if self.expect.quality not in (None, "same"):
+            raise conflict(
+                "expect.quality",
+                f"'{self.expect.quality}' cannot be: decoding emits the target's own tokens; say 'same' or"
+                " leave it out",
+            )
+        return self
 
 
 class DynatreeConfig(Contract):

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from ablations.core.contract import Contract, Identifier
+from ablations.core.contract import Contract, Identifier, conflict
 from ablations.evidence.expectations import Expectation
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}$")]
@@ -40,5 +40,17 @@ class Ablation(Contract):
         if self.origin is not None and self.versus is not None:
             raise ValueError(
                 "'from' and 'versus' both say what it is compared with; leave one out (in an overlay by null)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _expects_each_thing_once(self) -> Self:
+        for key in ("text", "retrieval"):
+            if self.expect.quality is not None and getattr(self.expect, key) is not None:
+                raise conflict(f"expect.{key}", "'quality' is 'text' and 'retrieval'; leave one of them out")
+        others = [key for key, value in self.expect if key != "quality" and value]
+        if self.expect.quality == "crash" and others:
+            raise conflict(
+                f"expect.{min(others)}", "what crashes has no result; leave it out beside 'quality: crash'"
             )
         return self

@@ -1,14 +1,15 @@
 """Configuration of the SDTP half of a study."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from ablations.core.contract import Contract, Distinct, Identifier, Identifiers
+from ablations.core.contract import Contract, Distinct, Identifier, Identifiers, conflict
 from ablations.specs.lm import Compute
 from ablations.specs.sdtp.counts import Ratio
 from ablations.specs.sdtp.evaluate import PruningComponents
-from ablations.specs.sdtp.record import Retrieval, Windows
+from ablations.specs.sdtp.record import Windows
+from ablations.specs.sdtp.retrieval import Retrieval
 from ablations.specs.sdtp.saliency import SaliencyTarget, SaliencyWindows
 from ablations.specs.sdtp.sweep import SweepTiming
 from ablations.specs.sdtp.timing import Timing
@@ -62,17 +63,51 @@ class TrainingSettings(PrunerTraining):
     """Share of the living tokens that a simulated stage keeps."""
 
 
+class ExploratoryBudget(Contract):
+    """What exploratory experiments are measured on: the first of what the others are."""
+
+    documents: PositiveInt
+    """Held-out documents."""
+    prompts: PositiveInt
+    """Retrieval prompts."""
+
+
 class SdtpEvaluation(Windows):
     """Held-out evaluation of every SDTP experiment."""
 
     timing: Timing
     """How prefill time is measured."""
     retrieval: Retrieval | None = None
-    """Passkey prompts; null for none."""
+    """Retrieval prompts; null for none."""
+    exploratory: ExploratoryBudget | None = None
+    """Smaller budget of experiments that are neither in `paper.confirmatory` nor compared with one of those;
+    null: all have the same."""
     calibration_documents: PositiveInt = 6
     """Validation documents on which selection rules are calibrated to top-k's counts."""
     compute: Compute = Compute()
     """How evaluation is computed."""
+
+    @model_validator(mode="after")
+    def _exploratory_is_a_part(self) -> Self:
+        if self.exploratory is None:
+            return self
+        documents, prompts = self.exploratory.documents, self.exploratory.prompts
+        if documents > self.documents:
+            raise conflict(
+                "exploratory.documents", f"{documents} are more than documents ({self.documents}); lower it"
+            )
+        if documents < self.timing.documents:
+            raise conflict(
+                "timing.documents",
+                f"{self.timing.documents} timed documents, but exploratory experiments have only {documents}"
+                " (exploratory.documents); lower it",
+            )
+        if self.retrieval is not None and prompts > self.retrieval.count:
+            raise conflict(
+                "exploratory.prompts",
+                f"{prompts} are more than retrieval.count ({self.retrieval.count}); lower it",
+            )
+        return self
 
 
 class SweepSettings(SweepTiming):
@@ -100,7 +135,8 @@ class SdtpConfig(Contract):
     sweep: SweepSettings | None = None
     """Time against prompt length; null measures none."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1), Distinct] = (0,)
-    """Seeds of training and of random scores; quality is a mean over them, speed is measured on the first."""
+    """Training seeds. The baseline has them all, and so have confirmatory experiments whose scorer is trained
+    in another way. The others have the first, with which random scores are drawn and prefill is timed."""
     ablations: dict[Identifier, Ablation] = Field(default={})
     """Experiments by id; `baseline` is one by itself."""
     only: Identifiers | None = None

@@ -11,6 +11,7 @@ from ablations.specs.dynatree.arm import DRAFTED_FROM
 from ablations.specs.lm import ModelSource, TextSource, WheelModel, WheelText
 from ablations.study.config.changes import BASELINE, selected
 from ablations.study.config.experiment import Ablation
+from ablations.study.config.family import check_family
 from ablations.study.config.problems import check_known, validated
 from ablations.study.config.references import check_names
 from ablations.study.config.study import StudyConfig
@@ -55,6 +56,7 @@ def load_study(raw: Mapping[str, Any]) -> StudyConfig:
     check_known("paper.forward", config.paper.forward, decoding, "dynatree.ablations")
     check_known("paper.backward", config.paper.backward, decoding, "dynatree.ablations")
     check_known("paper.full_method", [config.paper.full_method], decoding, "dynatree.ablations")
+    check_family(config)
     return config
 
 

@@ -18,7 +18,13 @@ from ablations.specs.dynatree.grid import GridSpec
 from ablations.specs.dynatree.prompts import Prompted
 from ablations.specs.lm import Compute, Dtype, PrepareModelSpec, PrepareTextSpec
 from ablations.specs.sdtp.calibrate import CalibrationSpec
-from ablations.specs.sdtp.evaluate import PrefillSeries, PrunedSeries, RetrievalSeries, TextSeries
+from ablations.specs.sdtp.evaluate import (
+    ATTENTION_WINDOW,
+    PrefillSeries,
+    PrunedSeries,
+    RetrievalSeries,
+    TextSeries,
+)
 from ablations.specs.sdtp.saliency import SaliencySpec
 from ablations.specs.sdtp.sweep import SweepSpec
 from ablations.specs.sdtp.train import PrunerSpec
@@ -45,7 +51,7 @@ InputSpecs = Mapping[str, Any]
 """Specs of a job's input artefacts, by the name of the input."""
 
 ANSWER_TOKENS = 8
-"""Tokens decoded after a passkey prompt."""
+"""Assumed tokens of the answer to a retrieval prompt."""
 
 ACCEPTANCE = 2.5
 """Assumed tokens per target forward of a drafting arm."""
@@ -69,8 +75,8 @@ class Demand:
         work: What it computes, moves and launches; of a series, for one item, beside the checkpoints that it
             loads once.
         memory: Bytes that its device must hold at once.
-        common: Of a series, work for one item that a panel does once for all that lack it: the unpruned or
-            undrafted model.
+        common: Work that a panel does once for all that lack it: of a series the unpruned or undrafted model
+            on one item, of a training the states that it begins with.
         kept: Bytes of `memory` that a panel holds for this job while it works on others.
     """
 
@@ -172,12 +178,17 @@ def _of_preparation(spec: PrepareModelSpec, shapes: Shapes, inputs: InputSpecs) 
 @demand.register
 def _of_saliency(spec: SaliencySpec, shapes: Shapes, inputs: InputSpecs) -> Demand:
     model, dtype, first = shapes["model"], spec.compute.dtype, spec.layers[0]
-    loss_tokens = spec.continuation_tokens if spec.target.loss == "continuation" else spec.tokens
-    # A backward through frozen weights costs about a forward.
-    window = dense(model, spec.tokens, loss_tokens) + dense(model, spec.tokens, loss_tokens, first)
-    held = gradient_bytes(model, dtype, spec.tokens, first, masked=False, loss_tokens=loss_tokens)
-    windows = spec.documents + spec.heldout_documents
-    return Demand(_loaded(model, dtype) + window * windows, weight_bytes(model, dtype) + held)
+    work, held = _loaded(model, dtype), 0.0
+    for following, count in (
+        (spec.continuation_tokens, spec.documents + spec.heldout_documents),
+        (ANSWER_TOKENS, _retrieval_windows(spec)),
+    ):
+        tokens = spec.tokens - spec.continuation_tokens + following
+        loss_tokens = following if spec.target.loss == "continuation" else tokens
+        work += _gradient(model, tokens, loss_tokens, first) * count
+        memory = gradient_bytes(model, dtype, tokens, first, masked=False, loss_tokens=loss_tokens)
+        held = max(held, memory if count else 0.0)
+    return Demand(work, weight_bytes(model, dtype) + held)
 
 
 @demand.register
@@ -186,15 +197,20 @@ def _of_training(spec: PrunerSpec, shapes: Shapes, inputs: InputSpecs) -> Demand
     saliency = cast(SaliencySpec, inputs["saliency"])
     first, last = spec.layers[0], spec.layers[-1]
     tokens, continuation = saliency.tokens, saliency.continuation_tokens
+    windows = saliency.documents + _retrieval_windows(saliency)
     up_to_last = forward(model, [tokens] * last, 0)
-    masked = dense(model, tokens, continuation) + dense(model, tokens, continuation, first)
     work = up_to_last * (2 * saliency.heldout_documents)
-    if spec.warmup_epochs and (spec.losses.mse or spec.losses.ranking):
-        work += up_to_last * saliency.documents
-    work += (masked if spec.losses.lm else up_to_last) * (spec.epochs * saliency.documents)
+    warmed = spec.warmup_epochs > 0 and (spec.losses.mse or spec.losses.ranking)
+    passes = spec.epochs * windows
+    work += (_gradient(model, tokens, continuation, first) if spec.losses.lm else up_to_last) * passes
     held = gradient_bytes(model, dtype, tokens, first, masked=True, loss_tokens=continuation) * spec.batch
     held = held if spec.losses.lm else 0.0
-    return Demand(_loaded(model, dtype) + work, weight_bytes(model, dtype) + held)
+    return Demand(
+        _loaded(model, dtype) + work,
+        weight_bytes(model, dtype) + held,
+        # The unpruned states, which all trainings of a panel are warmed up on.
+        common=up_to_last * windows if warmed else NOTHING,
+    )
 
 
 @demand.register
@@ -209,7 +225,7 @@ def _of_calibration(spec: CalibrationSpec, shapes: Shapes, inputs: InputSpecs) -
 @demand.register
 def _of_text(spec: TextSeries, shapes: Shapes, inputs: InputSpecs) -> Demand:
     model, tokens, continuation = shapes["model"], spec.prompt_tokens, spec.continuation_tokens
-    work = _pruned(spec, model, tokens) + dense(model, continuation, continuation)
+    work = _pruned(spec, model, tokens, continuation) + dense(model, continuation, continuation)
     # The unpruned model's logits are held while the arms run.
     held = 4.0 * continuation * model.vocabulary
     return _of_series(
@@ -222,7 +238,11 @@ def _of_retrieval(spec: RetrievalSeries, shapes: Shapes, inputs: InputSpecs) -> 
     model, tokens = shapes["model"], spec.prompts.tokens
     answer = step(model, spec.compute.dtype, tokens) * ANSWER_TOKENS
     return _of_series(
-        spec, model, _pruned(spec, model, tokens) + answer, dense(model, tokens) + answer, tokens
+        spec,
+        model,
+        _pruned(spec, model, tokens, ANSWER_TOKENS) + answer,
+        dense(model, tokens) + answer,
+        tokens,
     )
 
 
@@ -384,17 +404,40 @@ def _of_series(
     return Demand(_loaded(model, dtype) + work, memory, common)
 
 
-def _pruned(spec: PrunedSeries, model: ModelShape, tokens: int) -> Work:
-    """Work of a pruned prefill, with that of its scores where they need passes of their own."""
+def _retrieval_windows(spec: SaliencySpec) -> int:
+    """Training windows that hold a retrieval prompt."""
+    return spec.retrieval.count if spec.retrieval else 0
+
+
+def _gradient(model: ModelShape, tokens: int, loss_tokens: int, first: int) -> Work:
+    """Work of a forward and of its backward to layer `first`; through frozen weights it costs a forward."""
+    return dense(model, tokens, loss_tokens) + dense(model, tokens, loss_tokens, first)
+
+
+def _pruned(spec: PrunedSeries, model: ModelShape, tokens: int, following: int = 0) -> Work:
+    """Work of a pruned prefill, with that of its scores where they need products of their own.
+
+    Args:
+        spec: The series.
+        model: Its model.
+        tokens: Tokens of the prompt.
+        following: Tokens that follow it, which the oracle reads.
+    """
     rows = (
         [tokens] * model.layers
         if spec.mask == "soft"
         else living_rows(tokens, spec.layers, spec.keep_ratios, spec.preserve, model.layers)
     )
-    scores = Work()
-    if spec.saliency is not None:
-        head_rows = spec.saliency.loss_tokens or tokens
-        scores = dense(model, tokens, head_rows) + dense(model, tokens, head_rows, spec.layers[0])
+    scores = NOTHING
+    if spec.importance == "oracle":
+        scores = _gradient(model, tokens + following, following, spec.layers[0])
+    elif spec.saliency is not None:
+        scores = _gradient(model, tokens, spec.saliency.loss_tokens or tokens, spec.layers[0])
+    elif window := {"attention_last": 1, "attention_window": ATTENTION_WINDOW}.get(spec.importance):
+        # Keys of all rows, queries of the last ones, and their products.
+        scored = sum(([tokens, *rows])[layer] for layer in spec.layers)
+        keys, queries = model.kv_width * scored, model.attention_width * window * len(spec.layers)
+        scores = Work(flops=2 * (model.hidden * (keys + queries) + model.attention_width * window * scored))
     return forward(model, rows, 1) + scores
 
 

@@ -9,11 +9,12 @@ from typing import cast
 
 from ablations.core.errors import UserError
 from ablations.core.files import sha256_text, write_text, write_text_if_changed
-from ablations.evidence.inputs import BenchmarkInput, PaperInput, resampling
+from ablations.evidence.inputs import BenchmarkInput, FamilyPlan, PaperInput
 from ablations.specs.sdtp.sweep import SweepSpec
 from ablations.study.config.validation import load_study
 from ablations.study.planning.digests import CodeIndex, Hashes, Pins
 from ablations.study.planning.dynatree import DynatreePlanner, benchmark_arm, distinct_rows
+from ablations.study.planning.family import confirmatory_rows, require_predictions
 from ablations.study.planning.freshness import due_jobs
 from ablations.study.planning.jobs import DIGEST_LENGTH, Artefacts, Job, Row, Sources, configured_by, merge
 from ablations.study.planning.panels import PlannedPanel, plan_panels, read_planned
@@ -48,6 +49,8 @@ class Plan:
             self.benchmark = dynatree.benchmark(decoding)
             self.grids = dynatree.grids()
         self.rows = [*pruning, *decoding]
+        self.family = confirmatory_rows(self.rows, self.config.paper.confirmatory)
+        require_predictions(self.family)
 
     @property
     def paper_results(self) -> list[Job]:
@@ -156,8 +159,13 @@ class Plan:
         """Paths of all records, each once."""
         return list(dict.fromkeys(job.path for row in self.rows for job in row.jobs))
 
-    def paper_plan(self, code: str) -> PaperInput:
-        """What the paper is told of this study; rows that do not run are left out of its tables."""
+    def paper_plan(self, code: str, family: FamilyPlan | None = None) -> PaperInput:
+        """What the paper is told of this study; rows that do not run are left out of its tables.
+
+        Args:
+            code: Digest of the code that reads it.
+            family: When the confirmatory family was planned.
+        """
         config = self.config
         running = {row.experiment.id for row in self.rows}
         settings = config.paper.model_copy(
@@ -205,6 +213,7 @@ class Plan:
             saliency=str(scorer.inputs["saliency"].path) if scorer else None,
             sweeps=tuple(str(job.path) for job in self.sweeps),
             grids={name: str(job.path) for name, job in self.grids.items()},
+            family=family,
             code=code,
         )
 
@@ -224,7 +233,7 @@ class Plan:
             arms={benchmark_arm(row)[0]: row.experiment.id for row in first.values()},
             titles={row.experiment.id: row.experiment.title for row in first.values()},
             best_of=tuple(best_of),
-            resampling=resampling(self.config.paper),
+            alpha=self.config.paper.thresholds.alpha,
             code=code,
         )
 

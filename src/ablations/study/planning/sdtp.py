@@ -1,13 +1,16 @@
 """The SDTP experiments of a study as jobs."""
 
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
-from ablations.evidence.expectations import Experiment
+from ablations.core.errors import UserError
+from ablations.evidence.expectations import Expectation, Experiment
 from ablations.specs.sdtp.calibrate import CalibrationSpec
 from ablations.specs.sdtp.evaluate import (
+    BY_GRADIENT,
+    CHEAP,
+    TRAINED,
     Match,
-    PasskeyPrompts,
     PrefillSeries,
     PromptSaliency,
     PrunedSeries,
@@ -16,6 +19,7 @@ from ablations.specs.sdtp.evaluate import (
     TextSeries,
 )
 from ablations.specs.sdtp.record import EvaluateSpec, Windows
+from ablations.specs.sdtp.retrieval import Retrieval, RetrievalPrompts
 from ablations.specs.sdtp.saliency import SaliencySpec, SaliencyTarget, SaliencyWindows, require_saliency
 from ablations.specs.sdtp.sweep import SweepSpec, SweepTiming
 from ablations.specs.sdtp.timing import TimedRounds
@@ -129,15 +133,12 @@ class PrunerPlanner:
         return self._baseline_layers if set(layers) <= set(self._baseline_layers) else layers
 
 
-# Importances that differ from seed to seed: by training, or by their own draw.
-_SEEDED = ("learned", "random")
-
-
 class SdtpPlanner:
     """Plans the baseline and each ablation of SDTP."""
 
     def __init__(self, config: StudyConfig, artefacts: Artefacts, sources: Sources) -> None:
         self._config = config.sdtp
+        self._confirmatory = config.paper.confirmatory.sdtp
         self._model_layers = config.models[config.sdtp.model].layers
         self._sources = sources
         self._inputs = {
@@ -160,7 +161,8 @@ class SdtpPlanner:
         config = self._config
         if config.only == ():
             return
-        jobs = self._evaluations(config.baseline, "sdtp.baseline")
+        timed = config.baseline.importance != "oracle"
+        jobs = self._evaluations(config.baseline, "sdtp.baseline", whole=True, timed=timed)
         baseline = Experiment(
             id=BASELINE,
             method="sdtp",
@@ -169,13 +171,21 @@ class SdtpPlanner:
             change={},
             versus=None,
             records=tuple(str(job.path) for job in jobs),
+            seeds=self._training_seeds(config.baseline, jobs),
         )
         yield Row(baseline, jobs)
         chosen = selected(config.ablations, config.only)
         arms = resolved("sdtp", config.baseline, chosen)
+        # What a confirmatory experiment is compared with has as much to be paired with.
+        whole = {*self._confirmatory, *(arms[name].versus for name in self._confirmatory)}
         for name, ablation in chosen.items():
-            jobs = self._evaluations(arms[name].components, f"sdtp.ablations.{name}.change")
-            yield ablation_row("sdtp", name, ablation, arms[name], jobs, {})
+            components, key = arms[name].components, f"sdtp.ablations.{name}"
+            timed = self._takes_its_own_time(components)
+            jobs = self._evaluations(components, f"{key}.change", whole=name in whole, timed=timed)
+            row = ablation_row("sdtp", name, ablation, arms[name], jobs, {})
+            expect = _of_what_is_measured(ablation.expect, cast(EvaluateSpec, jobs[0].spec), key)
+            seeds = self._training_seeds(components, jobs)
+            yield Row(row.experiment.model_copy(update={"expect": expect, "seeds": seeds}), jobs)
         require_isolated("sdtp", chosen, arms)
 
     def sweeps(self) -> list[Job]:
@@ -203,23 +213,63 @@ class SdtpPlanner:
     def _layers(self, components: SdtpBaseline, key: str) -> tuple[int, ...]:
         return pruning_layers(components.schedule, self._model_layers, self._config.model, key)
 
-    def _evaluations(self, components: SdtpBaseline, key: str) -> tuple[Job, ...]:
-        """An experiment's jobs: one per seed where a seed plays a part, the first of them timed."""
-        seeds = self._config.seeds
-        if components.importance not in _SEEDED or components.pipeline is not None:
-            # Ranks are about time and traffic, and the baseline has the seeds already.
-            seeds = seeds[:1]
-        return tuple(self._evaluate(components, key, seed) for seed in seeds)
+    def _evaluations(
+        self, components: SdtpBaseline, key: str, *, whole: bool, timed: bool
+    ) -> tuple[Job, ...]:
+        """An experiment's jobs, one per training seed.
 
-    def _evaluate(self, components: SdtpBaseline, key: str, seed: int) -> Job:
+        Args:
+            components: Its components.
+            key: Their key in the configuration, for errors.
+            whole: Whether it has the whole budget of documents, prompts and seeds.
+            timed: Whether its prefill is timed, on the first seed.
+        """
+        seeds = self._config.seeds
+        if not (whole and self._trains_as_no_other(components)):
+            seeds = seeds[:1]
+        return tuple(
+            self._evaluate(components, key, seed, whole, timed and seed == seeds[0]) for seed in seeds
+        )
+
+    def _trains_as_no_other(self, components: SdtpBaseline) -> bool:
+        """Whether it is the baseline, or its scorer is trained in another way than the baseline's."""
+        baseline, first = self._config.baseline, self._config.seeds[0]
+        if components.importance not in TRAINED:
+            return False
+        if components == baseline or baseline.importance not in TRAINED:
+            return True
+        return self._pruners.job(components, first) is not self._pruners.job(baseline, first)
+
+    def _training_seeds(self, components: SdtpBaseline, jobs: tuple[Job, ...]) -> tuple[int, ...]:
+        """Seeds that the scorers of an experiment's jobs were trained with; none without a scorer."""
+        return self._config.seeds[: len(jobs)] if components.importance in TRAINED else ()
+
+    def _takes_its_own_time(self, components: SdtpBaseline) -> bool:
+        """Whether an arm differs from the baseline in more than cheap scores, so that it runs other kernels.
+
+        The oracle is never timed: its scores come from what follows the prompt.
+        """
+        baseline = self._config.baseline
+        alike: dict[str, Any] = {"losses": baseline.losses, "saliency": baseline.saliency}
+        if components.importance in CHEAP and baseline.importance in CHEAP:
+            alike["importance"] = baseline.importance
+        ratio = baseline.schedule.trained_keep_ratio
+        alike["schedule"] = components.schedule.model_copy(update={"trained_keep_ratio": ratio})
+        return components.importance != "oracle" and components.model_copy(update=alike) != baseline
+
+    def _evaluate(self, components: SdtpBaseline, key: str, seed: int, whole: bool, timed: bool) -> Job:
         evaluation = self._config.evaluation
         layers = self._layers(components, key)
         ratios = stage_ratios(components.schedule, len(layers))
         last = self._config.saliency.continuation_tokens
         own_saliency = PromptSaliency(
             measure=components.saliency.measure,
-            loss_tokens=last if components.saliency.loss == "continuation" else None,
+            # The oracle's is of what follows the prompt.
+            loss_tokens=None
+            if components.importance == "oracle" or components.saliency.loss == "window"
+            else last,
         )
+        windows, retrieval = self._budget(whole)
         elsewhere = {
             "saliency.loss_tokens": "sdtp.saliency.continuation_tokens",
             "match": f"{key}.schedule.match",
@@ -230,10 +280,10 @@ class SdtpPlanner:
                 layers=layers,
                 keep_ratios=ratios,
                 match=self._match(components),
-                saliency=own_saliency if components.importance == "saliency" else None,
-                windows=self._windows,
-                retrieval=evaluation.retrieval if components.pipeline is None else None,
-                timing=evaluation.timing if seed == self._config.seeds[0] else None,
+                saliency=own_saliency if components.importance in BY_GRADIENT else None,
+                windows=windows,
+                retrieval=retrieval if components.pipeline is None else None,
+                timing=evaluation.timing if timed else None,
                 # A learned arm differs by its pruner alone.
                 seed=seed if components.importance == "random" else 0,
                 compute=evaluation.compute,
@@ -241,7 +291,7 @@ class SdtpPlanner:
             )
             series = _series(spec)
         inputs = {**self._inputs}
-        if components.importance == "learned":
+        if components.importance in TRAINED:
             inputs["pruner"] = self._pruners.job(components, seed)
         if components.importance == "prior":
             inputs["saliency"] = self._pruners.saliency(components)
@@ -255,19 +305,32 @@ class SdtpPlanner:
         }
         return Job(JOIN, spec, self._sources, measured)
 
+    def _budget(self, whole: bool) -> tuple[Windows, Retrieval | None]:
+        """Windows and retrieval prompts of an experiment with the whole budget, or an exploratory one's."""
+        retrieval, exploratory = self._config.evaluation.retrieval, self._config.evaluation.exploratory
+        if whole or exploratory is None:
+            return self._windows, retrieval
+        windows = self._windows.model_copy(update={"documents": exploratory.documents})
+        return windows, retrieval and retrieval.model_copy(update={"count": exploratory.prompts})
+
     def _require_saliency(self, components: SdtpBaseline, layers: tuple[int, ...], key: str) -> None:
         """Check that each stage has a saliency where scores come from nothing else.
 
         Raises:
             UserError: the one at the last layer has none.
         """
-        if components.importance in ("saliency", "prior"):
+        target = components.saliency
+        if components.importance == "oracle":
+            # Its last stage takes the saliency of the stage before where it has none of its own.
+            why, layers = "nothing could be chosen by it", layers[:1]
+            target = target.model_copy(update={"loss": "continuation"})
+        elif components.importance in ("saliency", "prior"):
             why = "nothing could be chosen by it"
-        elif components.importance == "learned" and not components.losses.lm:
+        elif components.importance in TRAINED and not components.losses.lm:
             why = "without an LM loss (losses.lm) its scorer would learn nothing"
         else:
             return
-        require_saliency(components.saliency, layers, self._model_layers, f"{key}.saliency.measure", why)
+        require_saliency(target, layers, self._model_layers, f"{key}.saliency.measure", why)
 
     def _match(self, components: SdtpBaseline) -> Match | None:
         """The baseline as something to match."""
@@ -282,6 +345,20 @@ class SdtpPlanner:
         )
 
 
+def _of_what_is_measured(expect: Expectation, spec: EvaluateSpec, key: str) -> Expectation:
+    """Predictions of an experiment; without retrieval, those of quality are of text alone.
+
+    Raises:
+        UserError: one is of retrieval, which is not measured.
+    """
+    if spec.retrieval is not None or expect.quality == "crash":
+        return expect
+    if expect.retrieval is not None:
+        why = "sdtp.evaluation.retrieval is null" if spec.pipeline is None else "not over pipeline ranks"
+        raise UserError(f"{key}.expect.retrieval: retrieval is not measured ({why}); leave it out")
+    return expect.model_copy(update={"quality": None, "text": expect.text or expect.quality})
+
+
 def _series(spec: EvaluateSpec) -> dict[str, tuple[PrunedSeries, int]]:
     """The series of an experiment by their measure, and how many items of each are wanted."""
     shared = {name: getattr(spec, name) for name in PrunedSeries.model_fields if name != "prompt_tokens"}
@@ -291,7 +368,7 @@ def _series(spec: EvaluateSpec) -> dict[str, tuple[PrunedSeries, int]]:
         "text": (TextSeries(**shared, **windows), spec.windows.documents)
     }
     if spec.retrieval is not None:
-        prompts = PasskeyPrompts(**spec.retrieval.fields_of(PasskeyPrompts))
+        prompts = RetrievalPrompts(**spec.retrieval.fields_of(RetrievalPrompts))
         retrieval = RetrievalSeries(**shared, prompt_tokens=prompt, prompts=prompts)
         series["retrieval"] = (retrieval, spec.retrieval.count)
     if spec.timing is not None:

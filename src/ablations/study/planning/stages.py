@@ -148,7 +148,8 @@ STAGES = (
 TABLES = [
     f"paper/tables/{name}.tex"
     for name in (
-        "sdtp_matrix", "sdtp_matrix_column", "decoding_column", "decoding_backward_column",
+        "decisions", "sdtp_effects", "sdtp_matrix", "sdtp_matrix_column", "decoding_column",
+        "decoding_backward_column",
         "sdtp_further", "sdtp_quality", "sdtp_cost", "sdtp_ranking", "sdtp_pipeline", "sweep",
         "decoding", "decoding_backward", "decoding_adaptation", "decoding_drafter", "decoding_neural",
         "decoding_further", "decoding_kinds", "decoding_rounds", "grid", "published",

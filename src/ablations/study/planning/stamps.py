@@ -12,6 +12,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from ablations.core.files import canonical_json, sha256_file, sha256_text, write_text, write_text_if_changed
+from ablations.study.planning.family import recorded_plan
 from ablations.study.planning.jobs import DIGEST_LENGTH
 from ablations.study.planning.plan import Plan
 from ablations.study.planning.stages import (
@@ -45,14 +46,15 @@ _REVISIONS = RESULTS / "revisions.json"
 
 
 def write_stamps(plan: Plan, root: Path) -> None:
-    """Write the stamps of the rendering rules, as far as they changed.
+    """Write the stamps of the rendering rules, as far as they changed, and the plan of the family.
 
     Args:
         plan: The study.
         root: Folder of the Snakefile, which holds the templates.
     """
     templates = _templates(root)
-    paper_plan = plan.paper_plan(_code(plan, "ablations.paper.collect"))
+    family = recorded_plan(plan.family, plan.config)
+    paper_plan = plan.paper_plan(_code(plan, "ablations.paper.collect"), family)
     _write(
         COLLECT_STAMP,
         paper_plan.model_dump(mode="json", exclude={"revision", "lost"}),

@@ -1,0 +1,341 @@
+"""What the confirmatory family of a study can decide: before a run by its plan, after it by its results."""
+
+import argparse
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from scipy import special
+
+from ablations.core.errors import UserError, one_line_errors
+from ablations.core.record import read_contract
+from ablations.evidence.decisions import (
+    ENDPOINTS,
+    Decision,
+    Prediction,
+    decide,
+    decided,
+    predictions,
+    reached,
+)
+from ablations.evidence.effects import Effects
+from ablations.evidence.inputs import PaperInput, PaperSettings
+from ablations.evidence.records import ExperimentRecords, read_arm
+from ablations.evidence.rule import region
+from ablations.evidence.statistics import Endpoint
+from ablations.specs.dynatree.decode import DecodeSpec
+from ablations.specs.sdtp.record import EvaluateSpec
+from ablations.study.planning.family import is_timed
+from ablations.study.planning.jobs import Row
+from ablations.study.planning.plan import Plan
+from ablations.study.planning.stages import COLLECT_STAMP, SPEC
+from ablations.study.timings import item_times
+
+POWER = 0.8
+"""How often a true effect of the size that is said would be decided."""
+
+SPREADS: Mapping[str, float] = {
+    "text": 0.06,
+    "retrieval": 0.12,
+    "prefill speed": 0.03,
+    "decoding speed": 0.1,
+}
+"""Typical standard deviations of paired differences over documents: nats per token, and log ratios."""
+
+ITEMS: Mapping[str, str] = {
+    "text": "documents",
+    "retrieval": "prompts",
+    "prefill speed": "timed documents",
+    "decoding speed": "prompts",
+}
+"""What there would have to be more of."""
+
+MOST = 100_000
+"""Documents beyond which more of them are no answer."""
+
+FEW = 5
+"""Open predictions that the last words of a run name."""
+
+
+class Need(NamedTuple):
+    """What an open prediction would need.
+
+    Attributes:
+        prediction: What is open.
+        reason: Why there is no word; empty where more would decide it.
+        measure: Its measure, a key of `ITEMS`.
+        there: Documents or prompts there are.
+        needed: How many would decide an effect as large as the one observed; None where none would.
+        seconds: Time of those that are lacking, by what was done here; None where it is not known.
+    """
+
+    prediction: Prediction
+    reason: str
+    measure: str = ""
+    there: int = 0
+    needed: int | None = None
+    seconds: float | None = None
+
+
+def before_a_run(plan: Plan) -> Iterator[str]:
+    """Lines of text: how many predictions the family has, and which effects it decides.
+
+    Effects are decided at the level of the whole family and of the planned look, with typical spreads.
+    """
+    settings, rows = plan.config.paper, {row.experiment.id: row for row in plan.rows}
+    counts: Counter[tuple[str, int]] = Counter()
+    for row in plan.family:
+        for prediction in predictions(row.experiment):
+            other = rows.get(prediction.against or "")
+            if measure := _planned_measure(row, other, prediction):
+                counts[measure, _shared(row, other, measure)] += 1
+    family = counts.total()
+    if not family:
+        yield "no confirmatory predictions (paper.confirmatory): nothing will be decided"
+        return
+    alpha, looks = settings.thresholds.alpha, settings.looks
+    evaluation = plan.config.sdtp.evaluation
+    at = next((number for number, look in enumerate(looks, 1) if look.documents == evaluation.documents), 0)
+    level = (looks[at - 1].alpha if at else alpha) / family
+    this = f", this run at look {at} of {len(looks)} (alpha {looks[at - 1].alpha:g})" if at else ""
+    yield (
+        f"{family} confirmatory predictions of {len(plan.family)} experiments, decided together at"
+        f" {alpha:.0%}{this}"
+    )
+    yield f"{'measure':15} {'predictions':>11} {'n':>4} {'spread':>7} {'decides':>8} {'none within':>12}"
+    for (measure, n), count in sorted(counts.items(), key=lambda item: ([*ITEMS].index(item[0][0]), item[0])):
+        spread = SPREADS[measure]
+        effect, none = (_smallest(spread, n, level, power) for power in (POWER, (1 + POWER) / 2))
+        yield (
+            f"{measure:15} {count:>11} {n:>4} {spread:>7g} {_size(measure, effect):>8}"
+            f" {_size(measure, none):>12}"
+        )
+    yield (
+        f"(spread of paired differences: typical; decides: smallest effect decided in {POWER:.0%} of studies;"
+        " none within: smallest margin in which no effect is shown to lie)"
+    )
+
+
+def measured(study: PaperInput) -> dict[str, ExperimentRecords]:
+    """The experiments of a study with their records, by id.
+
+    Args:
+        study: What the paper is told of it.
+
+    Raises:
+        UserError: a record is damaged.
+    """
+    return {experiment.id: read_arm(experiment) for experiment in study.experiments}
+
+
+def after_a_run(
+    arms: Mapping[str, ExperimentRecords], settings: PaperSettings
+) -> tuple[tuple[int, int], list[Need]]:
+    """How many confirmatory predictions are decided, of how many; what open ones need, cheapest first.
+
+    Args:
+        arms: The experiments, by id.
+        settings: The confirmatory experiments, thresholds and looks.
+    """
+    decisions = [each for each in decide(arms, settings) if each.kind == "confirmatory"]
+    needs = _Needs(arms, settings, len(decisions))
+    found = [needs.of(each) for each in decisions if each.outcome in (None, "not_resolved")]
+    return decided(decisions), sorted(found, key=_dearness)
+
+
+def told(needs: list[Need], most: int | None = None) -> Iterator[str]:
+    """Lines of text: what each open prediction would need, the cheapest first.
+
+    Args:
+        needs: The open predictions.
+        most: Most of them that are named; None for all.
+    """
+    if needs:
+        yield "open predictions, and what would decide effects as large as those observed:"
+    yield from (f"  {_told(need)}" for need in needs[:most])
+    if most is not None and len(needs) > most:
+        yield f"  and {len(needs) - most} more (`python -m ablations.study plan` lists them)"
+
+
+def _planned_measure(row: Row, other: Row | None, prediction: Prediction) -> str | None:
+    """Measure of a prediction, a key of `ITEMS`; None where it is counted."""
+    endpoint = ENDPOINTS.get(prediction.aspect)
+    if endpoint is None or (endpoint == "speed" and not all(map(is_timed, filter(None, (row, other))))):
+        return None
+    return _measure(endpoint, row.experiment.method)
+
+
+def _measure(endpoint: Endpoint, method: str) -> str:
+    if endpoint != "speed":
+        return endpoint
+    return "prefill speed" if method == "sdtp" else "decoding speed"
+
+
+def _shared(row: Row, other: Row | None, measure: str) -> int:
+    """Documents or prompts on which two experiments are measured."""
+    own = _counts(row, measure)
+    theirs = _counts(other, measure) if other else own
+    return sum(min(count, theirs.get(kind, 0)) for kind, count in own.items())
+
+
+def _counts(row: Row, measure: str) -> dict[str, int]:
+    """Documents or prompts of an experiment by kind."""
+    spec = cast(EvaluateSpec | DecodeSpec, row.jobs[0].spec)
+    if isinstance(spec, DecodeSpec):
+        return {prompts.kind: prompts.count for prompts in spec.prompts}
+    counts = {
+        "text": spec.windows.documents,
+        "retrieval": spec.retrieval.count if spec.retrieval else 0,
+        "prefill speed": spec.timing.documents if spec.timing else 0,
+    }
+    return {"": counts[measure]}
+
+
+def _smallest(spread: float, n: int, level: float, power: float) -> float:
+    """Smallest effect that n values of a spread tell from another at a level; infinite for a single one."""
+    if n < 2:
+        return math.inf
+    quantiles = special.stdtrit(n - 1, 1 - level / 2) + special.stdtrit(n - 1, power)
+    return float(spread * quantiles / math.sqrt(n))
+
+
+def _size(measure: str, effect: float) -> str:
+    if math.isinf(effect):
+        return "-"
+    return f"{math.exp(effect):.2f} x" if measure.endswith("speed") else f"{effect:.3f}"
+
+
+class _Needs:
+    """What open predictions of a study would need.
+
+    Args:
+        arms: The experiments, by id.
+        settings: The confirmatory experiments, thresholds and looks.
+        family: Confirmatory predictions in all.
+    """
+
+    def __init__(self, arms: Mapping[str, ExperimentRecords], settings: PaperSettings, family: int) -> None:
+        self._arms = arms
+        self._family = family
+        self._thresholds = settings.thresholds
+        self._effects = Effects(arms, settings)
+        self._times = item_times()
+        looks, done = settings.looks, len(reached(settings.looks, arms))
+        # At the next look, or at the last one.
+        self._alpha = looks[min(done, len(looks) - 1)].alpha if looks else settings.thresholds.alpha
+
+    def of(self, decision: Decision) -> Need:
+        """What would decide an effect as large as the one observed."""
+        arm, aspect, level, against = prediction = Prediction(
+            decision.experiment, decision.aspect, decision.level, decision.against
+        )
+        if decision.outcome is None or decision.reason == "below_noise":
+            return Need(prediction, (decision.reason or "").replace("_", " "))
+        endpoint = ENDPOINTS[aspect]
+        measure = _measure(endpoint, self._arms[arm].experiment.method)
+        comparison = self._effects.comparison(arm, against, endpoint)
+        mean = self._effects.mean(arm, against, endpoint)
+        if comparison is None or mean is None or not comparison.estimate.sd:
+            return Need(prediction, "no interval")
+        there, spread = comparison.estimate.n, comparison.estimate.sd
+        words = region(level, endpoint, self._thresholds).words
+        effect = comparison.estimate.value
+        needed = _needed(
+            # How far the effect lies inside the widest region of a word.
+            distance=max(min(effect - word.low, word.high - effect) for word in words),
+            spread=spread,
+            # What more documents do not make smaller: the variance between trainings.
+            between=max(0.0, float(mean.error.max()) ** 2 - spread**2 / there),
+            level=self._alpha / (decision.comparisons or self._family),
+        )
+        if needed is None:
+            trainings = " or more training seeds" * (comparison.seeds > 1)
+            return Need(prediction, f"more than {MOST:,} {ITEMS[measure]}{trainings}", measure, there)
+        needed = max(needed, there + 1)
+        each = [self._item_seconds(self._arms.get(name or ""), measure) for name in (arm, against)]
+        seconds = None if each[0] is None else (needed - there) * sum(filter(None, each))
+        return Need(prediction, "", measure, there, needed, seconds)
+
+    def _item_seconds(self, arm: ExperimentRecords | None, measure: str) -> float | None:
+        """Seconds of one more document or prompt of an experiment, over its training seeds."""
+        seconds = []
+        for record in map(Path, arm.experiment.records if arm else ()):
+            folders = _series(record)
+            if measure in ("text", "retrieval"):
+                own = [folders.get(measure)]
+            elif measure == "prefill speed":
+                # The first seed alone is timed.
+                own = [folders["prefill"]] if "prefill" in folders else []
+            else:
+                own = [*folders.values()]
+            times = [self._times[path.name].seconds for path in own if path and path.name in self._times]
+            if len(times) < len(own):
+                return None
+            # Prompts of each kind count alike.
+            seconds.append(sum(times) / max(1, len(times)))
+        return sum(seconds) if seconds else None
+
+
+def _series(record: Path) -> dict[str, Path]:
+    """Folders of the series that a record is joined from, by name; none where its spec is gone."""
+    try:
+        file = json.loads(Path(SPEC.format(digest=record.stem)).read_bytes())
+        return {name: Path(path) for name, path in file["inputs"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _needed(*, distance: float, spread: float, between: float, level: float) -> int | None:
+    """Fewest documents with which an effect is told from cuts at a distance; None where none are enough."""
+    low, high = 2, MOST
+
+    def enough(n: int) -> bool:
+        quantiles = special.stdtrit(n - 1, 1 - level / 2) + special.stdtrit(n - 1, POWER)
+        return bool(distance > 0 and quantiles * math.sqrt(spread**2 / n + between) <= distance)
+
+    if not enough(high):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle + 1, high)
+    return low
+
+
+def _dearness(need: Need) -> tuple[bool, float, float]:
+    return (need.needed is None, math.inf if need.seconds is None else need.seconds, need.needed or 0)
+
+
+def _told(need: Need) -> str:
+    experiment, aspect, _, against = need.prediction
+    name = f"{experiment} {aspect}" + (f" {against}" if aspect in ("above", "below", "about") else "")
+    if need.needed is None:
+        return f"{name}: {need.reason}"
+    time = ""
+    if need.seconds is not None:
+        time = f"{max(1.0, need.seconds):.0f} s" if need.seconds < 100 else f"{need.seconds / 60:.0f} min"
+        time = f", about {time} more"
+    return f"{name}: {need.needed} {ITEMS[need.measure]} ({need.there} so far{time})"
+
+
+def main() -> None:
+    """Command line; Snakemake prints the same at the end of a run."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ablations.study.prospects",
+        description="Say what the open confirmatory predictions of a measured study would need.",
+        epilog="example: python -m ablations.study.prospects --plan results/stamp/collect.json",
+    )
+    parser.add_argument("--plan", type=Path, default=Path(COLLECT_STAMP), help="stamp of the rule `collect`")
+    arguments = parser.parse_args()
+    with one_line_errors(arguments.plan):
+        if not arguments.plan.is_file():
+            raise UserError(f"{arguments.plan}: missing; snakemake writes it when it plans a study")
+        study = read_contract(arguments.plan, PaperInput)
+        _, needs = after_a_run(measured(study), study.settings)
+        print("\n".join(told(needs, FEW)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,278 @@
+"""Error rates of the whole chain of decisions, in simulated studies of the project's own size.
+
+Documents are skewed, arms are compared with one baseline, and training seeds differ. The simulated effects
+lie where words become false: at zero, at the margin and at the threshold of strong effects.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from ablations.evidence.decisions import decide
+from ablations.evidence.expectations import Confirmatory, Look, Thresholds
+from ablations.evidence.inputs import PaperSettings
+from ablations.evidence.rule import Reading, Region, read_family, region
+from ablations.evidence.statistics import (
+    Array,
+    Endpoint,
+    Mean,
+    crossed_mean,
+    pooled,
+    sample_mean,
+    seed_variance,
+    stacked,
+)
+from tests.evidence.arms import decoding, sdtp, study
+
+STUDIES = 1000
+DOCUMENTS, PROMPTS, DECODED, SEEDS = 60, 40, 9, 3
+SKEWNESS = 1.3
+
+# Rows, their predictions on quality, and whether they have trainings of their own, none, or the baseline's.
+ROWS = {
+    "A2": ("down_strong", "none"),
+    "A3": ("down", "own"),
+    "A4": ("down", "own"),
+    "A5": ("down_strong", "own"),
+    "A6": ("down", "baseline"),
+    "A7": ("down", "baseline"),
+    "M1": ("down", "none"),
+    "B1m": ("same", "baseline"),
+}
+ORDERINGS = [
+    ("F2", "above", "F1"),
+    ("F3", "below", "F2"),
+    ("F3", "below", "F2b"),
+    ("F4", "above", "F3"),
+    ("F4", "above", "F2"),
+    ("K3", "below", "F4"),
+    ("K3", "about", "F2b"),
+    ("D1", "below", "F4"),
+]
+LEVELS = {"above": "up", "below": "down", "about": "same"}
+# Standard deviation over documents, of trainings, and of documents within trainings.
+SPREADS: dict[Endpoint, tuple[float, float, float]] = {
+    "text": (0.08, 0.008, 0.04),
+    "retrieval": (0.3, 0.03, 0.1),
+}
+LOOKS = (
+    Look(documents=20, retrieval=20, alpha=0.0025),
+    Look(documents=40, retrieval=30, alpha=0.0075),
+    Look(documents=60, retrieval=40, alpha=0.04),
+)
+THRESHOLDS = Thresholds()
+
+REGIONS: list[Region] = [
+    *(region(level, "text", THRESHOLDS) for level, _ in ROWS.values()),
+    *(region(level, "retrieval", THRESHOLDS) for level, _ in ROWS.values()),
+    *(region(LEVELS[aspect], "speed", THRESHOLDS) for _, aspect, _ in ORDERINGS),
+]
+"""The family: text and retrieval of each row, then the orderings."""
+
+
+def at(cut: str, prediction: Region) -> float:
+    """An effect just beyond the margin, just short of strong and so on, in the expected direction."""
+    strong = prediction.strong or 3 * prediction.margin
+    sizes = {
+        "zero": 0.0,
+        "margin": prediction.margin * (1 + 1e-9),
+        "margin-": -prediction.margin * (1 + 1e-9),
+        "strong": strong * (1 + 1e-9),
+        "strong-": strong * (1 - 1e-9),
+        "twice": 2 * prediction.margin,
+        "large": 20 * prediction.margin,
+    }
+    return (prediction.sign or 1) * sizes[cut]
+
+
+SCENARIOS = {
+    "all zero": ("zero",),
+    "all just beyond the margin": ("margin",),
+    "all just beyond the other margin": ("margin-",),
+    "all short of strong": ("strong-",),
+    "all just strong": ("strong",),
+    "half zero, half large": ("zero", "large"),
+    "margin and twice the margin": ("margin", "twice"),
+    "a blend": ("zero", "margin", "strong"),
+}
+
+
+class Arms(NamedTuple):
+    """Results of simulated studies.
+
+    Attributes:
+        quality: Per endpoint and row, shape (studies, documents, seeds).
+        speed: Per decoding row, shape (studies, prompts).
+        truths: True effects in the order of the family, shape (k,).
+    """
+
+    quality: dict[Endpoint, dict[str, Array]]
+    speed: dict[str, Array]
+    truths: Array
+
+
+def simulated(scenario: str, studies: int) -> Arms:
+    rng = np.random.default_rng(1)
+    cuts = SCENARIOS[scenario]
+    truths = np.array([at(cuts[i % len(cuts)], prediction) for i, prediction in enumerate(REGIONS)])
+    effects = iter(truths)
+    quality: dict[Endpoint, dict[str, Array]] = {}
+    for (endpoint, (sd, seed_sd, within_sd)), n in zip(SPREADS.items(), (DOCUMENTS, PROMPTS), strict=True):
+        shape = 4 / SKEWNESS**2
+
+        def documents(n=n, shape=shape, sd=sd):
+            return sd * (rng.gamma(shape, 1.0, (studies, n, 1)) - shape) / math.sqrt(2 * shape)
+
+        def within(n=n, within_sd=within_sd):
+            return rng.normal(0, within_sd / math.sqrt(2), (studies, n, SEEDS))
+
+        def trainings(seed_sd=seed_sd):
+            return rng.normal(0, seed_sd / math.sqrt(2), (studies, 1, SEEDS))
+
+        scorer = trainings()
+        arms = {"baseline": 20 + documents() + within() + scorer}
+        for name, (_, trained) in ROWS.items():
+            arm = 20 + documents() + next(effects)
+            if trained == "own":
+                arm = arm + within() + trainings()
+            elif trained == "baseline":
+                # One training alone, the baseline's first: what is said is said of that one.
+                arm = (arm + within() + scorer)[..., :1]
+            arms[name] = arm
+        quality[endpoint] = arms
+    noise = 0.03 / math.sqrt(2)
+    speed = {
+        name: rng.normal(0, noise, (studies, DECODED)) for name in ("F1", "F2", "F2b", "F3", "F4", "K3", "D1")
+    }
+    return Arms(quality, speed, truths)
+
+
+def family(arms: Arms, look: Look | None) -> Mean:
+    """Effects of the family, shape (studies, k), as `decide` takes them from records."""
+    means = []
+    for endpoint, results in arms.quality.items():
+        first = None if look is None else look.documents if endpoint == "text" else look.retrieval
+        base = results["baseline"][:, :first]
+        pool = pooled(
+            [seed_variance(results[name][:, :first] - base) for name in ROWS if ROWS[name][1] == "own"], SEEDS
+        )
+        for name, (_, trained) in ROWS.items():
+            differences = results[name][:, :first] - (base[..., :1] if trained == "baseline" else base)
+            means.append(crossed_mean(differences, pool if trained == "own" else None))
+    truths = arms.truths[len(means) :]
+    for (name, _, versus), truth in zip(ORDERINGS, truths, strict=True):
+        means.append(sample_mean(arms.speed[name] - arms.speed[versus] + truth))
+    return stacked(means)
+
+
+def read(arms: Arms, looks: tuple[Look, ...]) -> Reading:
+    if not looks:
+        return read_family([(family(arms, None), THRESHOLDS.alpha)], REGIONS)
+    effects = [(family(arms, look), look.alpha) for look in looks]
+    return read_family(effects, REGIONS)
+
+
+def false_words(reading: Reading, truths: Array) -> np.ndarray:
+    """Which studies have a word whose region does not hold the true effect, shape (studies,)."""
+    false = np.zeros(reading.word.shape, bool)
+    for place, prediction in enumerate(REGIONS):
+        for number, word in enumerate(prediction.words):
+            wrong = not word.low < truths[place] < word.high
+            false[:, place] |= wrong & (reading.word[:, place] == number)
+    return false.any(axis=1)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("looks", [(), LOOKS], ids=["at once", "three looks"])
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_words_of_a_family_are_false_in_five_studies_of_a_hundred_at_most(scenario, looks):
+    arms = simulated(scenario, STUDIES)
+    # 5 % and two standard errors of a thousand studies.
+    assert false_words(read(arms, looks), arms.truths).mean() <= 0.064
+
+
+@pytest.mark.full
+def test_unadjusted_intervals_cover_the_true_effects():
+    arms = simulated("a blend", STUDIES)
+    low, high = family(arms, None).interval(0.05)
+    covered = (low <= arms.truths) & (arms.truths <= high)
+    for kind in np.split(covered, [8, 16], axis=1):
+        assert 0.93 <= kind.mean() <= 0.97
+
+
+def test_a_simulation_would_notice_words_read_one_by_one():
+    arms = simulated("all zero", 300)
+    effects = family(arms, None)
+    alone = [
+        read_family([(Mean(*(part[:, [place]] for part in effects)), 0.05)], [prediction]).word
+        for place, prediction in enumerate(REGIONS)
+    ]
+    naive = read(arms, ())._replace(word=np.concatenate(alone, axis=1))
+    assert false_words(naive, arms.truths).mean() > 0.2
+
+
+@pytest.mark.parametrize("looks", [(), LOOKS], ids=["at once", "three looks"])
+def test_a_study_is_decided_from_its_records_as_it_is_simulated(looks):
+    arms = simulated("a blend", 2)
+    reading = read(arms, looks)
+    for number in range(2):
+        text, answers = (
+            {name: values[number] for name, values in results.items()} for results in arms.quality.values()
+        )
+        seeds = {"none": (), "own": (0, 1, 2), "baseline": (0,)}
+        rows = [sdtp("baseline", text["baseline"], answers["baseline"], seeds=(0, 1, 2), versus=None)]
+        for name, (level, trained) in ROWS.items():
+            own = [values[name] if trained != "none" else values[name][:, 0] for values in (text, answers)]
+            rows.append(sdtp(name, *own, seeds=seeds[trained], quality=level))
+        # An ordering's effect is a pair's own: each has arms of its own.
+        orderings = []
+        for place, (name, aspect, versus) in enumerate(ORDERINGS):
+            effect = arms.truths[16 + place]
+            rows.append(decoding(f"V{place}", arms.speed[versus][number]))
+            orderings.append(f"W{place}")
+            expect = {aspect: (f"V{place}",)}
+            rows.append(decoding(orderings[-1], arms.speed[name][number] + effect, **expect))
+        confirmatory = Confirmatory(sdtp=tuple(ROWS), dynatree=tuple(orderings))
+        found = decide(study(*rows), PaperSettings(confirmatory=confirmatory, looks=looks))
+        in_order = [item for aspect in ("text", "retrieval") for item in found if item.aspect == aspect]
+        in_order += [item for item in found if item.experiment in orderings]
+        assert len(in_order) == len(REGIONS)
+        for place, item in enumerate(in_order):
+            word = reading.word[number, place]
+            said = REGIONS[place].words[word].outcome if word >= 0 else "not_resolved"
+            assert (item.outcome, item.comparisons) == (said, reading.comparisons[number, place])
+            assert item.p == pytest.approx(reading.p[number, place])
+            assert (item.low, item.look) == (
+                pytest.approx(reading.low[number, place]),
+                reading.look[number, place],
+            )
+
+
+def test_twenty_comparisons_of_a_thing_with_itself_differ_in_nothing():
+    rng = np.random.default_rng(3)
+    levels = ("same", "up", "down", "up_strong", "down_strong")
+    speeds = rng.normal(0, 0.02, (21, DECODED))
+    again = sdtp(
+        "baseline", rng.gamma(2.0, 1.0, 60), rng.gamma(2.0, 1.0, 40), speeds[20], versus=None, noise=0.03
+    )
+    text, answers = (again.values[name].iloc[:, 0].to_numpy() for name in ("text", "retrieval"))
+    arms = [
+        sdtp(
+            f"S{number}",
+            np.abs(text + rng.normal(0, 0.03, 60)),
+            np.abs(answers + rng.normal(0, 0.1, 40)),
+            speeds[number],
+            quality=levels[number % 5],
+            speed_level=levels[number % 5],
+        )
+        for number in range(20)
+    ]
+    names = tuple(arm.experiment.id for arm in arms)
+    found = decide(study(again, *arms), PaperSettings(confirmatory=Confirmatory(sdtp=names)))
+    assert len(found) == 60
+    for item in found:
+        expected = "as_expected" if item.level == "same" else "no_difference"
+        assert item.outcome in (expected, "not_resolved", "smaller_if_any")
+    assert sum(item.outcome in ("as_expected", "no_difference") for item in found) > 30
