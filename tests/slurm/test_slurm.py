@@ -45,8 +45,9 @@ def test_jobs_ran_under_slurm_with_what_they_asked_for(measured):
         assert job.exclusive == (job.rule in TIMED)
         assert job.cpus == (CPUS if job.exclusive else 1)
     memory = {job.rule: job.memory for job in jobs}
-    # The tiny model holds a few MiB.
-    assert all(2048 < memory[rule] < 2100 for rule in ("train_pruner", "saliency", EVALUATE, "decode"))
+    # The tiny model holds a few MiB, gradients through windows of 328 tokens some more.
+    assert all(2048 < memory[rule] < 2100 for rule in (EVALUATE, "decode")), memory
+    assert all(2048 < memory[rule] < 2300 for rule in ("train_pruner", "saliency")), memory
     assert 2 * 2048 < memory["evaluate_pipeline"] < 2 * 2100
     assert memory["prepare_text"] == 2048
     assert (measured.study.path / "paper/ablation.tex").is_file()
