@@ -9,7 +9,7 @@ from tests.workflow.mutations.table import as_markdown, totals
 
 QUICK = (
     "sdtp.ablations.B1.change.schedule.layers: [4]",
-    "sdtp.saliency.documents: 7",
+    "sdtp.saliency.documents: 5",
     "sdtp.evaluation.documents: 7 (one more)",
     "sdtp.evaluation.documents: 5 (one less)",
     "dynatree.prompts.code.count: 3 (one more)",
