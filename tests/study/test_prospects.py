@@ -141,7 +141,7 @@ def test_a_plan_says_what_it_decides():
 def test_speed_that_is_counted_is_not_decided():
     rows = [*before_a_run(planned(paper={"confirmatory": {"sdtp": ["A2", "A7"], "dynatree": []}}))]
     assert rows[0].startswith("5 confirmatory predictions of 2 experiments")
-    assert any(re.match(r"prefill speed +1 +5 ", row) for row in rows)
+    assert any(re.match(r"prefill speed +1 +10 ", row) for row in rows)
     nothing = planned(paper={"confirmatory": {"sdtp": [], "dynatree": []}})
     assert [*before_a_run(nothing)] == [
         "no confirmatory predictions (paper.confirmatory): nothing will be decided"
