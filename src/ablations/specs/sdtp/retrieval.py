@@ -14,15 +14,20 @@ below."""
 KINDS: tuple[RetrievalKind, ...] = ("passkey", "pairs", "question_first", "definition")
 
 
-class RetrievalPrompts(Contract):
-    """Which retrieval prompts: kinds take turns, and with them depths."""
+class PromptKinds(Contract):
+    """Kinds of retrieval prompts, which take turns, and with them depths; wordings differ between splits."""
 
-    tokens: PositiveInt
-    """Tokens of a prompt, the question included."""
     kinds: Annotated[tuple[RetrievalKind, ...], Field(min_length=1), Distinct] = KINDS
     """Kinds of prompts."""
     depths: Annotated[tuple[Proportion, ...], Field(min_length=1), Distinct] = (0.1, 0.3, 0.5, 0.7)
     """Where the fact is hidden, as shares of the text before the question."""
+
+
+class RetrievalPrompts(PromptKinds):
+    """Which retrieval prompts."""
+
+    tokens: PositiveInt
+    """Tokens of a prompt, the question included."""
 
 
 class Retrieval(RetrievalPrompts):
@@ -32,15 +37,11 @@ class Retrieval(RetrievalPrompts):
     """Prompts in all, each with a text, a wording and a fact of its own."""
 
 
-class TrainingPrompts(Contract):
+class TrainingPrompts(PromptKinds):
     """Retrieval prompts among training windows, as long as the prompts of the others."""
 
     count: PositiveInt
     """Windows with a retrieval prompt, beside `documents` windows of text."""
-    kinds: Annotated[tuple[RetrievalKind, ...], Field(min_length=1), Distinct] = KINDS
-    """Kinds of prompts; their wordings are not those of validation or held-out prompts."""
-    depths: Annotated[tuple[Proportion, ...], Field(min_length=1), Distinct] = (0.1, 0.3, 0.5, 0.7)
-    """Where the fact is hidden, as shares of the text before the question."""
 
 
 class RetrievalProbe(Contract):
