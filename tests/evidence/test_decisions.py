@@ -306,6 +306,10 @@ def test_only_looks_that_are_reached_are_read():
     (found,) = decide(study(few, arm), settings("A7", looks=LOOKS))
     assert (found.look, found.outcome) == (2, "not_resolved")
     fewer_prompts = sdtp("baseline", TEXT, ANSWERS[:12], versus=None)
+    # Each measure by itself: text does not wait for prompts.
+    (found,) = decide(study(fewer_prompts, arm), settings("A7", looks=LOOKS))
+    assert found.look == 2
+    arm = sdtp("A7", TEXT[:25], ANSWERS[:12] + jitter(12, 0.5), retrieval_level="down")
     (found,) = decide(study(fewer_prompts, arm), settings("A7", looks=LOOKS))
     assert found.look == 1
 

@@ -62,15 +62,24 @@ def test_an_effect_on_a_cut_is_decided_by_no_number_of_documents():
     assert [*told([need])][-1] == "  A text: more than 100,000 documents"
 
 
-def test_trainings_that_differ_ask_for_more_of_them():
-    rng = np.random.default_rng(0)
-    own = 1 + rng.normal(0.0, 0.01, (30, 3)) + np.array([0.0, 0.06, 0.12])
-    seeds = (0, 1, 2)
-    found = study(
-        sdtp("baseline", np.ones((30, 3)), seeds=seeds), sdtp("A", own, seeds=seeds, text_level="down")
+def trained(means: np.ndarray):
+    """An arm of so many trainings, whose effects differ more from training to training than by document."""
+    own = 10 + np.random.default_rng(0).normal(0.0, 0.01, (30, len(means))) + means
+    seeds = tuple(range(len(means)))
+    return study(
+        sdtp("baseline", np.full(own.shape, 10.0), seeds=seeds),
+        sdtp("A", own, seeds=seeds, text_level="down"),
     )
-    (need,) = needs(found)
-    assert [*told([need])][-1] == "  A text: more than 100,000 documents or more training seeds"
+
+
+def test_trainings_that_differ_ask_for_more_of_them():
+    (need,) = needs(trained(spread(3, 0.06, 0.06)))
+    said = re.fullmatch(r"  A text: (\d+) training seeds \(3 so far\)", [*told([need])][-1])
+    assert [each.outcome for each in decide(trained(spread(int(said[1]), 0.06, 0.06)), SETTINGS)] == [
+        "as_expected"
+    ]
+    (need,) = needs(trained(spread(3, 0.06, 2.0)))
+    assert [*told([need])][-1] == "  A text: more than 100,000 documents or 50 training seeds"
 
 
 def test_what_was_not_measured_is_told_with_the_reason():

@@ -151,18 +151,14 @@ def decided(decisions: Iterable[Decision]) -> tuple[int, int]:
 
 
 def reached(looks: Sequence[Look], arms: Mapping[str, ExperimentRecords]) -> list[Look]:
-    """The looks for which the baseline has documents and prompts; all where the study has no baseline."""
+    """The looks for which the baseline has documents or prompts; all where the study has no baseline.
+
+    A later look may be at one measure alone; effects on the other stay as they were read before.
+    """
     if BASELINE not in arms:
         return list(looks)
-    values = arms[BASELINE].values
-    documents, prompts = (len(values[name]) if name in values else None for name in ("text", "retrieval"))
-    if documents is None:
-        return []
-    return [
-        look
-        for look in looks
-        if look.documents <= documents and (prompts is None or look.retrieval <= prompts)
-    ]
+    documents, prompts = (len(arms[BASELINE].values.get(name, ())) for name in ("text", "retrieval"))
+    return [look for look in looks if look.documents <= documents or look.retrieval <= prompts]
 
 
 class _Study:

@@ -1,7 +1,7 @@
 """What came of the confirmatory predictions of a study: the last words of a run."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import get_args
@@ -15,14 +15,27 @@ WIDTH = 88
 
 
 def findings(summary: Summary) -> str:
-    """How many confirmatory predictions are decided; then one paragraph for each outcome that occurs."""
+    """How many confirmatory predictions are decided; a paragraph for each outcome; two clocks."""
     found, every = summary.decided
     lines = [f"{found} of {every} confirmatory predictions decided."]
     parts = [part for row in summary.rows for part in row.parts if part.kind == "confirmatory"]
     for outcome in (*get_args(Outcome), None):
         named = [f"{part.experiment}.{part.aspect}" for part in parts if part.outcome == outcome]
         lines += _paragraph(f"  {(outcome or 'not tested').replace('_', ' '):14} {len(named):3}  ", named)
+    if clocks := ", ".join(_clocks(summary)):
+        lines += wrap(f"Clocks: {clocks}.", WIDTH)
     return "\n".join(lines)
+
+
+def _clocks(summary: Summary) -> Iterator[str]:
+    """The times without pruning and drafting, by which durations on other machines compare."""
+    for row in summary.rows:
+        if row.decoding and row.decoding.autoregressive and row.decoding.token_seconds:
+            yield f"{1000 * row.decoding.token_seconds:.1f} ms an autoregressive token"
+            break
+    timed = (row.sdtp.reference_seconds for row in summary.rows if row.sdtp and row.sdtp.reference_seconds)
+    if summary.sdtp and (seconds := next(timed, None)):
+        yield f"{seconds:.2f} s an unpruned prefill of {summary.sdtp.prompt_tokens} tokens"
 
 
 def _paragraph(head: str, ids: Sequence[str]) -> list[str]:

@@ -12,12 +12,15 @@ from snakemake.utils import update_config
 from ablations.core.errors import UserError, one_line_errors
 from ablations.core.panel import read_panel
 from ablations.specs.userfiles import root, shipped
+from ablations.study import extend
 from ablations.study.compare import compare_experiments, compare_studies
 from ablations.study.config.reading import read_yaml
 from ablations.study.estimate.forecast import DEVICES, THIS, Forecasts, rates_of, report, require_room
+from ablations.study.invocation import require_idle
+from ablations.study.planning.extension import EXTENSION, write_extension
 from ablations.study.planning.jobs import Job
 from ablations.study.planning.plan import Plan
-from ablations.study.planning.stages import PANEL
+from ablations.study.planning.stages import PANEL, SECTION
 from ablations.study.prospects import after_a_run, before_a_run, measured, told
 from ablations.study.prune import remove, size, unneeded
 from ablations.study.schemas import export
@@ -59,6 +62,12 @@ def main() -> None:
     plan.add_argument(
         "--device", default=THIS, help=f"'{THIS}', by the jobs that ran in this folder, or one of {DEVICES}"
     )
+    further = add(
+        "extend",
+        _extend,
+        "go on with open predictions to the next of paper.looks, those first that a minute decides most of",
+    )
+    further.add_argument("--minutes", type=_minutes, required=True, help="most time to add")
     prune = add(
         "prune",
         _prune,
@@ -172,6 +181,25 @@ def _plan(arguments: argparse.Namespace) -> None:
     forecasts = Forecasts(study, rates)
     print("\n".join(report(study, forecasts, rates)), flush=True)
     require_room(forecasts, study, rates)
+
+
+def _extend(arguments: argparse.Namespace) -> None:
+    require_idle("extend")
+    choice = extend.choose(Plan(_configuration(arguments.configfile), root()), arguments.minutes)
+    print("\n".join(extend.told(choice)))
+    if choice.steps:
+        write_extension(choice.series)
+        print(
+            f"wrote {EXTENSION} (delete it to go back); `snakemake --cores 1 {SECTION}` measures what is"
+            " missing"
+        )
+
+
+def _minutes(text: str) -> float:
+    minutes = float(text)
+    if not 0 < minutes < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} minutes are no time to measure in; give some, 20 say")
+    return minutes
 
 
 def _prune(arguments: argparse.Namespace) -> None:

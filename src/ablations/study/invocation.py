@@ -14,6 +14,22 @@ _FORCING = {"-f", "--force", "-F", "--forceall", "-R", "--forcerun"}
 _SNAKEMAKE = Path(".snakemake")
 
 
+def require_idle(command: str) -> None:
+    """Check that Snakemake does not run in the working directory.
+
+    Args:
+        command: What may not run beside it.
+
+    Raises:
+        UserError: a run has locked the folder.
+    """
+    if any((_SNAKEMAKE / "locks").glob("*")):
+        raise UserError(
+            f"{command}: a snakemake run works in this folder; wait for its end, or `snakemake --unlock` if"
+            " none does"
+        )
+
+
 def require_free_ids(rows: Iterable[Row], is_rule: Callable[[str], bool]) -> None:
     """Check that no experiment has the name of a rule, which would make it an ambiguous target.
 

@@ -4,10 +4,11 @@ import argparse
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
+import numpy as np
 from scipy import special
 
 from ablations.core.errors import UserError, one_line_errors
@@ -25,7 +26,7 @@ from ablations.evidence.effects import Effects
 from ablations.evidence.inputs import PaperInput, PaperSettings
 from ablations.evidence.records import ExperimentRecords, read_arm
 from ablations.evidence.rule import region
-from ablations.evidence.statistics import Endpoint
+from ablations.evidence.statistics import Endpoint, Mean
 from ablations.specs.dynatree.decode import DecodeSpec
 from ablations.specs.sdtp.record import EvaluateSpec
 from ablations.study.planning.family import is_timed
@@ -56,8 +57,66 @@ ITEMS: Mapping[str, str] = {
 MOST = 100_000
 """Documents beyond which more of them are no answer."""
 
+MOST_SEEDS = 50
+"""Training seeds beyond which more of them are no answer."""
+
 FEW = 5
 """Open predictions that the last words of a run name."""
+
+
+class Standing(NamedTuple):
+    """How an effect as large as the one observed stands to the words about it.
+
+    Attributes:
+        n: Documents or prompts it was observed on.
+        distance: How far the effect lies inside the widest region of a word; not positive on a cut.
+        spread: Standard deviation of the paired differences.
+        between: Estimates of the variance between trainings with their degrees of freedom, which more
+            documents do not change; the least favourable counts.
+        seeds: Training seeds.
+    """
+
+    n: int
+    distance: float
+    spread: float
+    between: tuple[tuple[float, float], ...]
+    seeds: int
+
+    def chance(self, n: int, level: float) -> float:
+        """Share of studies with n documents or prompts in which such an effect is decided at a level."""
+        if self.distance <= 0 or n < 2:
+            return 0.0
+        return min(self._chance(n, level, variance, df) for variance, df in self.between)
+
+    def _chance(self, n: int, level: float, between: float, between_df: float) -> float:
+        of_documents = self.spread**2 / n
+        variance = of_documents + between
+        df = variance**2 / (of_documents**2 / (n - 1) + between**2 / between_df)
+        quantile = special.stdtrit(df, 1 - level / 2)
+        return float(special.stdtr(df, self.distance / math.sqrt(variance) - quantile))
+
+    def with_seeds(self, seeds: int) -> "Standing":
+        """The same effect with another number of training seeds, at least two."""
+        more = seeds / self.seeds, (seeds - 1) / (self.seeds - 1)
+        between = tuple((variance / more[0], df * more[1]) for variance, df in self.between)
+        return self._replace(between=between, seeds=seeds)
+
+    def needed_seeds(self, level: float) -> int | None:
+        """Fewest training seeds that decide it on the documents there are; None where there are none such."""
+        if self.seeds == 1:
+            return None
+        tried = range(self.seeds + 1, MOST_SEEDS + 1)
+        return next((n for n in tried if self.with_seeds(n).chance(self.n, level) >= POWER), None)
+
+    def needed(self, level: float) -> int | None:
+        """Fewest documents or prompts that decide it with the power aimed at; None where none are enough."""
+        low, high = 2, MOST
+        if self.chance(high, level) < POWER:
+            return None
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.chance(middle, level) >= POWER else (middle + 1, high)
+        return low
 
 
 class Need(NamedTuple):
@@ -140,10 +199,14 @@ def after_a_run(
         arms: The experiments, by id.
         settings: The confirmatory experiments, thresholds and looks.
     """
-    decisions = [each for each in decide(arms, settings) if each.kind == "confirmatory"]
-    needs = _Needs(arms, settings, len(decisions))
-    found = [needs.of(each) for each in decisions if each.outcome in (None, "not_resolved")]
-    return decided(decisions), sorted(found, key=_dearness)
+    decisions = confirmatory(arms, settings)
+    remaining = Open(arms, settings, decisions)
+    return decided(decisions), sorted(map(remaining.need, remaining.decisions), key=_dearness)
+
+
+def confirmatory(arms: Mapping[str, ExperimentRecords], settings: PaperSettings) -> list[Decision]:
+    """Decisions on the confirmatory family, as of `after_a_run`."""
+    return [each for each in decide(arms, settings) if each.kind == "confirmatory"]
 
 
 def told(needs: list[Need], most: int | None = None) -> Iterator[str]:
@@ -208,56 +271,78 @@ def _size(measure: str, effect: float) -> str:
     return f"{math.exp(effect):.2f} x" if measure.endswith("speed") else f"{effect:.3f}"
 
 
-class _Needs:
-    """What open predictions of a study would need.
+class Open:
+    """Open predictions of a study: how they stand, and what they would need.
 
     Args:
         arms: The experiments, by id.
         settings: The confirmatory experiments, thresholds and looks.
-        family: Confirmatory predictions in all.
+        decisions: The confirmatory family.
     """
 
-    def __init__(self, arms: Mapping[str, ExperimentRecords], settings: PaperSettings, family: int) -> None:
+    def __init__(
+        self,
+        arms: Mapping[str, ExperimentRecords],
+        settings: PaperSettings,
+        decisions: Sequence[Decision],
+    ) -> None:
         self._arms = arms
-        self._family = family
+        self._family = len(decisions)
         self._thresholds = settings.thresholds
         self._effects = Effects(arms, settings)
         self._times = item_times()
         looks, done = settings.looks, len(reached(settings.looks, arms))
         # At the next look, or at the last one.
         self._alpha = looks[min(done, len(looks) - 1)].alpha if looks else settings.thresholds.alpha
+        self.decisions = [each for each in decisions if each.outcome in (None, "not_resolved")]
 
-    def of(self, decision: Decision) -> Need:
-        """What would decide an effect as large as the one observed."""
-        arm, aspect, level, against = prediction = Prediction(
-            decision.experiment, decision.aspect, decision.level, decision.against
-        )
+    def measure(self, decision: Decision) -> str:
+        """What it is measured by, a key of `ITEMS`."""
+        return _measure(ENDPOINTS[decision.aspect], self._arms[decision.experiment].experiment.method)
+
+    def level(self, decision: Decision, alpha: float) -> float:
+        """Level of one prediction at a look with a share of the error level."""
+        return alpha / (decision.comparisons or self._family)
+
+    def standing(self, decision: Decision) -> Standing | None:
+        """How the observed effect stands to the words about it; None where there is no interval."""
+        arm, against, endpoint = decision.experiment, decision.against, ENDPOINTS[decision.aspect]
         if decision.outcome is None or decision.reason == "below_noise":
-            return Need(prediction, (decision.reason or "").replace("_", " "))
-        endpoint = ENDPOINTS[aspect]
-        measure = _measure(endpoint, self._arms[arm].experiment.method)
+            return None
         comparison = self._effects.comparison(arm, against, endpoint)
         mean = self._effects.mean(arm, against, endpoint)
         if comparison is None or mean is None or not comparison.estimate.sd:
-            return Need(prediction, "no interval")
-        there, spread = comparison.estimate.n, comparison.estimate.sd
-        words = region(level, endpoint, self._thresholds).words
-        effect = comparison.estimate.value
-        needed = _needed(
-            # How far the effect lies inside the widest region of a word.
+            return None
+        n, spread, effect = comparison.estimate.n, comparison.estimate.sd, comparison.estimate.value
+        words = region(decision.level, endpoint, self._thresholds).words
+        return Standing(
+            n=n,
             distance=max(min(effect - word.low, word.high - effect) for word in words),
             spread=spread,
-            # What more documents do not make smaller: the variance between trainings.
-            between=max(0.0, float(mean.error.max()) ** 2 - spread**2 / there),
-            level=self._alpha / (decision.comparisons or self._family),
+            between=tuple(_between(mean, spread, n)),
+            seeds=comparison.seeds,
         )
+
+    def need(self, decision: Decision) -> Need:
+        """What would decide an effect as large as the one observed."""
+        prediction = Prediction(decision.experiment, decision.aspect, decision.level, decision.against)
+        standing = self.standing(decision)
+        if standing is None:
+            return Need(prediction, (decision.reason or "no interval").replace("_", " "))
+        measure = self.measure(decision)
+        needed = standing.needed(self.level(decision, self._alpha))
         if needed is None:
-            trainings = " or more training seeds" * (comparison.seeds > 1)
-            return Need(prediction, f"more than {MOST:,} {ITEMS[measure]}{trainings}", measure, there)
-        needed = max(needed, there + 1)
-        each = [self._item_seconds(self._arms.get(name or ""), measure) for name in (arm, against)]
-        seconds = None if each[0] is None else (needed - there) * sum(filter(None, each))
-        return Need(prediction, "", measure, there, needed, seconds)
+            reason = f"more than {MOST:,} {ITEMS[measure]}"
+            if seeds := standing.needed_seeds(self.level(decision, self._alpha)):
+                reason = f"{seeds} training seeds ({standing.seeds} so far)"
+            elif standing.seeds > 1:
+                reason += f" or {MOST_SEEDS} training seeds"
+            return Need(prediction, reason, measure, standing.n)
+        needed = max(needed, standing.n + 1)
+        arms = (self._arms.get(name or "") for name in (decision.experiment, decision.against))
+        each = [self._item_seconds(arm, measure) for arm in arms]
+        seconds = None if each[0] is None else (needed - standing.n) * sum(filter(None, each))
+        return Need(prediction, "", measure, standing.n, needed, seconds)
 
     def _item_seconds(self, arm: ExperimentRecords | None, measure: str) -> float | None:
         """Seconds of one more document or prompt of an experiment, over its training seeds."""
@@ -279,6 +364,25 @@ class _Needs:
         return sum(seconds) if seconds else None
 
 
+def _between(mean: Mean, spread: float, n: int) -> Iterator[tuple[float, float]]:
+    """Variance between trainings by each estimate of an effect's variance, with its degrees of freedom.
+
+    Args:
+        mean: The effect.
+        spread: Standard deviation of its paired differences over documents.
+        n: How many documents.
+    """
+    of_documents = spread**2 / n
+    for error, df in zip(np.atleast_1d(mean.error), np.atleast_1d(mean.df), strict=True):
+        between = error**2 - of_documents
+        # By Satterthwaite's formula; rounding leaves a trace where there is one training.
+        left = error**4 / df - of_documents**2 / (n - 1)
+        if between <= 1e-9 * of_documents or left <= 0:
+            yield 0.0, 1.0
+        else:
+            yield float(between), float(between**2 / left)
+
+
 def _series(record: Path) -> dict[str, Path]:
     """Folders of the series that a record is joined from, by name; none where its spec is gone."""
     try:
@@ -288,20 +392,10 @@ def _series(record: Path) -> dict[str, Path]:
         return {}
 
 
-def _needed(*, distance: float, spread: float, between: float, level: float) -> int | None:
-    """Fewest documents with which an effect is told from cuts at a distance; None where none are enough."""
-    low, high = 2, MOST
-
-    def enough(n: int) -> bool:
-        quantiles = special.stdtrit(n - 1, 1 - level / 2) + special.stdtrit(n - 1, POWER)
-        return bool(distance > 0 and quantiles * math.sqrt(spread**2 / n + between) <= distance)
-
-    if not enough(high):
-        return None
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle + 1, high)
-    return low
+def named(prediction: Prediction | Decision) -> str:
+    """What people call a prediction."""
+    name = f"{prediction.experiment} {prediction.aspect}"
+    return f"{name} {prediction.against}" if prediction.aspect in ("above", "below", "about") else name
 
 
 def _dearness(need: Need) -> tuple[bool, float, float]:
@@ -309,15 +403,16 @@ def _dearness(need: Need) -> tuple[bool, float, float]:
 
 
 def _told(need: Need) -> str:
-    experiment, aspect, _, against = need.prediction
-    name = f"{experiment} {aspect}" + (f" {against}" if aspect in ("above", "below", "about") else "")
+    name = named(need.prediction)
     if need.needed is None:
         return f"{name}: {need.reason}"
-    time = ""
-    if need.seconds is not None:
-        time = f"{max(1.0, need.seconds):.0f} s" if need.seconds < 100 else f"{need.seconds / 60:.0f} min"
-        time = f", about {time} more"
+    time = "" if need.seconds is None else f", about {duration(need.seconds)} more"
     return f"{name}: {need.needed} {ITEMS[need.measure]} ({need.there} so far{time})"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, or minutes where there are many."""
+    return f"{max(1.0, seconds):.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ablations.core.errors import UserError
 from ablations.core.panel import read_panel
+from ablations.study.invocation import require_idle
 from ablations.study.planning.jobs import DIGEST_LENGTH
 from ablations.study.planning.plan import Plan
 from ablations.study.planning.stages import BLOCKS, PANEL, RESULTS
@@ -26,11 +27,7 @@ def unneeded(plans: Iterable[Plan]) -> list[Path]:
     Raises:
         UserError: Snakemake runs here, and temporary files may belong to its jobs.
     """
-    if any(Path(".snakemake/locks").glob("*")):
-        raise UserError(
-            "prune: a snakemake run works in this folder; wait for its end, or `snakemake --unlock` if"
-            " none does"
-        )
+    require_idle("prune")
     needed = set()
     for plan in plans:
         needed.add(plan.config_path.stem)

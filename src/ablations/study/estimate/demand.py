@@ -18,6 +18,7 @@ from ablations.specs.dynatree.grid import GridSpec
 from ablations.specs.dynatree.prompts import Prompted
 from ablations.specs.lm import Compute, Dtype, PrepareModelSpec, PrepareTextSpec
 from ablations.specs.sdtp.calibrate import CalibrationSpec
+from ablations.specs.sdtp.counts import stage_counts
 from ablations.specs.sdtp.evaluate import (
     ATTENTION_WINDOW,
     PrefillSeries,
@@ -201,8 +202,12 @@ def _of_training(spec: PrunerSpec, shapes: Shapes, inputs: InputSpecs) -> Demand
     up_to_last = forward(model, [tokens] * last, 0)
     work = up_to_last * (2 * saliency.heldout_documents)
     warmed = spec.warmup_epochs > 0 and (spec.losses.mse or spec.losses.ranking)
-    passes = spec.epochs * windows
-    work += (_gradient(model, tokens, continuation, first) if spec.losses.lm else up_to_last) * passes
+    rows = _masked_rows(spec, model, tokens - continuation, continuation)
+    # Through frozen weights a backward costs a forward; only the LM loss has one.
+    masked = (
+        forward(model, rows, continuation) * 2 if spec.losses.lm else forward(model, rows[: last - first], 0)
+    )
+    work += masked * (spec.epochs * windows)
     held = gradient_bytes(model, dtype, tokens, first, masked=True, loss_tokens=continuation) * spec.batch
     held = held if spec.losses.lm else 0.0
     return Demand(
@@ -211,6 +216,17 @@ def _of_training(spec: PrunerSpec, shapes: Shapes, inputs: InputSpecs) -> Demand
         # The unpruned states, which all trainings of a panel are warmed up on.
         common=up_to_last * windows if warmed else NOTHING,
     )
+
+
+def _masked_rows(spec: PrunerSpec, model: ModelShape, prompt: int, following: int) -> list[int]:
+    """Rows of each layer from the first stage on; what a stage masks out leaves at the next one."""
+    counts = (prompt, *stage_counts(prompt, spec.keep_ratios, spec.preserve.of(prompt).tokens)[:-1])
+    ends = (*spec.layers[1:], model.layers)
+    return [
+        count + following
+        for count, layer, end in zip(counts, spec.layers, ends, strict=True)
+        for _ in range(layer, end)
+    ]
 
 
 @demand.register

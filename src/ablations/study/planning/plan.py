@@ -14,6 +14,7 @@ from ablations.specs.sdtp.sweep import SweepSpec
 from ablations.study.config.validation import load_study
 from ablations.study.planning.digests import CodeIndex, Hashes, Pins
 from ablations.study.planning.dynatree import DynatreePlanner, benchmark_arm, distinct_rows
+from ablations.study.planning.extension import read_extension
 from ablations.study.planning.family import confirmatory_rows, require_predictions
 from ablations.study.planning.freshness import due_jobs
 from ablations.study.planning.jobs import DIGEST_LENGTH, Artefacts, Job, Row, Sources, configured_by, merge
@@ -30,7 +31,8 @@ class Plan:
         root: Folder of the Snakefile, where `constraints.txt` lies.
 
     Raises:
-        UserError: whatever is wrong with the configuration, one line that names the key.
+        UserError: whatever is wrong with the configuration, one line that names the key; or a damaged
+            `results/extension.json`.
     """
 
     def __init__(self, raw: dict, root: Path) -> None:
@@ -40,7 +42,7 @@ class Plan:
         self.sources = Sources(CodeIndex(), Pins.read(root / "constraints.txt"), Hashes())
         artefacts = Artefacts(self.config, self.sources)
         with configured_by("sdtp"):
-            sdtp = SdtpPlanner(self.config, artefacts, self.sources)
+            sdtp = SdtpPlanner(self.config, artefacts, self.sources, read_extension())
             pruning = [*sdtp.rows()]
             self.sweeps = sdtp.sweeps()
         with configured_by("dynatree"):

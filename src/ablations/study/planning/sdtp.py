@@ -1,6 +1,7 @@
 """The SDTP experiments of a study as jobs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 from ablations.core.errors import UserError
@@ -27,6 +28,7 @@ from ablations.specs.sdtp.train import PrunerSpec, PrunerTraining, require_choic
 from ablations.study.config.changes import BASELINE, require_isolated, resolved, selected
 from ablations.study.config.sdtp import SdtpBaseline, SdtpConfig
 from ablations.study.config.study import StudyConfig
+from ablations.study.planning.extension import Extension
 from ablations.study.planning.jobs import Artefacts, Job, Row, Sources, ablation_row, configured_by
 from ablations.study.planning.schedule import pruning_layers, stage_ratios
 from ablations.study.planning.stages import (
@@ -136,8 +138,11 @@ class PrunerPlanner:
 class SdtpPlanner:
     """Plans the baseline and each ablation of SDTP."""
 
-    def __init__(self, config: StudyConfig, artefacts: Artefacts, sources: Sources) -> None:
+    def __init__(
+        self, config: StudyConfig, artefacts: Artefacts, sources: Sources, extension: Extension
+    ) -> None:
         self._config = config.sdtp
+        self._extension = extension
         self._confirmatory = config.paper.confirmatory.sdtp
         self._model_layers = config.models[config.sdtp.model].layers
         self._sources = sources
@@ -300,10 +305,14 @@ class SdtpPlanner:
         self._require_saliency(components, layers, key)
         stage = EVALUATE_SDTP if components.pipeline is None else EVALUATE_PIPELINE
         measured = {
-            measure: Job(stage, part, self._sources, inputs, count=count)
+            measure: self._extended(Job(stage, part, self._sources, inputs, count=count))
             for measure, (part, count) in series.items()
         }
-        return Job(JOIN, spec, self._sources, measured)
+        return Job(JOIN, _of_items(spec, measured), self._sources, measured)
+
+    def _extended(self, series: Job) -> Job:
+        """A series with the items that are wanted of it, at the planned look or a later one."""
+        return replace(series, count=self._extension.items(series.digest, cast(int, series.count)))
 
     def _budget(self, whole: bool) -> tuple[Windows, Retrieval | None]:
         """Windows and retrieval prompts of an experiment with the whole budget, or an exploratory one's."""
@@ -357,6 +366,13 @@ def _of_what_is_measured(expect: Expectation, spec: EvaluateSpec, key: str) -> E
         why = "sdtp.evaluation.retrieval is null" if spec.pipeline is None else "not over pipeline ranks"
         raise UserError(f"{key}.expect.retrieval: retrieval is not measured ({why}); leave it out")
     return expect.model_copy(update={"quality": None, "text": expect.text or expect.quality})
+
+
+def _of_items(spec: EvaluateSpec, series: Mapping[str, Job]) -> EvaluateSpec:
+    """The spec of a record of so many items of its series."""
+    windows = spec.windows.model_copy(update={"documents": series["text"].count})
+    retrieval = spec.retrieval and spec.retrieval.model_copy(update={"count": series["retrieval"].count})
+    return spec.model_copy(update={"windows": windows, "retrieval": retrieval})
 
 
 def _series(spec: EvaluateSpec) -> dict[str, tuple[PrunedSeries, int]]:
