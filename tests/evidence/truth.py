@@ -64,6 +64,12 @@ class Row(NamedTuple):
         return not self.region[0] < self.truth < self.region[1]
 
 
+def chance_of_miss(n: int, every: int) -> float:
+    """Probability that a 95% interval from the first n of so many values misses the mean of all of them."""
+    quantile = special.stdtrit(n - 1, 0.025) / math.sqrt(1 - n / every)
+    return float(2 * special.stdtr(n - 1, quantile))
+
+
 def rows(arms: Mapping[str, ExperimentRecords], settings: PaperSettings) -> list[Row]:
     """Every confirmatory effect on quality."""
     effects = Effects(arms, settings)
@@ -81,7 +87,6 @@ def rows(arms: Mapping[str, ExperimentRecords], settings: PaperSettings) -> list
             assert first and whole and comparison, f"{name} {aspect}: not on {n} documents"
             every = comparison.estimate.n
             low, high = first.interval(0.05)
-            quantile = -special.stdtrit(n - 1, 0.025) / math.sqrt(1 - n / every)
             found.append(
                 Row(
                     name=f"{name} {aspect}",
@@ -93,7 +98,7 @@ def rows(arms: Mapping[str, ExperimentRecords], settings: PaperSettings) -> list
                     truth=float(whole.value),
                     word="",
                     region=(-math.inf, math.inf),
-                    chance=float(2 * special.stdtr(n - 1, -quantile)),
+                    chance=chance_of_miss(n, every),
                 )
             )
             firsts.append(first)

@@ -364,8 +364,8 @@ def test_other_errors_are_no_findings(workspace, monkeypatch, error):
 def test_nan_of_one_arm_fails_it_alone(workspace, monkeypatch, capfd):
     compare = quality.quality
 
-    def nan(lm, states, reference, ids):
-        return compare(lm, states * torch.nan if failing[-1] == 0.6 else states, reference, ids)
+    def nan(pruned, unpruned, ids):
+        return compare(pruned * torch.nan if failing[-1] == 0.6 else pruned, unpruned, ids)
 
     failing, prefill = [], PrunedArm.prefill_from
 

@@ -9,7 +9,7 @@ from ablations.lm.finite import NOT_FINITE
 from ablations.lm.layered import LayeredLM
 from ablations.sdtp import evaluate, sweep
 from ablations.sdtp.evaluation.retrieval import probe
-from ablations.sdtp.pruned.continuation import quality
+from ablations.sdtp.pruned.continuation import log_probabilities, quality
 from ablations.sdtp.pruned.decoding import greedy_decode
 from ablations.sdtp.pruned.prefill import prefill
 
@@ -44,7 +44,8 @@ def test_an_answer_is_not_judged_by_nan(damaged, ids):
 
 def test_a_divergence_that_is_infinite_is_an_error_although_the_nll_is_not(damaged):
     states = torch.randn(3, damaged.config.hidden_size, generator=torch.Generator().manual_seed(0))
-    result = quality(damaged, states, states, torch.tensor([1, 2, 3]))
+    predicted = log_probabilities(damaged, states)
+    result = quality(predicted, predicted, torch.tensor([1, 2, 3]))
     with pytest.raises(UserError, match=MESSAGE.format("the NLL of document 'd'")):
         result.require_finite("d", damaged.dtype)
 

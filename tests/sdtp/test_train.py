@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from ablations.core.errors import UserError
-from ablations.sdtp.pruned.continuation import continuation_states, quality
+from ablations.sdtp.pruned.continuation import continuation_states, log_probabilities, quality
 from ablations.sdtp.pruned.prefill import prefill
 from ablations.sdtp.pruned.pruning import Pruning
 from ablations.sdtp.scores.gradient import window_saliency
@@ -14,7 +14,7 @@ from ablations.sdtp.scores.targets import regression_targets
 from ablations.sdtp.training.losses import ranking_loss
 from ablations.sdtp.training.ranking import rank_heldout
 from ablations.sdtp.training.states import UnprunedStates
-from ablations.sdtp.training.trainer import PrunerTrainer, untrained
+from ablations.sdtp.training.trainer import MASKED_RATE, PrunerTrainer, untrained
 from ablations.specs.sdtp.saliency import SaliencySpec
 from ablations.specs.sdtp.train import PrunerSpec
 from tests.sdtp.random_models import LAYERS as MODEL_LAYERS
@@ -170,7 +170,7 @@ def test_warm_up_learns_saliency_from_unpruned_states_that_are_computed_once(fro
     assert ran == [0, 1, 2, 3, 4] * 32, "one forward per window, up to the last stage's input"
     assert set(trainer.history[-1]) == {"mse", "ranking"}
     assert rates[:-1] == sorted(rates[:-1], reverse=True)
-    assert rates[-1] == 0.01, "the learning rate is at its peak again"
+    assert rates[-1] == MASKED_RATE * 0.01, "the masked steps begin at a peak of their own"
     assert mean_losses(trainer)["ranking"] < before["ranking"] - 0.01
     train(trainer)
     assert set(trainer.history[-1]) == {"lm", "mse", "ranking"}
@@ -231,7 +231,7 @@ def test_the_steps_after_the_warm_up_do_not_know_its_gradients(frozen):
     before = weights.clone()
     trainer.step()
     # AdamW decays a weight by a hundredth of the rate, too.
-    assert ((weights - before).abs().sub(0.01).abs() < 2e-4).float().mean() > 0.99
+    assert ((weights - before).abs().sub(MASKED_RATE * 0.01).abs() < 2e-4).float().mean() > 0.99
 
 
 def test_without_saliency_losses_there_is_no_warm_up(frozen):
@@ -307,7 +307,8 @@ def test_lm_loss_alone_learns_what_the_continuation_needs(frozen):
         scorer = lambda stage, states, indices: trainer.pruner(stage, states)  # noqa: E731
         prefilled = prefill(lm, ids[:-CONTINUATION], cache, pruning, scorer)
         states = continuation_states(lm, prefilled, cache, ids[-CONTINUATION:])
-        return quality(lm, states, states, ids[-CONTINUATION:]).nll
+        predicted = log_probabilities(lm, states)
+        return quality(predicted, predicted, ids[-CONTINUATION:]).nll
 
     before = pruned_nll()
     train(trainer)

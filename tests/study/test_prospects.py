@@ -38,7 +38,7 @@ def needs(found, settings=SETTINGS):
 
 
 @pytest.mark.parametrize(
-    ("level", "effect"), [("down", 0.03), ("down_strong", 0.1), ("same", 0.01), ("same", 0.08)]
+    ("level", "effect"), [("down", 0.03), ("down_strong", 0.25), ("same", 0.01), ("same", 0.08)]
 )
 def test_as_many_documents_as_are_needed_decide_the_effect_that_was_seen(level, effect):
     counts, (need,) = after_a_run(arms(10, effect, level), SETTINGS)
@@ -150,7 +150,7 @@ def test_a_plan_says_what_it_decides():
 def test_speed_that_is_counted_is_not_decided():
     rows = [*before_a_run(planned(paper={"confirmatory": {"sdtp": ["A2", "A7"], "dynatree": []}}))]
     assert rows[0].startswith("5 confirmatory predictions of 2 experiments")
-    assert any(re.match(r"prefill speed +1 +10 ", row) for row in rows)
+    assert any(re.match(r"prefill speed +1 +16 ", row) for row in rows)
     nothing = planned(paper={"confirmatory": {"sdtp": [], "dynatree": []}})
     assert [*before_a_run(nothing)] == [
         "no confirmatory predictions (paper.confirmatory): nothing will be decided"

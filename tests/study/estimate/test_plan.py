@@ -182,7 +182,7 @@ def test_trainings_of_a_panel_share_the_states_that_they_begin_with():
     states = max(each.common.flops for each, _ in demands)
     warmed = sum(each.common.flops > 0 for each, _ in demands)
     # All but those of the LM loss alone are warmed up.
-    assert warmed == len(trainings) - 3
+    assert warmed == len(trainings) - len(plan.config.sdtp.seeds)
     assert apart - together == pytest.approx((warmed - 1) * states)
 
 

@@ -17,7 +17,7 @@ from ablations.sdtp.evaluation.crash import arm_at_work, arm_failures
 from ablations.sdtp.evaluation.retrieval import probe
 from ablations.sdtp.evaluation.series import OpenSeries, by_item
 from ablations.sdtp.evaluation.unpruned import Unpruned, unpruned_prefill
-from ablations.sdtp.pruned.continuation import continuation_states, quality
+from ablations.sdtp.pruned.continuation import continuation_states, log_probabilities, quality
 from ablations.sdtp.pruned.cost import kv_bytes
 from ablations.sdtp.retrieval.prompts import RetrievalPrompt
 from ablations.sdtp.scores.importance import Prompt
@@ -34,12 +34,12 @@ class UnprunedText:
 
     Attributes:
         prefill: The prefill of its prompt.
-        states: ``[continuation, hidden]``, states that predict each token of the continuation.
+        log_probabilities: ``[continuation, vocabulary]`` float32, of each token of the continuation.
         nll: Mean NLL of the continuation, nats per token.
     """
 
     prefill: Unpruned
-    states: Tensor
+    log_probabilities: Tensor
     nll: float
 
 
@@ -60,9 +60,10 @@ def unpruned_text(
     """
     prefill = unpruned_prefill(lm, prompt, cache, layers)
     states = continuation_states(lm, prefill.prefilled, cache, prompt.following)
-    nll = F.cross_entropy(lm.head(states[None])[0].float(), prompt.following).item()
+    predicted = log_probabilities(lm, states)
+    nll = F.nll_loss(predicted, prompt.following).item()
     require_finite(math.isfinite(nll), f"the NLL of document '{document}'", lm.dtype)
-    return UnprunedText(prefill, states, nll)
+    return UnprunedText(prefill, predicted, nll)
 
 
 def measure_text(lm: LayeredLM, group: Sequence[OpenSeries[TextSeries, Window]], bar: tqdm) -> None:
@@ -151,7 +152,8 @@ def _read(
         prefilled = arm.prefill_from(unpruned.prefill, cache)
         rows = tuple(cache.lengths)
         states = continuation_states(arm.lm, prefilled, cache, prompt.following)
-    result = quality(arm.lm, states, unpruned.states, prompt.following)
+    predicted = log_probabilities(arm.lm, states)
+    result = quality(predicted, unpruned.log_probabilities, prompt.following)
     result.require_finite(document, arm.lm.dtype)
     sample = TextSample(
         document=document,

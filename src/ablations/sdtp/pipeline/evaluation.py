@@ -24,7 +24,7 @@ from ablations.sdtp.evaluation.series import OpenSeries, by_item
 from ablations.sdtp.pipeline.group import Peer, all_locks, barrier, connection_errors, gather
 from ablations.sdtp.pipeline.partition import LayerRange, partition
 from ablations.sdtp.pipeline.rank import Rank, RankPrefill
-from ablations.sdtp.pruned.continuation import Quality, quality
+from ablations.sdtp.pruned.continuation import Quality, log_probabilities, quality
 from ablations.sdtp.pruned.cost import kv_bytes, planned_rows
 from ablations.sdtp.pruned.prefill import no_scores
 from ablations.sdtp.pruned.pruning import DENSE
@@ -121,7 +121,8 @@ class PipelinePasses:
                     text = RankText(living, result.sent_bytes)
                     states = self._rank.continuation_states(result, prompt.following, layer_range, cache)
                     if unpruned is not None:
-                        compared = quality(lm, states, unpruned.states, prompt.following)
+                        predicted = log_probabilities(lm, states)
+                        compared = quality(predicted, unpruned.log_probabilities, prompt.following)
                         compared.require_finite(window.document, lm.dtype)
                         kept = result.prefilled.kept.tolist()
                         text = RankText(living, 0, compared, unpruned.nll, kept)

@@ -114,16 +114,20 @@ class Quality:
 
 
 @torch.inference_mode()
-def quality(lm: LayeredLM, states: Tensor, reference: Tensor, ids: Tensor) -> Quality:
+def log_probabilities(lm: LayeredLM, states: Tensor) -> Tensor:
+    """Log-probabilities ``[tokens, vocabulary]``, float32, of what states ``[tokens, hidden]`` predict."""
+    return lm.head(states[None])[0].float().log_softmax(-1)
+
+
+@torch.inference_mode()
+def quality(pruned: Tensor, unpruned: Tensor, ids: Tensor) -> Quality:
     """Compare the predictions of a continuation with and without pruning, in float32.
 
     Args:
-        lm: Model, for its head.
-        states: ``[tokens, hidden]``, states that predict each token after the pruned prompt.
-        reference: ``[tokens, hidden]``, states that predict each token after the unpruned prompt.
+        pruned: ``[tokens, vocabulary]``, log-probabilities of each token after the pruned prompt.
+        unpruned: ``[tokens, vocabulary]``, the same after the unpruned prompt.
         ids: ``[tokens]`` int64 continuation.
     """
-    pruned, unpruned = (lm.head(rows[None])[0].float().log_softmax(-1) for rows in (states, reference))
     return Quality(
         nll=F.nll_loss(pruned, ids).item(),
         agreement=(pruned.argmax(-1) == unpruned.argmax(-1)).float().mean().item(),

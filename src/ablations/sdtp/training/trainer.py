@@ -24,6 +24,11 @@ from ablations.specs.sdtp.train import PrunerSpec
 CLIP = 1.0
 """Largest norm of the gradient of one loss in one step."""
 
+MASKED_RATE = 0.3
+"""Learning rate of the masked steps over that of the warm-up. At 1 the few noisy steps undo part of what the
+warm-up learned: on validation prompts 27 instead of 30 of 40 facts were found, at 0.3 it was 29, and the
+divergence on text fell as far."""
+
 
 class PrunerTrainer:
     """Trains the scorers of one pruner on the training windows of one saliency table.
@@ -171,10 +176,10 @@ class PrunerTrainer:
         return True
 
     def _decay(self, step: int) -> float:
-        """Cosine decay of the learning rate, once over the warm-up and once over the rest."""
+        """Learning rate of a step over the spec's: cosine decays, of the warm-up and of the masked steps."""
         boundary = self.warmup_steps
-        first, end = (0, boundary) if step < boundary else (boundary, self.steps)
-        return (1 + math.cos(math.pi * (step - first) / (end - first))) / 2
+        first, end, rate = (0, boundary, 1.0) if step < boundary else (boundary, self.steps, MASKED_RATE)
+        return rate * (1 + math.cos(math.pi * (step - first) / (end - first))) / 2
 
     def _saliency_losses(
         self, windows: Tensor, scores: list[Tensor], indices: list[Tensor]

@@ -47,7 +47,7 @@ class PrunerTraining(Contract):
     batch: PositiveInt = 1
     """Windows per optimiser step."""
     learning_rate: PositiveFloat = 1e-3
-    """Peak learning rate of AdamW (cosine decay)."""
+    """Peak learning rate of AdamW (cosine decay); of the masked steps 0.3 times that."""
     temperature: PositiveFloat = 1.0
     """Temperature of the Gumbel-softmax masks; which tokens a draw keeps does not depend on it."""
     compute: GradientCompute = Compute()
