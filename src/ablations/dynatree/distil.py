@@ -1,13 +1,15 @@
 """Job: distil a draft from a target, on the target's text and states (job `distil_teacher`)."""
 
+from typing import Any
+
 import torch
 
 from ablations.core.artefact import new_artefact
 from ablations.core.errors import UserError
 from ablations.core.job import Run, main
-from ablations.dynatree.distilling.model import DRAFT_FILE
+from ablations.dynatree.distilling.model import DRAFT_FILE, DistilledDraft
 from ablations.dynatree.distilling.sequences import read_teacher_sequences
-from ablations.dynatree.distilling.training import DraftTrainer
+from ablations.dynatree.distilling.training import DraftTrainer, load_draft
 from ablations.lm.checkpoint import load_model
 from ablations.lm.device import configure
 from ablations.specs.dynatree.distil import DistilSpec
@@ -16,7 +18,7 @@ from ablations.specs.userfiles import require_unchanged, user_path
 
 
 def run(run: Run[DistilSpec]) -> None:
-    """Train a draft and write it.
+    """Train a draft and write it; without epochs, the one to start from.
 
     Raises:
         UserError: an input is invalid, the draft to start from was edited since the job was planned, there
@@ -24,6 +26,15 @@ def run(run: Run[DistilSpec]) -> None:
     """
     spec = run.spec
     device = configure(spec.compute)
+    # Weights and states are in float32; the trainer multiplies in the spec's data type.
+    target = load_model(run.job.path("model"), Compute(threads=spec.compute.threads), device)
+    if spec.start is not None and "start" in run.job.input_digests:
+        require_unchanged(user_path(spec.start), run.job.input_digests["start"])
+    if not spec.epochs:
+        assert spec.start is not None
+        draft = load_draft(user_path(spec.start), target, spec.vocabulary)
+        _write(run, draft, {})
+        return
     teacher = run.job.path("teacher")
     sequences, counts = read_teacher_sequences(teacher, spec.unroll)
     if len(sequences) <= spec.heldout:
@@ -35,13 +46,9 @@ def run(run: Run[DistilSpec]) -> None:
         raise UserError(
             f"distil.vocabulary: {spec.vocabulary} tokens, but the target has {len(counts)}; lower it"
         )
-    # Weights and states are in float32; the trainer multiplies in the spec's data type.
-    target = load_model(run.job.path("model"), Compute(threads=spec.compute.threads), device)
     order = torch.randperm(len(sequences), generator=torch.Generator().manual_seed(spec.seed))
     heldout, training = sequences[order[: spec.heldout]], sequences[order[spec.heldout :]]
     trainer = DraftTrainer(target, spec, counts)
-    if spec.start is not None and "start" in run.job.input_digests:
-        require_unchanged(user_path(spec.start), run.job.input_digests["start"])
     if spec.start is None:
         trainer.fit_join(training)
     initial_agreement = trainer.agreement(heldout)
@@ -53,11 +60,14 @@ def run(run: Run[DistilSpec]) -> None:
         "agreement": trainer.agreement(heldout),
         "agreement_before_training": initial_agreement,
         "known_share": trainer.known_share(heldout),
-        "parameters": sum(weight.numel() for weight in trainer.draft.parameters() if weight.requires_grad),
-        "seconds": run.seconds,
     }
-    with new_artefact(run, facts) as folder:
-        trainer.draft.save(folder / DRAFT_FILE)
+    _write(run, trainer.draft, facts)
+
+
+def _write(run: Run[DistilSpec], draft: DistilledDraft, facts: dict[str, Any]) -> None:
+    parameters = sum(weight.numel() for weight in draft.parameters() if weight.requires_grad)
+    with new_artefact(run, {**facts, "parameters": parameters, "seconds": run.seconds}) as folder:
+        draft.save(folder / DRAFT_FILE)
 
 
 if __name__ == "__main__":

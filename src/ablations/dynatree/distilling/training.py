@@ -44,7 +44,7 @@ class DraftTrainer:
             tokens = frequent_tokens(counts, spec.vocabulary).to(target.device)
             self.draft = DistilledDraft.for_target(target, tokens)
         else:
-            self.draft = _load_draft(user_path(spec.start), target, spec.vocabulary)
+            self.draft = load_draft(user_path(spec.start), target, spec.vocabulary)
             tokens = self.draft.tokens
         self._target = target
         self._spec = spec
@@ -203,7 +203,17 @@ class DraftTrainer:
         return torch.autocast(self._target.device.type, dtype, enabled=dtype != torch.float32)
 
 
-def _load_draft(path: Path, target: LayeredLM, vocabulary: int) -> DistilledDraft:
+def load_draft(path: Path, target: LayeredLM, vocabulary: int) -> DistilledDraft:
+    """Read a draft to train further.
+
+    Args:
+        path: Its file.
+        target: Its target.
+        vocabulary: Tokens that its head should know.
+
+    Raises:
+        UserError: the file is not a draft, or a draft for another target or vocabulary.
+    """
     draft = DistilledDraft.load(path, target)
     if len(draft.tokens) != vocabulary:
         raise UserError(

@@ -1,10 +1,10 @@
 """Spec of `ablations.dynatree.distil`."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from ablations.core.contract import Contract
+from ablations.core.contract import Contract, conflict
 from ablations.specs.lm import Compute, GradientCompute, Named
 
 
@@ -20,8 +20,8 @@ class DistilSpec(Contract):
     """Tokens drafted in a row while training, each on the draft's own states before."""
     decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
     """Weight of a drafted token's loss against that of the token before."""
-    epochs: PositiveInt = 1
-    """Passes over the sequences."""
+    epochs: NonNegativeInt = 1
+    """Passes over the sequences; 0 takes `start` as it is, and reads none."""
     batch: PositiveInt = 4
     """Sequences per step."""
     learning_rate: PositiveFloat = 1e-3
@@ -32,3 +32,9 @@ class DistilSpec(Contract):
     """Seed of initial weights and order."""
     compute: GradientCompute = Compute(dtype="bfloat16")
     """How the job computes; products alone are in this data type, weights stay in float32."""
+
+    @model_validator(mode="after")
+    def _something_is_written(self) -> Self:
+        if not self.epochs and self.start is None:
+            raise conflict("epochs", "0 epochs train nothing; raise it, or name a draft in 'start'")
+        return self

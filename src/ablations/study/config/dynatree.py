@@ -44,14 +44,21 @@ class NeuralChoice(NeuralDraftSpec):
 
 
 class DistilledChoice(DistilledDraftSpec):
-    """A draft of one decoder layer that the study distils from its target (`dynatree.distilling.model`)."""
+    """A draft of one decoder layer that is distilled from the target (`dynatree.distilling.model`)."""
 
-    text: Annotated[str, Refers("texts")]
-    """Name of the text whose training split the target continues."""
-    teacher: TeacherSpec
-    """What the target writes to learn from."""
+    text: Annotated[str | None, Refers("texts")] = None
+    """Name of the text whose training split the target continues; null where nothing is trained."""
+    teacher: TeacherSpec | None = None
+    """What the target writes to learn from; null where nothing is trained."""
     distil: DistilSpec = DistilSpec()
     """How the draft is trained."""
+
+    @model_validator(mode="after")
+    def _a_training_has_text(self) -> Self:
+        for key in ("text", "teacher") if self.distil.epochs else ():
+            if getattr(self, key) is None:
+                raise conflict(key, "missing; the draft is trained on it (or take distil.start: epochs 0)")
+        return self
 
 
 class HybridChoice(Mixture):

@@ -299,7 +299,9 @@ def _of_teacher(spec: TeacherSpec, shapes: Shapes, inputs: InputSpecs) -> Demand
 
 @demand.register
 def _of_distillation(spec: DistilSpec, shapes: Shapes, inputs: InputSpecs) -> Demand:
-    model, teacher = shapes["model"], cast(TeacherSpec, inputs["teacher"])
+    model, teacher = shapes["model"], cast(TeacherSpec | None, inputs.get("teacher"))
+    if teacher is None:
+        return Demand(_loaded(model, "float32"), weight_bytes(model, "float32"))
     tokens = teacher.prompt_tokens + teacher.new_tokens
     draft = model.matrices / model.layers + spec.vocabulary * model.hidden
     sequences = (teacher.texts + teacher.questions) * spec.epochs

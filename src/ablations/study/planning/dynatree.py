@@ -189,10 +189,13 @@ class DrafterPlanner:
 
     def _distilled(self, name: str) -> dict[str, Job]:
         settings = self._drafters[name]
-        inputs = {"model": self._target, "text": self._artefacts.text(settings.text)}
-        teacher = Job(DISTIL_TEACHER, settings.teacher, self._sources, inputs)
-        inputs = {"model": self._target, "teacher": teacher}
-        files = {}
+        assert isinstance(settings, DistilledChoice)
+        inputs, files = {"model": self._target}, {}
+        if settings.distil.epochs:
+            assert settings.teacher and settings.text
+            text = self._artefacts.text(settings.text)
+            read = {"model": self._target, "text": text}
+            inputs["teacher"] = Job(DISTIL_TEACHER, settings.teacher, self._sources, read)
         if settings.distil.start is not None:
             key = f"dynatree.drafters.{name}.distil.start"
             start = user_path(settings.distil.start)
