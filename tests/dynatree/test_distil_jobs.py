@@ -111,6 +111,17 @@ def test_training_goes_on_from_a_draft(folder, inputs):
     torch.testing.assert_close(new["join.weight"], old["join.weight"], atol=1e-3, rtol=1e-2)
 
 
+def test_without_epochs_the_draft_is_taken_as_it_is_and_nothing_is_read(folder, inputs):
+    first, _ = open_artefact(inputs["distilled"])
+    spec = DISTIL | {"start": str(first / DRAFT_FILE), "epochs": 0}
+    taken, _ = open_artefact(
+        run_job(folder, "taken", DistilSpec, distil.run, spec, {"model": inputs["model"]})
+    )
+    old, new = (load_file(artefact / DRAFT_FILE) for artefact in (first, taken))
+    assert old.keys() == new.keys()
+    assert all(torch.equal(old[name], new[name]) for name in old)
+
+
 def test_the_same_spec_writes_and_trains_the_same(folder, inputs):
     again = dict(inputs)
     again["teacher"] = run_job(folder, "teacher-again", TeacherSpec, distil_teacher.run, TEACHER, inputs)
@@ -216,6 +227,7 @@ def test_a_draft_to_start_from_has_the_vocabulary(folder, inputs):
             {"new_tokens": 9999},
             r"teacher\.new_tokens: \d+ tokens exceed the model's \d+ positions",
         ),
+        ("distil", {"epochs": 0}, r"spec\.epochs: 0 epochs train nothing"),
         ("distil", {"heldout": 10}, r"10 sequences leave none to train on beside distil\.heldout"),
         ("distil", {"vocabulary": 10**6}, r"distil\.vocabulary: 1000000 tokens, but the target has \d+"),
         ("distil", {"compute": {"dtype": "float16"}}, r"spec\.compute\.dtype: float16"),

@@ -281,14 +281,24 @@ def test_unknown_keys_are_named_at_every_level(raw, path, changes, expected):
             "dynatree.drafters.distilled.text: 'pyton' is not in texts; did you mean 'python'?",
         ),
         (
-            ("dynatree", "drafters", "distilled", "teacher"),
-            {"question": 3},
+            ("dynatree", "drafters", "distilled"),
+            {"teacher": {"question": 3}},
             "dynatree.drafters.distilled.teacher.question: unknown key; did you mean 'questions'?",
         ),
         (
-            ("dynatree", "drafters", "distilled", "teacher"),
-            {"texts": 0, "questions": 0},
+            ("dynatree", "drafters", "distilled"),
+            {"teacher": {"texts": 0, "questions": 0}},
             "dynatree.drafters.distilled.teacher.texts: the target has nothing to write; raise it or",
+        ),
+        (
+            ("dynatree", "drafters", "distilled", "distil"),
+            {"epochs": 1},
+            "dynatree.drafters.distilled.text: missing; the draft is trained on it",
+        ),
+        (
+            ("dynatree", "drafters", "distilled", "distil"),
+            {"start": None},
+            "dynatree.drafters.distilled.distil.epochs: 0 epochs train nothing",
         ),
         (
             ("dynatree", "drafters", "distilled", "distil"),

@@ -81,9 +81,9 @@ ASKING = (
 
 @pytest.fixture
 def raw():
-    """The full study, which has a job of every stage."""
+    """The full study with a draft of its own, which has a job of every stage."""
     found: dict = {}
-    for name in ("config.yaml", "workflow/studies/full.yaml"):
+    for name in ("config.yaml", "workflow/studies/full.yaml", "workflow/studies/shipped.yaml"):
         update_config(found, yaml.safe_load((ROOT / name).read_text()))
     return found
 

@@ -127,7 +127,7 @@ def test_a_shared_budget_reruns_its_users(raw):
 
 def test_training_of_a_draft_reruns_its_users(raw):
     def mutate(config):
-        config["dynatree"]["drafters"]["distilled"]["distil"]["epochs"] = 3
+        config["dynatree"]["drafters"]["distilled"]["distil"]["seed"] = 3
 
     # The hybrid draft of the baseline is one.
     labels = ["D1", "E1", "E2", "E3", "F2", "F2b", "F2c", "F3", "F4", "K3", "N1", "N2", "N3", "N4", "O1"]
