@@ -20,7 +20,7 @@ from ablations.study.invocation import require_idle
 from ablations.study.planning.extension import EXTENSION, write_extension
 from ablations.study.planning.jobs import Job
 from ablations.study.planning.plan import Plan
-from ablations.study.planning.stages import PANEL, SECTION
+from ablations.study.planning.stages import PANEL
 from ablations.study.prospects import after_a_run, before_a_run, measured, told
 from ablations.study.prune import remove, size, unneeded
 from ablations.study.schemas import export
@@ -189,10 +189,7 @@ def _extend(arguments: argparse.Namespace) -> None:
     print("\n".join(extend.told(choice)))
     if choice.steps:
         write_extension(choice.series)
-        print(
-            f"wrote {EXTENSION} (delete it to go back); `snakemake --cores 1 {SECTION}` measures what is"
-            " missing"
-        )
+        print(f"wrote {EXTENSION} (delete it to go back); snakemake, run as before, measures what is missing")
 
 
 def _minutes(text: str) -> float:
