@@ -410,14 +410,9 @@ def _looks(study: Study) -> list[tuple[dict | None, float]]:
         return [(None, study.alpha)]
     if "baseline" not in study.experiments:
         return [(look, look["alpha"]) for look in looks]
-    text, asked = (study.table("baseline", measure) for measure in ("text", "retrieval"))
-    return [
-        (look, look["alpha"])
-        for look in looks
-        if text is not None
-        and look["documents"] <= len(text.rows)
-        and (asked is None or look["retrieval"] <= len(asked.rows))
-    ]
+    tables = {"documents": study.table("baseline", "text"), "retrieval": study.table("baseline", "retrieval")}
+    there = {key: 0 if table is None else len(table.rows) for key, table in tables.items()}
+    return [(look, look["alpha"]) for look in looks if any(look[key] <= there[key] for key in there)]
 
 
 def _at(study: Study, item: Mapping[str, Any], look: Mapping | None) -> Mean | None:
