@@ -1,4 +1,4 @@
-"""How often intervals of the default study miss what far more documents say: the table of docs/measuring.md.
+"""How often intervals of the default study miss what far more documents say, as a table.
 
 ``python -m tests.evidence.truth`` in the folder of a finished study `workflow/studies/truth.yaml`.
 """

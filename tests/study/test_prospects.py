@@ -157,7 +157,7 @@ def test_speed_that_is_counted_is_not_decided():
     ]
 
 
-@pytest.mark.parametrize("overlay", ["tiny", "full", "paper-scale", "paper-scale-dynatree-1500"])
+@pytest.mark.parametrize("overlay", ["tiny", "full", "truth", "paper-scale", "paper-scale-dynatree-1500"])
 def test_every_shipped_study_says_what_it_decides(overlay):
     lines = [*before_a_run(planned(overlay))]
     assert len(lines) > 3

@@ -29,10 +29,11 @@ def findings(summary: Summary) -> str:
 
 def _clocks(summary: Summary) -> Iterator[str]:
     """The times without pruning and drafting, by which durations on other machines compare."""
-    for row in summary.rows:
-        if row.decoding and row.decoding.autoregressive and row.decoding.token_seconds:
-            yield f"{1000 * row.decoding.token_seconds:.1f} ms an autoregressive token"
-            break
+    alone = (
+        row.decoding.token_seconds for row in summary.rows if row.decoding and row.decoding.autoregressive
+    )
+    if seconds := next(filter(None, alone), None):
+        yield f"{1000 * seconds:.1f} ms an autoregressive token"
     timed = (row.sdtp.reference_seconds for row in summary.rows if row.sdtp and row.sdtp.reference_seconds)
     if summary.sdtp and (seconds := next(timed, None)):
         yield f"{seconds:.2f} s an unpruned prefill of {summary.sdtp.prompt_tokens} tokens"

@@ -193,7 +193,10 @@ def _extend(arguments: argparse.Namespace) -> None:
 
 
 def _minutes(text: str) -> float:
-    minutes = float(text)
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
     if not 0 < minutes < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} minutes are no time to measure in; give some, 20 say")
     return minutes

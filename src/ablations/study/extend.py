@@ -1,12 +1,12 @@
 """Which open predictions go on to the next declared look, so that a given time decides most of them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from ablations.core.errors import UserError
 from ablations.evidence.decisions import Decision
 from ablations.evidence.expectations import Look
-from ablations.study.planning.extension import Extended, read_extension
+from ablations.study.planning.extension import Extended
 from ablations.study.planning.jobs import Job
 from ablations.study.planning.plan import Plan
 from ablations.study.prospects import ITEMS, Open, confirmatory, duration, measured, named
@@ -57,9 +57,8 @@ class Choice(NamedTuple):
     @property
     def series(self) -> dict[str, Extended]:
         """The series that go on, by digest."""
-        extension = read_extension()
         return {
-            job.digest: Extended(planned=extension.planned(job.digest, job.count or 0), items=step.items)
+            job.digest: Extended(planned=cast(int, job.count), items=step.items)
             for step in self.steps
             for job in step.series
         }
@@ -86,10 +85,7 @@ def choose(plan: Plan, minutes: float) -> Choice:
     arms = measured(plan.paper_plan(""))
     for row in plan.family:
         if not all(job.path.exists() for job in row.jobs):
-            raise UserError(
-                f"extend: {row.experiment.id} is not measured yet; run `snakemake --cores 1"
-                " paper/ablation.tex` first"
-            )
+            raise UserError(f"extend: {row.experiment.id} is not measured yet; run snakemake first")
     remaining = Open(arms, settings, confirmatory(arms, settings))
     waiting, closed = [], []
     for decision in remaining.decisions:

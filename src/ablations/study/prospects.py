@@ -205,7 +205,7 @@ def after_a_run(
 
 
 def confirmatory(arms: Mapping[str, ExperimentRecords], settings: PaperSettings) -> list[Decision]:
-    """Decisions on the confirmatory family, as of `after_a_run`."""
+    """Decisions on the confirmatory predictions of a study."""
     return [each for each in decide(arms, settings) if each.kind == "confirmatory"]
 
 

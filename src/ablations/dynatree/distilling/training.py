@@ -204,7 +204,7 @@ class DraftTrainer:
 
 
 def load_draft(path: Path, target: LayeredLM, vocabulary: int) -> DistilledDraft:
-    """Read a draft to train further.
+    """Read a draft, ready for training.
 
     Args:
         path: Its file.

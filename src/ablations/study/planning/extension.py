@@ -38,16 +38,6 @@ class Extension(Contract):
         entry = self.series.get(digest)
         return entry.items if entry and entry.planned == planned else planned
 
-    def planned(self, digest: str, items: int) -> int:
-        """How many items of a series the configuration plans.
-
-        Args:
-            digest: Digest of the series.
-            items: Items that are wanted now.
-        """
-        entry = self.series.get(digest)
-        return entry.planned if entry and entry.items == items else items
-
 
 def read_extension() -> Extension:
     """What was extended in the working directory.
@@ -59,6 +49,16 @@ def read_extension() -> Extension:
 
 
 def write_extension(series: Mapping[str, Extended]) -> None:
-    """Add series to those that go on."""
-    extension = Extension(series={**read_extension().series, **series})
-    write_text(EXTENSION, extension.model_dump_json(indent=1) + "\n")
+    """Add series to those that go on.
+
+    Args:
+        series: By digest, from how many items each goes on, and to how many. One that went on before keeps
+            the number that the configuration plans.
+    """
+    known = read_extension().series
+    added = {}
+    for digest, entry in series.items():
+        before = known.get(digest)
+        goes_on = before is not None and before.items == entry.planned
+        added[digest] = Extended(planned=before.planned, items=entry.items) if before and goes_on else entry
+    write_text(EXTENSION, Extension(series={**known, **added}).model_dump_json(indent=1) + "\n")
