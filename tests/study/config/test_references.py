@@ -21,6 +21,7 @@ def complete():
     raw = yaml.safe_load((ROOT / "config.yaml").read_text())
     raw["dynatree"]["drafters"]["neural"] = NEURAL
     raw["sdtp"]["saliency"]["text"] = "written"
+    raw["dynatree"]["drafters"]["distilled"]["text"] = "written"
     return raw
 
 
