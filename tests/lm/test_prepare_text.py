@@ -84,6 +84,38 @@ def test_a_folder(make_text: MakeText, tmp_path: Path) -> None:
     assert facts["files_not_read"] == {".png": 1}
 
 
+def test_records_are_chosen_by_their_fields_and_read_within_them(make_text, tmp_path):
+    """Questions of several kinds in one file, the first turn of each a text."""
+    records = [
+        {"category": "qa", "turns": ["Who?", "When?"]},
+        {"category": "rag", "turns": ["Where?"]},
+        {"category": "math", "turns": {"0": "How many?"}},
+        {"category": "code", "turns": []},
+    ]
+    path = write_jsonl(tmp_path / "questions.jsonl", records)
+
+    def read(**where):
+        source = {"source": "local", "path": str(path), "text": "turns.0", "where": where}
+        return {name: document.text for name, document in by_id(make_text(**source)).items()}
+
+    assert read(category=["qa", "math"]) == {
+        "questions.jsonl:1": "Who?",
+        "questions.jsonl:3": "How many?",
+    }
+    with pytest.raises(UserError, match=r"line 4 has no text in field 'turns\.0' \(fields: \['category', 't"):
+        read()
+    with pytest.raises(UserError, match=r"no text in it in the records that 'where' chooses"):
+        read(category=["none"])
+    with pytest.raises(UserError, match=r"line 1 has no field 'kind'; correct the key 'where'"):
+        read(kind=["qa"])
+
+
+def test_a_field_whose_name_has_a_dot_comes_first(make_text, tmp_path):
+    path = write_jsonl(tmp_path / "dotted.jsonl", [{"a.b": "whole", "a": {"b": "within"}}])
+    (document,) = read_corpus(make_text(source="local", path=str(path), text="a.b"))
+    assert document.text == "whole"
+
+
 def test_json_lines_in_a_wheel(make_text: MakeText, make_wheel: Callable) -> None:
     records = [{"task": f"T/{number}", "prompt": f"import re\n\nProblem {number}"} for number in range(20)]
     content = gzip.compress("".join(json.dumps(record) + "\n" for record in records).encode())

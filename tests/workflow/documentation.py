@@ -136,6 +136,17 @@ def apply(block: Block, study: Checkout) -> None:
             study.replace(TINY, "  only: [", f"  only: [{name}, ")
 
 
+CATEGORIES = ("writing", "translation", "summarization", "qa", "math_reasoning", "rag")
+
+
+def write_questions(folder: Path) -> None:
+    """A file of Spec-Bench's form with a question of each kind, where the overlay looks for it."""
+    path = folder / "data/spec_bench/question.jsonl"
+    path.parent.mkdir(parents=True)
+    records = [{"question_id": 1, "category": name, "turns": ["Who?", "When?"]} for name in CATEGORIES]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
 def checkpoint(study: Checkout) -> Path:
     """A folder that `transformers` loads: the tiny study's own model."""
     shown = study.ask("show", "baseline")

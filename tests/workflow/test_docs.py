@@ -28,6 +28,7 @@ def test_the_commands_of_a_page_run(page, study):
     for target in MADE_BEFORE.get(page, []):
         assert study.snakemake(target).code == 0
     (study.path / "prompts.txt").write_text("def add(a, b):\nclass Stack:\n")
+    docs.write_questions(study.path)
     for block in docs.blocks(page):
         docs.apply(block, study)
         mine = study.path / "workflow/studies/mine.yaml"

@@ -44,7 +44,8 @@ def prepare_text(run: Run[PrepareTextSpec]) -> None:
         (document for document in deduplicated if document.text.strip()), run.spec.seed, split
     )
     if not documents:
-        raise UserError(f"{name}: no text in it; name a text that is not empty")
+        chosen = " in the records that 'where' chooses" if getattr(source, "where", None) else ""
+        raise UserError(f"{name}: no text in it{chosen}; name a text that is not empty")
     require_source_unchanged(source, run.job.input_digests)
     lines = "".join(document.model_dump_json() + "\n" for document in documents)
     characters: Counter[str] = Counter()

@@ -138,7 +138,9 @@ class LocalText(Source):
     window: PositiveInt = 24_000
     """Longest document in characters; a longer text file becomes several documents, cut at line ends."""
     text: str = "text"
-    """Field that holds the text of a JSON lines record."""
+    """Field that holds the text of a JSON lines record; `turns.0` is the first item of its list `turns`."""
+    where: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(default={})
+    """Only records of JSON lines whose field (key) has one of these values; empty for all records."""
     split: Split | None = None
     """Put every document into this split; null splits by document."""
 

@@ -29,7 +29,7 @@ def local_documents(source: LocalText) -> Iterator[RawDocument]:
         suffix = path.suffix.lower()
         if suffix in JSON_LINES:
             with path.open("rb") as lines:
-                yield from jsonl_documents(lines, name, source.text)
+                yield from jsonl_documents(lines, name, source.text, where=source.where)
         elif root.is_file() and suffix in DATA:
             raise UserError(
                 f"{path}: holds records, not prose; save them as JSON lines (.jsonl), or read the file with"
