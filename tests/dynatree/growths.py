@@ -7,19 +7,29 @@ from ablations.dynatree.growth.cost_aware import CostAwareGrowth, CostModel
 from ablations.dynatree.growth.dynamic import DynamicGrowth
 from ablations.dynatree.growth.fixed import FixedGrowth, Growth
 from ablations.specs.dynatree.arm import DynamicTree, History
-from ablations.specs.dynatree.costs import Costs
+from ablations.specs.dynatree.costs import Costs, Line, TargetCosts
 
 CPU = torch.device("cpu")
 MAX_NODES = 24
 
 
+TARGET_COSTS = TargetCosts(
+    rows=(1, 8, MAX_NODES + 1),
+    prefixes=(32,),
+    verify=((0.010, 0.012, 0.040),),
+    prompt_tokens=(16, 64),
+    prefill=(0.02, 0.05),
+)
+
+
 def costs(**changes) -> Costs:
     """Costs under which a few nodes pay."""
     facts = {
-        "rows": (1, 8, MAX_NODES + 1),
-        "verify": (0.010, 0.012, 0.040),
-        "draft_level": 1e-4,
-        "draft_row": 1e-5,
+        "target": TARGET_COSTS,
+        "levels": {"deep": Line(base=1e-4, unit=1e-5)},
+        "commit": Line(base=1e-5, unit=1e-6),
+        "prefill": Line(base=1e-3, unit=1e-5),
+        "bookkeeping": dict.fromkeys(("fixed", "dynamic", "cost_aware"), Line(base=2e-4, unit=2e-6)),
         "stated": (0.0, 0.5, 1.0),
         "accepted": (0.0, 0.4, 0.9),
         "child": 0.7,

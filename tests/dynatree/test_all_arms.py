@@ -14,12 +14,15 @@ from ablations.dynatree.drafters.neural import NeuralDrafter
 from ablations.dynatree.drafters.ngram import NgramDrafter
 from ablations.dynatree.drafters.ngram_counts import NgramCounts
 from ablations.dynatree.fit_ngram import count_ngrams
-from ablations.dynatree.replay import replay, states_of_text
+from ablations.dynatree.replay import replay
+from ablations.dynatree.traces import Trace
 from ablations.dynatree.tree import TokenTree
+from ablations.lm.corpus import Window
 from ablations.lm.layered import LayeredLM
 from ablations.specs.dynatree.arm import PromptLookup
 from tests.dynatree.growths import CPU, MAX_NODES, growths
 from tests.dynatree.noisy_models import SIZES, VOCABULARY, noisy_copy, tiny_model
+from tests.dynatree.states import states_of_text
 
 LIMIT = 24
 ROOM = 128
@@ -98,8 +101,10 @@ def test_a_replay_has_the_rounds_of_decoding(kind, growth, prompt):
     draft = Draft(drafter("llama", kind), TokenTree(MAX_NODES, CPU), growth)
     generation = speculate(target, draft, prompt, LIMIT)
     states = states_of_text(target, prompt, generation.tokens)
-    rounds = list(replay(draft, prompt, generation.tokens, states))
+    trace = Trace(Window("d", "k", torch.tensor(prompt)), generation.tokens, states)
+    rounds = list(replay(draft, trace, LIMIT))
     assert [replayed.accepted for replayed in rounds] == generation.accepted
     assert [replayed.size - 1 for replayed in rounds] == generation.drafted
     assert [replayed.tested for replayed in rounds] == generation.tested
+    assert sum(len(replayed.levels) for replayed in rounds) == generation.draft_forwards
     assert [int(replayed.is_accepted.sum()) for replayed in rounds] == generation.accepted

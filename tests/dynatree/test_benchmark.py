@@ -104,7 +104,7 @@ def test_an_assistant_of_other_padding_assists(folder, inputs, rows):
     target.model.resize_token_embeddings(rows, mean_resizing=False)
     target = LayeredLM(target.model)
     decoders = build_decoders(job, target, 64)
-    prompt = read_prompts(job, target)[0].ids.tolist()
+    prompt = read_prompts(job, target, job.spec.new_tokens)[0].ids.tolist()
     assert decoders["HF-assisted"](prompt, 12).tokens == decoders["HF"](prompt, 12).tokens
 
 
@@ -120,7 +120,7 @@ def test_an_arm_that_departs_from_generate_is_named(folder, inputs):
         generation.tokens[-1] = last
         return generation
 
-    window = read_prompts(job, target)[0]
+    window = read_prompts(job, target, job.spec.new_tokens)[0]
     bench = Bench(job.spec, target, decoders | {"F4": wrong})
     with benchmark.tqdm(disable=True) as progress:
         bench.measure(window, ["F1", "HF"], 0, progress)

@@ -18,15 +18,18 @@ from ablations.dynatree.drafters.ngram import NgramDrafter
 from ablations.dynatree.drafters.ngram_counts import NgramCounts
 from ablations.dynatree.fit_ngram import count_ngrams
 from ablations.dynatree.growth.fixed import FixedGrowth
-from ablations.dynatree.replay import replay, states_of_text
+from ablations.dynatree.replay import replay
+from ablations.dynatree.traces import Trace
 from ablations.dynatree.tree import TokenTree
 from ablations.dynatree.verify import tree_mask
 from ablations.lm.cache import StaticCache
+from ablations.lm.corpus import Window
 from ablations.lm.graphs import last_states
 from ablations.lm.layered import LayeredLM
 from ablations.lm.packing import pack_linears
 from ablations.specs.dynatree.distil import DistilSpec
 from tests.dynatree.noisy_models import VOCABULARY, noisy_copy, tiny_model
+from tests.dynatree.states import states_of_text
 
 ROOM = 160
 LENGTH = 40
@@ -88,7 +91,9 @@ def test_speculative_tokens_are_the_greedy_ones(distilled, growth, hybrid):
             generation = decode_speculative(target, target.new_cache(ROOM), arm, prompt, limit)
             assert generation.tokens == expected
             accepted += sum(generation.accepted)
-            rounds = replay(arm, prompt, expected, states_of_text(target, prompt, expected))
+            states = states_of_text(target, prompt, expected)
+            trace = Trace(Window("d", "k", torch.tensor(prompt)), expected, states)
+            rounds = replay(arm, trace, limit)
             assert [replayed.accepted for replayed in rounds] == generation.accepted
             # The draft does not run on a root below which no node could be emitted.
             assert generation.draft_forwards <= len(generation.accepted) * growth.max_depth

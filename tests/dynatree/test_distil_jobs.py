@@ -16,7 +16,6 @@ from ablations.dynatree.distil_teacher import Teacher, draw_windows
 from ablations.dynatree.distilling.model import DRAFT_FILE
 from ablations.dynatree.distilling.questions import chat_frame
 from ablations.dynatree.distilling.states import TEACHER_FILE, normalised
-from ablations.dynatree.replay import states_of_text
 from ablations.dynatree.written import written_texts
 from ablations.lm.checkpoint import load_tokenizer
 from ablations.lm.prepare_model import prepare_model
@@ -26,6 +25,7 @@ from ablations.specs.dynatree.distil_teacher import TeacherSpec
 from ablations.specs.dynatree.fit_ngram import NgramSpec
 from ablations.specs.lm import Compute, PrepareModelSpec, PrepareTextSpec
 from tests.dynatree.noisy_models import VOCABULARY, tiny_model
+from tests.dynatree.states import states_of_text
 from tests.dynatree.workspace import PRUNED, TREE, decode_spec, decoded, run_job
 from tests.lm.llama_like import BOS, SYMBOLS, save_llama_like
 

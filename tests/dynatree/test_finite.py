@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ablations.core.errors import UserError
-from ablations.dynatree import calibrate_costs
+from ablations.dynatree import calibrate_target
 from ablations.dynatree.clock import PhaseClock
 from ablations.dynatree.decoding import Draft, decode_autoregressive, decode_speculative
 from ablations.dynatree.distil_teacher import Teacher
@@ -12,13 +12,15 @@ from ablations.dynatree.drafters.interface import TimedDrafter
 from ablations.dynatree.drafters.neural import NeuralDrafter
 from ablations.dynatree.generate import decode_with_transformers
 from ablations.dynatree.growth.fixed import FixedGrowth
-from ablations.dynatree.pricing import MeteredDrafter
-from ablations.dynatree.replay import replay, states_of_text
+from ablations.dynatree.replay import replay
+from ablations.dynatree.traces import Trace, greedy_traces
 from ablations.dynatree.tree import TokenTree
+from ablations.lm.corpus import Window
 from ablations.lm.fused import fastest
 from ablations.lm.layered import LayeredLM
 from ablations.specs.dynatree.distil_teacher import TeacherSpec
 from tests.dynatree.noisy_models import SIZES, VOCABULARY, noisy_copy, tiny_model
+from tests.dynatree.states import states_of_text
 
 PROMPT = [5, 9, 1, 30, 42, 7]
 ROOM = 128
@@ -113,9 +115,11 @@ def test_a_replay_needs_finite_states_and_finite_drafts():
     with pytest.raises(UserError, match="the target's last states"):
         states_of_text(poisoned_at(target, said[3]), PROMPT, said)
     draft = draft_of(poisoned_at(target, said[3]))
-    metered = Draft(MeteredDrafter(draft.drafter, target), draft.tree, draft.growth)
+    trace = Trace(Window("d", "k", torch.tensor(PROMPT)), said, states_of_text(target, PROMPT, said))
     with pytest.raises(UserError, match="the draft's probabilities"):
-        list(replay(metered, PROMPT, said, states_of_text(target, PROMPT, said)))
+        list(replay(draft, trace, len(said)))
+    with pytest.raises(UserError, match="the target's logits of new token"):
+        list(greedy_traces(poisoned_at(target, said[3]), [trace.window], len(said)))
 
 
 @torch.inference_mode()
@@ -123,7 +127,7 @@ def test_costs_are_not_measured_on_nan():
     ids = torch.tensor(PROMPT)
     target = poisoned_at(tiny_model("llama"), PROMPT[2])
     with pytest.raises(UserError, match="the target's logits of 1 rows"):
-        calibrate_costs.measure_verify(target, ids, [1, 2, 4], 1)
+        calibrate_target.Clock(target, ids, (len(ids),), 4).verify([1, 2, 4], (len(ids),), 1)
 
 
 @torch.inference_mode()

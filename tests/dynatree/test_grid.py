@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from ablations.core.errors import UserError
 from ablations.core.job import Run, read_job
@@ -12,14 +11,12 @@ from ablations.core.panel import Member, Panel
 from ablations.core.record import read_contract
 from ablations.dynatree import calibrate_costs, grid
 from ablations.dynatree.drafters import build
-from ablations.dynatree.growth.cost_aware import CostModel
-from ablations.dynatree.pricing import price, read_costs
+from ablations.dynatree.pricing import read_costs
 from ablations.specs.dynatree.calibrate_costs import CostSpec
 from ablations.specs.dynatree.grid import Grid, GridSpec
 from tests.dynatree.test_jobs import folder, inputs  # noqa: F401
 from tests.dynatree.workspace import (
     CODE,
-    COST_AWARE,
     COST_SPEC,
     LINEAR,
     NEURAL,
@@ -29,7 +26,7 @@ from tests.dynatree.workspace import (
     TREE,
     decode_spec,
     decoded,
-    run_job,
+    run_member,
     write_job,
 )
 
@@ -82,15 +79,14 @@ def test_grids_share_target_and_drafter_and_give_what_they_give_alone(drafter, f
 
 
 def test_a_grid_is_skipped_or_fails_alone(folder, inputs, monkeypatch):  # noqa: F811
-    large = [{"shape": TREE, "pruning": {"tau": 0.05, "max_nodes": 13}}]
     there, failing, fine = (
         grid_job(folder, name, inputs, **changes)
-        for name, changes in {"there": {}, "failing": {"trees": large}, "fine": {}}.items()
+        for name, changes in {"there": {}, "failing": {"lengths": [4080]}, "fine": {}}.items()
     )
     there.run.out.write_text("as it was")
     grid.grids(Panel([there, failing, fine]))
     assert there.run.out.read_text() == "as it was"
-    assert "costs are known for 12" in failing.failure
+    assert "4080 new ones exceed the target's 4096 positions" in failing.failure
     assert not failing.run.out.exists()
     assert fine.run.out.exists()
     monkeypatch.delattr(grid, "load_model")
@@ -111,17 +107,22 @@ def test_replay_accepts_what_decoding_accepts(folder, inputs):  # noqa: F811
             assert point_sample.repeated_4grams == sample.repeated_4grams
 
 
-def test_a_round_costs_its_forward_and_its_levels(folder, inputs):  # noqa: F811
+def test_a_round_costs_its_forward_its_levels_and_its_end(folder, inputs):  # noqa: F811
     costs = read_costs(inputs["costs"])
     line = [{"shape": {"method": "linear", "depth": 1, "branching": 1}, "pruning": UNPRUNED}]
     (point,) = replayed(folder, inputs, trees=line, lengths=[NEW_TOKENS]).points
-    verify = np.interp([1, 2], costs.rows, costs.verify)
+    prompt = CODE["tokens"]
     for sample in point.samples:
-        # Each drafted node is a level of one row; the last round has no room for one.
-        drafting = sample.drafted * (costs.draft_level + costs.draft_row)
-        alone = sample.rounds - sample.drafted
-        assert sample.seconds == pytest.approx(drafting + sample.drafted * verify[1] + alone * verify[0])
-        assert sample.reference_seconds == pytest.approx((sample.new_tokens - 1) * costs.verify[0])
+        decode = costs.target.verify_seconds(1, prompt + np.arange(sample.new_tokens - 1))
+        assert sample.reference_seconds == pytest.approx(decode.sum())
+        if sample.accepted == 0:
+            # Each drafted node is a level of one row; the last round has no room for one.
+            prefixes = prompt + np.arange(sample.rounds)
+            nodes = np.array([1] * sample.drafted + [0] * (sample.rounds - sample.drafted))
+            expected = costs.target.verify_seconds(1 + nodes, prefixes).sum()
+            expected += sample.drafted * costs.level(0, alone=False).at(1)
+            expected += sum(costs.commit.at(0) + costs.bookkeeping["fixed"].at(size) for size in nodes)
+            assert sample.seconds == pytest.approx(expected)
 
 
 def test_each_length_is_a_beginning_of_the_longest(folder, inputs):  # noqa: F811
@@ -131,31 +132,6 @@ def test_each_length_is_a_beginning_of_the_longest(folder, inputs):  # noqa: F81
     for beginning, whole in zip(short.samples, long.samples, strict=True):
         assert beginning.new_tokens == min(4, whole.new_tokens)
         assert beginning.rounds <= whole.rounds
-
-
-def test_trees_without_known_costs_are_refused(folder, inputs):  # noqa: F811
-    large = [{"shape": TREE, "pruning": {"tau": 0.05, "max_nodes": 13}}]
-    with pytest.raises(UserError, match=r"grids\.max_nodes: trees of 13 nodes, but costs are known for 12;"):
-        replayed(folder, inputs, trees=large)
-
-
-def test_costs_beyond_the_calibrated_rows_are_refused_and_not_those_of_the_last(inputs):  # noqa: F811
-    costs = read_costs(inputs["costs"])
-    most = costs.rows[-1]
-    assert price(costs, [most], []) == pytest.approx(costs.verify[-1])
-    message = (
-        rf"calibration\.max_nodes: trees of {most} nodes, but costs are calibrated for {most - 1}; raise"
-    )
-    with pytest.raises(UserError, match=message):
-        price(costs, [1, most + 1], [])
-    with pytest.raises(UserError, match=message):
-        CostModel(costs, most, torch.device("cpu"))
-
-
-def test_a_cost_aware_tree_is_not_cut_in_silence(folder, inputs):  # noqa: F811
-    spec = decode_spec(NGRAM, TREE, {"tau": None, "max_nodes": 13}, **COST_AWARE)
-    with pytest.raises(UserError, match=r"trees of 13 nodes, but costs are calibrated for 12; raise it"):
-        decoded(folder, "large", spec, inputs)
 
 
 @pytest.mark.parametrize("lengths", [[1], [1, 2]])
@@ -168,4 +144,4 @@ def test_few_tokens_are_replayed(lengths, folder, inputs):  # noqa: F811
 
 def test_calibration_on_prompts_without_rounds_is_one_line(folder, inputs):  # noqa: F811
     with pytest.raises(UserError, match=r"calibration\.prompts: nothing was drafted on them"):
-        run_job(folder, "none", CostSpec, calibrate_costs.run, COST_SPEC | {"new_tokens": 1}, inputs)
+        run_member(folder, "none", CostSpec, calibrate_costs.measure, COST_SPEC | {"new_tokens": 1}, inputs)

@@ -13,7 +13,13 @@ from ablations.dynatree.growth.dynamic import DynamicGrowth
 from ablations.dynatree.growth.fixed import FixedGrowth, Growth
 from ablations.dynatree.tree import TokenTree
 from ablations.specs.dynatree.arm import DynamicTree, History
-from tests.dynatree.growths import CPU, MAX_NODES, cost_aware, costs
+from ablations.specs.dynatree.costs import Line
+from tests.dynatree.growths import CPU, MAX_NODES, TARGET_COSTS, cost_aware, costs
+
+
+def level_of(base: float, unit: float = 1e-5) -> dict[str, Line]:
+    """Costs of drafting from any level."""
+    return {"deep": Line(base=base, unit=unit)}
 
 
 @dataclass
@@ -23,6 +29,7 @@ class Scripted:
     probabilities: list[list[float]]
     asked: list[int] = field(default_factory=list)
     forwards: int = 0
+    alone = False
 
     def propose(self, tree: TokenTree, level: slice, branching: int) -> tuple[Tensor, Tensor]:
         rows = level.stop - level.start
@@ -142,18 +149,20 @@ def test_no_set_of_drafted_nodes_is_better_than_the_selected_one(rate, probabili
 
 
 def test_dear_rows_leave_the_root_alone_and_free_ones_take_everything():
-    dear = cost_aware(verify=(0.01, 1.0, 3.0))
+    steep = TARGET_COSTS.model_copy(update={"verify": ((0.01, 1.0, 3.0),)})
+    dear = cost_aware(target=steep)
     tree, rows = grown(dear, [[0.5, 0.3]])
     assert tree.size == 1
-    free = cost_aware(max_depth=3, branching=2, verify=(0.01, 0.01, 0.01), draft_level=0.0, draft_row=0.0)
+    flat = TARGET_COSTS.model_copy(update={"verify": ((0.01, 0.01, 0.01),)})
+    free = cost_aware(max_depth=3, branching=2, target=flat, levels=level_of(0.0, 0.0))
     tree, rows = grown(free, [[0.5, 0.3]])
     assert rows is None
     assert widths(tree) == [2, 4, 8]
 
 
 def test_a_dear_draft_stops_where_a_cheap_one_goes_on():
-    shallow, _ = grown(cost_aware(branching=1, draft_level=0.004), [[0.8]])
-    deep, _ = grown(cost_aware(branching=1, draft_level=0.0), [[0.8]])
+    shallow, _ = grown(cost_aware(branching=1, levels=level_of(0.004)), [[0.8]])
+    deep, _ = grown(cost_aware(branching=1, levels=level_of(0.0)), [[0.8]])
     assert shallow.levels < deep.levels
 
 

@@ -8,17 +8,22 @@ from ablations.core.artefact import Manifest
 from ablations.core.errors import UserError
 from ablations.core.files import sha256_file
 from ablations.core.panel import Panel
-from ablations.dynatree import calibrate_costs, cost_fits, fit_ngram
+from ablations.dynatree import calibrate_costs, calibrate_drafter, calibrate_target, fit_ngram
+from ablations.dynatree.acceptance import acceptance_curve
+from ablations.dynatree.counting import repeated_share
 from ablations.dynatree.decode import decode
 from ablations.dynatree.drafters.ngram_counts import NgramCounts
 from ablations.dynatree.exactness import FLOAT32_MARGIN
+from ablations.dynatree.metering import bookkeeping_line, line
 from ablations.dynatree.pricing import read_costs
-from ablations.dynatree.repetition import repeated_share
 from ablations.lm import timing
 from ablations.lm.layered import LayeredLM
 from ablations.specs.dynatree.calibrate_costs import CostSpec
+from ablations.specs.dynatree.calibrate_drafter import AcceptanceSpec
+from ablations.specs.dynatree.calibrate_target import TargetCostSpec
 from ablations.specs.dynatree.fit_ngram import NgramSpec
 from tests.dynatree.workspace import (
+    ACCEPTANCE_SPEC,
     CALIBRATED,
     CODE,
     COST_AWARE,
@@ -32,6 +37,7 @@ from tests.dynatree.workspace import (
     NGRAM,
     PROMPTS,
     PRUNED,
+    TARGET_SPEC,
     TREE,
     WHOLE,
     blocks,
@@ -39,6 +45,7 @@ from tests.dynatree.workspace import (
     decoded,
     make_inputs,
     run_job,
+    run_member,
     series,
 )
 
@@ -114,26 +121,40 @@ def test_a_record_says_what_was_measured(arm, folder, inputs):
 
 def test_costs_are_what_a_cost_aware_tree_needs(inputs):
     costs = read_costs(inputs["costs"])
-    assert costs.rows == (1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 13)
-    assert list(costs.verify) == sorted(costs.verify)
+    target = costs.target
+    assert target.rows == (1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 13)
+    assert target.prefixes == (8, 20)
+    assert all(list(seconds) == sorted(seconds) for seconds in target.verify)
+    assert list(target.prefill) == sorted(target.prefill)
     assert list(costs.stated) == sorted(set(costs.stated))
     assert (costs.stated[0], costs.stated[-1], costs.accepted[0]) == (0, 1, 0)
     assert list(costs.accepted) == sorted(costs.accepted)
     assert 0 <= costs.child <= 1
-    assert costs.draft_level + costs.draft_row > 0
-    assert costs.rate >= 1 / costs.verify[0]
+    assert costs.levels.keys() == {"root", "first", "deep"}
+    assert costs.commit.at(1) > 0
+    assert costs.bookkeeping.keys() == {"fixed", "dynamic", "cost_aware"}
+    assert costs.rate >= 1 / float(target.verify_seconds(1, target.typical_prefix))
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("job", "spec", "message"),
     [
-        ({"prefix": 100}, r"calibration\.prefix: 100 tokens, but the prompts hold 60; lower it"),
-        ({"max_nodes": 3}, r"spec\.max_nodes: 3 nodes cannot hold a path of depth 4"),
+        ("target", {"prefixes": [100]}, r"prefixes: 100 tokens, but the prompts hold 60; lower it"),
+        ("target", {"prefixes": [20, 8]}, r"prefixes: numbers must rise"),
+        ("costs", {"max_nodes": 3}, r"spec\.max_nodes: 3 nodes cannot hold a path of depth 4"),
+        ("acceptance", {"max_nodes": 3}, r"spec\.max_nodes: 3 nodes cannot hold a path of depth 4"),
+        ("acceptance", {"drafter": NEURAL | {"kind": "distilled"}}, r"distilled"),
     ],
 )
-def test_costs_that_cannot_be_measured_are_refused(changes, message, folder, inputs):
+def test_costs_that_cannot_be_measured_are_refused(job, spec, message, folder, inputs):
+    jobs = {
+        "target": (run_job, TargetCostSpec, calibrate_target.run, TARGET_SPEC),
+        "acceptance": (run_member, AcceptanceSpec, calibrate_drafter.calibrate, ACCEPTANCE_SPEC),
+        "costs": (run_member, CostSpec, calibrate_costs.measure, COST_SPEC),
+    }
+    run, contract, work, usual = jobs[job]
     with pytest.raises(UserError, match=message):
-        run_job(folder, "bad-costs", CostSpec, calibrate_costs.run, COST_SPEC | changes, inputs)
+        run(folder, "bad-costs", contract, work, usual | spec, inputs)
 
 
 def test_lower_precision_records_its_ties(folder, inputs):
@@ -211,18 +232,22 @@ def test_acceptance_curve_follows_what_was_accepted():
     generator = np.random.default_rng(0)
     stated = generator.uniform(0, 1, 4000)
     accepted = generator.uniform(0, 1, 4000) < stated**2
-    probabilities, shares = cost_fits.acceptance_curve(stated, accepted)
+    probabilities, shares = acceptance_curve(stated, accepted)
     assert probabilities == sorted(set(probabilities))
     assert shares == sorted(shares)
     for probability in (0.2, 0.5, 0.8):
         assert np.interp(probability, probabilities, shares) == pytest.approx(probability**2, abs=0.08)
 
 
-def test_draft_costs_are_fitted_and_never_negative():
-    assert cost_fits.draft_costs([(1, 3.0), (2, 5.0), (4, 9.0)]) == pytest.approx((1.0, 2.0))
-    level, row = cost_fits.draft_costs([(1, 5.0), (4, 4.0), (8, 3.0)])
-    assert level > 0
-    assert row == 0
+def test_lines_are_fitted_and_never_negative():
+    found = line([(1, 3.0), (2, 5.0), (4, 9.0)])
+    assert (found.base, found.unit) == pytest.approx((1.0, 2.0))
+    falling = line([(1, 5.0), (4, 4.0), (8, 3.0)])
+    assert falling.base > 0
+    assert falling.unit == 0
+    assert line([]).at(7) == 0.0
+    bookkeeping = bookkeeping_line([(2, 10, 2 * 0.3 + 10 * 0.01), (5, 12, 5 * 0.3 + 12 * 0.01)])
+    assert (bookkeeping.base, bookkeeping.unit) == pytest.approx((0.3, 0.01))
 
 
 def test_repeated_share_counts_later_occurrences():

@@ -59,7 +59,7 @@ def give_template(manifest):
 def test_a_chat_prompt_ends_where_the_answer_begins(job):
     tokenizer = give_template(job.path("model"))
     texts = {kind: set() for kind in ("chat", "plain")}
-    for window in read_prompts(job, tiny_model("llama")):
+    for window in read_prompts(job, tiny_model("llama"), job.spec.new_tokens):
         texts[window.kind].add(tokenizer.decode(window.ids))
     assert texts == {"chat": {f"<user>{turn}<assistant>" for turn in TURNS}, "plain": set(TURNS)}
 
@@ -71,7 +71,7 @@ def test_a_target_with_bos_reads_it_once(tmp_path):
     job = make_job(tmp_path, source)
     texts = {kind: set() for kind in ("chat", "plain")}
     tokenizer = load_tokenizer(job.path("model"))
-    for window in read_prompts(job, tiny_model("llama")):
+    for window in read_prompts(job, tiny_model("llama"), job.spec.new_tokens):
         texts[window.kind].add("".join(tokenizer.convert_ids_to_tokens(window.ids.tolist())))
     turns = [turn.replace(" ", "▁") for turn in TURNS]
     assert texts["plain"] == {f"{BOS}▁{turn}" for turn in turns}
@@ -87,7 +87,8 @@ def test_a_prompt_is_the_same_whatever_the_count(job, kind):
     source = PromptKind(**chosen.fields_of(PromptKind))
     paths = job.path("turns"), job.path("model")
     one, both = (first_prompts(source, count, *paths, target, 12) for count in (1, 2))
-    whole = [window for window in read_prompts(job, target) if window.kind == chosen.kind]
+    every = read_prompts(job, target, job.spec.new_tokens)
+    whole = [window for window in every if window.kind == chosen.kind]
     for windows in (one, both):
         for window, expected in zip(windows, whole, strict=False):
             assert (window.document, window.kind) == (expected.document, chosen.kind)
@@ -97,4 +98,4 @@ def test_a_prompt_is_the_same_whatever_the_count(job, kind):
 
 def test_chat_prompts_need_a_chat_template(job):
     with pytest.raises(UserError, match=r"dynatree\.prompts: the target has no chat template; set 'chat'"):
-        read_prompts(job, tiny_model("llama"))
+        read_prompts(job, tiny_model("llama"), job.spec.new_tokens)

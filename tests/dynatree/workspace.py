@@ -8,11 +8,13 @@ from ablations.core.errors import UserError
 from ablations.core.job import Run, read_job
 from ablations.core.panel import Member, Panel
 from ablations.core.record import Record
-from ablations.dynatree import benchmark, calibrate_costs, fit_ngram
+from ablations.dynatree import benchmark, calibrate_costs, calibrate_drafter, calibrate_target, fit_ngram
 from ablations.dynatree.decode import decode
 from ablations.lm.prepare_model import prepare_model
 from ablations.lm.prepare_text import prepare_text
 from ablations.specs.dynatree.calibrate_costs import CostSpec
+from ablations.specs.dynatree.calibrate_drafter import AcceptanceSpec
+from ablations.specs.dynatree.calibrate_target import TargetCostSpec
 from ablations.specs.dynatree.decode import DecodeSample, DecodeSeries
 from ablations.specs.dynatree.exactness import DecodeTotals
 from ablations.specs.dynatree.fit_ngram import NgramSpec
@@ -28,28 +30,46 @@ TREE = {"method": "tree", "depth": 4, "branching": 2}
 LINEAR = {"method": "linear", "depth": 3, "branching": 1}
 PRUNED = {"tau": 0.05, "max_nodes": 256}
 WHOLE = {"tau": None, "max_nodes": 256}
-# With the nodes that `COST_SPEC` calibrates.
 CALIBRATED = {"tau": None, "max_nodes": 12}
 LOOKUP = {"kind": "prompt_lookup"}
 DYNAMIC = {"adaptation": {"kind": "dynamic"}}
 HISTORY = {"adaptation": {"kind": "dynamic", "history": {"target": 0.3}}}
 COST_AWARE = {"adaptation": {"kind": "cost_aware"}}
-COST_SPEC = {
-    "drafter": NGRAM,
-    "shape": TREE,
-    "max_nodes": 12,
-    "prefix": 20,
-    "repeats": 2,
+VALIDATION = {
     "prompts": [CODE | {"count": PROMPTS}],
     "new_tokens": NEW_TOKENS,
     "compute": {"dtype": "float32", "threads": 1},
 }
+TARGET_SPEC = {
+    "prompts": VALIDATION["prompts"],
+    "compute": VALIDATION["compute"],
+    "prefixes": [8, 20],
+    "most_rows": 13,
+    "repeats": 2,
+}
+ACCEPTANCE_SPEC = VALIDATION | {"drafter": NGRAM, "shape": TREE, "max_nodes": 12}
+COST_SPEC = ACCEPTANCE_SPEC
 
 
 def run_job(folder: Path, name: str, spec_type, work, spec: dict, inputs: dict[str, Path]) -> Path:
     """Run a job in this process from a spec file, as its command line does."""
     out = folder / f"{name}.record.json" if work == benchmark.run else folder / name / "manifest.json"
     work(Run(read_job(write_job(folder, name, spec, inputs, work.__module__), spec_type), out, name))
+    return out
+
+
+def run_member(folder: Path, name: str, spec_type, work, spec: dict, inputs: dict[str, Path]) -> Path:
+    """Run a job in a panel of its own.
+
+    Raises:
+        UserError: the job failed.
+    """
+    out = folder / name / "manifest.json"
+    path = write_job(folder, name, spec, inputs, work.__module__)
+    member: Member = Member(Run(read_job(path, spec_type), out, name))
+    work(Panel([member]))
+    if member.failure is not None:
+        raise UserError(member.failure)
     return out
 
 
@@ -120,5 +140,11 @@ def make_inputs(folder: Path) -> dict[str, Path]:
     manifests["ngram"] = run_job(
         folder, "ngram", NgramSpec, fit_ngram.run, {"order": 3, "texts": ["text"]}, ngram_inputs
     )
-    manifests["costs"] = run_job(folder, "costs", CostSpec, calibrate_costs.run, COST_SPEC, manifests)
+    manifests["target"] = run_job(
+        folder, "target", TargetCostSpec, calibrate_target.run, TARGET_SPEC, manifests
+    )
+    manifests["ngram_acceptance"] = run_member(
+        folder, "acceptance", AcceptanceSpec, calibrate_drafter.calibrate, ACCEPTANCE_SPEC, manifests
+    )
+    manifests["costs"] = run_member(folder, "costs", CostSpec, calibrate_costs.measure, COST_SPEC, manifests)
     return manifests

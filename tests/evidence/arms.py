@@ -1,7 +1,7 @@
 """Experiments with records that nobody measured, from results per document."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,20 @@ from ablations.core.record import Digests, Environment, Outcome
 from ablations.evidence.expectations import Expectation, Experiment
 from ablations.evidence.join import DecodeRecord, SdtpRecord
 from ablations.evidence.records import ExperimentRecords, arm_of
-from ablations.specs.dynatree.arm import PromptLookup, Shape, TreePruning
-from ablations.specs.dynatree.decode import DecodePair, DecodeSpec
-from ablations.specs.dynatree.exactness import DecodeTotals
-from ablations.specs.dynatree.prompts import PromptSet
+from ablations.specs.dynatree.decode import DecodePair, DecodeSpec, DecodingTotals
+from ablations.specs.dynatree.replay import PricedReplay, Replay
 from ablations.specs.sdtp.record import EvaluateSpec, SdtpSample, SdtpTotals
 from ablations.specs.sdtp.retrieval import RetrievalProbe
 from ablations.specs.sdtp.timing import TimedPair
-from tests.evidence.series import decoded, environment, evaluate_spec
+from tests.evidence.series import (
+    decode_spec,
+    decoded,
+    drafted,
+    drafting_spec,
+    environment,
+    evaluate_spec,
+    replayed,
+)
 
 DIGESTS = Digests(job="record", spec="s", code="c", inputs={}, pins={})
 CRASH = Outcome(status="crashed", exception="RuntimeError", message="boom")
@@ -84,44 +90,54 @@ def sdtp(
 
 def decoding(
     name: str,
-    speed: Sequence = (0.0,),
+    speed: Sequence | Mapping[str, Sequence] = (0.0,),
+    priced: Mapping[str, Sequence] | None = None,
     *,
+    drafts: bool = True,
     versus: str | None = None,
     noise: float | None = None,
     matched: bool = True,
     ties: int = 0,
     ended: str = "ok",
+    device: str = "CPU",
     **expect: Any,
 ) -> ExperimentRecords:
     """A decoding experiment.
 
     Args:
         name: Its id.
-        speed: Log speed-up of each prompt.
+        speed: Log speed-up of each timed prompt, by kind; without kinds all are `code`.
+        priced: Log speed-up by price of each replayed prompt, the timed ones first, by kind; None where none
+            were replayed.
+        drafts: Whether it has a drafter.
         versus: Experiment that it is compared with.
         noise: Log speed-up of the reference over itself; None where it runs once.
         matched: Whether it emitted the target's tokens.
         ties: Departures where it did not.
         ended: `ok`, `crashed` or `not_run`.
+        device: Where it was measured.
         **expect: What it predicts.
     """
-    spec = DecodeSpec(
-        drafter=PromptLookup(),
-        shape=Shape(),
-        pruning=TreePruning(),
-        reference="autoregressive",
-        new_tokens=8,
-        prompts=(PromptSet(kind="code", text="code", count=len(speed)),),
+    speed = speed if isinstance(speed, Mapping) else {"code": speed}
+    counts, priced_counts = (
+        {kind: len(values) for kind, values in of.items()} for of in (speed, priced or {})
     )
+    spec = drafting_spec(counts, priced_counts) if drafts else decode_spec(**counts)
+    facts = {"matched": matched, "ties": ties}
+    make = drafted if drafts else decoded
     samples = tuple(
-        decoded(number).model_copy(
-            update={"matched": matched, "ties": ties, "pairs": (_decode_pair(value, noise),)}
-        )
-        for number, value in enumerate(speed)
+        make(number, kind).model_copy(update=facts | {"pairs": (_decode_pair(value, noise),)})
+        for kind, values in speed.items()
+        for number, value in enumerate(values)
     )
-    totals = DecodeTotals(tie_margin=0.0, weight_layout="stock", peak_memory_bytes=100)
+    replays = tuple(
+        _priced(number, kind, value)
+        for kind, values in (priced or {}).items()
+        for number, value in enumerate(values)
+    )
+    totals = DecodingTotals(tie_margin=0.0, weight_layout="stock", peak_memory_bytes=100, replays=replays)
     outcome, parts = (CRASH, ((), None)) if ended == "crashed" else (Outcome(status="ok"), (samples, totals))
-    record = _record(DecodeRecord, name, spec, outcome, *parts, environment())
+    record = _record(DecodeRecord, name, spec, outcome, *parts, environment(device=device))
     experiment = _experiment(name, "dynatree", versus, 1, (), expect)
     return arm_of(experiment, () if ended == "not_run" else (record,))
 
@@ -180,6 +196,14 @@ def _totals(flops: float, answers: list[float]) -> SdtpTotals:
 def _decode_pair(speed: float, noise: float | None) -> DecodePair:
     again = None if noise is None else math.exp(-noise)
     return DecodePair(arm=math.exp(-speed), arm_first=0.01, reference=1.0, reference_first=None, again=again)
+
+
+def _priced(number: int, kind: str, speed: float) -> PricedReplay:
+    """A replay priced at a tenth of its seconds until the first token; the reference takes a second."""
+    seconds = math.exp(-speed)
+    prices = {"first": 0.1 * seconds, "rounds": 0.9 * seconds}
+    reference = {"reference_first": 0.1, "reference_rounds": 0.9}
+    return PricedReplay(**replayed(number, kind).fields_of(Replay), **prices, **reference)
 
 
 def _record(

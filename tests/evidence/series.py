@@ -1,16 +1,23 @@
 """Series in a folder: blocks that nobody measured, and the spec of the record that is joined from them."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ablations.core.artefact import new_artefact
 from ablations.core.block import block_path, crash_path
+from ablations.core.contract import Contract
+from ablations.core.job import JobFile, Run
 from ablations.core.record import Digests, Environment, Outcome, write_record
-from ablations.evidence.join import DecodeBlock, PrefillBlock, RetrievalBlock, TextBlock
+from ablations.evidence.join import DecodeBlock, PrefillBlock, ReplayBlock, RetrievalBlock, TextBlock
+from ablations.specs.dynatree.arm import PromptLookup, Shape, TreePruning
+from ablations.specs.dynatree.costs import COSTS_FILE, Costs
 from ablations.specs.dynatree.decode import DecodePair, DecodeSample, DecodeSeries, DecodeSpec
 from ablations.specs.dynatree.exactness import DecodeTotals
 from ablations.specs.dynatree.prompts import PromptKind, PromptSet
+from ablations.specs.dynatree.replay import COSTS, REPLAYED, Replay, ReplaySeries, ReplayTotals
 from ablations.specs.lm import Compute
 from ablations.specs.sdtp.counts import Preserve
 from ablations.specs.sdtp.evaluate import (
@@ -44,6 +51,22 @@ SDTP = {
     "prefill": (PrefillBlock, PrefillSeries(**PRUNED, prompt_tokens=48, continuation_tokens=8)),
 }
 ALONE = {"drafter": None, "shape": None, "pruning": None, "reference": "generate", "new_tokens": 8}
+DRAFTS = {
+    "drafter": PromptLookup(),
+    "shape": Shape(),
+    "pruning": TreePruning(),
+    "reference": "autoregressive",
+    "new_tokens": 8,
+}
+ROUNDS = {
+    "target_forwards": 2,
+    "draft_forwards": 4,
+    "drafted": 9,
+    "accepted": 5,
+    "accepted_per_round": (2, 3),
+    "drafted_per_round": (4, 5),
+}
+"""Rounds of a prompt of 8 new tokens: the first is that of the prompt, and each round adds one."""
 
 
 def evaluate_spec(documents: int = 4, prompts: int = 4, timed: int = 3) -> EvaluateSpec:
@@ -58,8 +81,18 @@ def evaluate_spec(documents: int = 4, prompts: int = 4, timed: int = 3) -> Evalu
 
 def decode_spec(**counts: int) -> DecodeSpec:
     """A record of autoregressive decoding, of so many prompts of each kind."""
-    prompts = tuple(PromptSet(kind=kind, text=kind, count=count) for kind, count in counts.items())
-    return DecodeSpec(**ALONE, prompts=prompts)
+    return DecodeSpec(**ALONE, prompts=prompt_sets(counts))
+
+
+def drafting_spec(timed: Mapping[str, int], replayed: Mapping[str, int], **changes: Any) -> DecodeSpec:
+    """A record of decoding with drafts, of so many timed and so many replayed prompts of each kind."""
+    sets = {"prompts": prompt_sets(timed), "replayed": prompt_sets(replayed)}
+    return DecodeSpec(**DRAFTS | sets | changes)
+
+
+def prompt_sets(counts: Mapping[str, int]) -> tuple[PromptSet, ...]:
+    """So many prompts of each kind."""
+    return tuple(PromptSet(kind=kind, text=kind, count=count) for kind, count in counts.items())
 
 
 def environment(seconds: float = 10.0, hour: int = 1, device: str = "CPU") -> Environment:
@@ -119,10 +152,10 @@ def prefill(number: int) -> PrefillSample:
     return PrefillSample(document=f"d{number}", pairs=pairs)
 
 
-def decoded(number: int) -> DecodeSample:
+def decoded(number: int, kind: str = "code") -> DecodeSample:
     return DecodeSample(
         document=f"p{number}",
-        kind="code",
+        kind=kind,
         prompt_tokens=5,
         new_tokens=8,
         stopped=False,
@@ -137,6 +170,24 @@ def decoded(number: int) -> DecodeSample:
         draft_seconds=0.0,
         verify_seconds=1.0,
         pairs=(DecodePair(arm=1.0, arm_first=0.1, reference=1.2, reference_first=None, again=1.3),),
+    )
+
+
+def drafted(number: int, kind: str = "code", **changes: Any) -> DecodeSample:
+    """A prompt that was decoded with drafts, as `replayed` says."""
+    return decoded(number, kind).model_copy(update=ROUNDS | changes)
+
+
+def replayed(number: int, kind: str = "code") -> Replay:
+    return Replay(
+        document=f"p{number}",
+        kind=kind,
+        prompt_tokens=5,
+        new_tokens=8,
+        repeated_4grams=0.0,
+        **ROUNDS,
+        levels_per_round=((1, 2), (1, 3)),
+        alone_per_round=(False, False),
     )
 
 
@@ -158,7 +209,8 @@ class Study:
             parts = {"text": True, "retrieval": spec.retrieval, "prefill": spec.timing}
             self.names = tuple(name for name, wanted in parts.items() if wanted)
         else:
-            self.names = tuple(prompts.kind for prompts in spec.prompts)
+            kinds = [prompts.kind for prompts in spec.prompts]
+            self.names = (*kinds, *(REPLAYED + prompts.kind for prompts in spec.replayed))
 
     def series(self, name: str) -> Path:
         """Folder of the blocks of a series."""
@@ -167,11 +219,22 @@ class Study:
     def digests(self) -> Digests:
         """Digests of the record."""
         inputs = {name: self.series(name).name for name in self.names}
+        if COSTS in self.folders():
+            inputs[COSTS] = "digest-costs"
         return Digests(job="record", spec="s", code="c", inputs=inputs, pins={})
 
     def folders(self) -> dict[str, Path]:
-        """Folders of all series, by name."""
-        return {name: self.series(name) for name in self.names}
+        """Folders of all series, by name; where prompts are replayed, also the manifest of their costs."""
+        folders = {name: self.series(name) for name in self.names}
+        if any(name.startswith(REPLAYED) for name in self.names):
+            folders[COSTS] = self.folder / "costs" / "digest-costs" / "manifest.json"
+        return folders
+
+    def write_costs(self, costs: Costs) -> None:
+        """Write the artefact of the drafter's costs."""
+        job = JobFile[Contract](digest="d", module="m", spec=Contract(), spec_digest="s", code_digest="c")
+        with new_artefact(Run(job, self.folders()[COSTS], None), {}) as folder:
+            (folder / COSTS_FILE).write_text(costs.model_dump_json())
 
     def block(
         self,
@@ -193,11 +256,11 @@ class Study:
             of: Digest of the series, where it is another one.
         """
         if samples is None:
-            samples = map(MAKE.get(name, decoded), range(*span))
+            samples = map(self._make(name), range(*span))
         rows = [{"item": number, "of": name} for number in range(*span)]
         content = self._content(name, where, of)
         content |= {"samples": tuple(samples), "totals": totals or self._totals(name)}
-        with_rows = name not in ("retrieval", "prefill")
+        with_rows = name not in ("retrieval", "prefill") and not name.startswith(REPLAYED)
         path = block_path(self.series(name), span)
         write_record(
             path, self._type(name)(**content, outcome=Outcome(status="ok")), rows if with_rows else None
@@ -227,21 +290,38 @@ class Study:
         return path
 
     def _type(self, name: str) -> type:
-        return SDTP[name][0] if name in SDTP else DecodeBlock
+        if name in SDTP:
+            return SDTP[name][0]
+        return ReplayBlock if name.startswith(REPLAYED) else DecodeBlock
 
-    def _totals(self, name: str) -> SeriesTotals | DecodeTotals:
+    def _make(self, name: str) -> Callable[[int], Any]:
+        if name in MAKE:
+            return MAKE[name]
+        if name.startswith(REPLAYED):
+            return partial(replayed, kind=name.removeprefix(REPLAYED))
+        return partial(drafted if self.spec.drafter else decoded, kind=name)
+
+    def _totals(self, name: str) -> SeriesTotals | DecodeTotals | ReplayTotals:
         if name in SDTP:
             return facts()
+        if name.startswith(REPLAYED):
+            return ReplayTotals(weight_layout="stock", peak_memory_bytes=100)
         return DecodeTotals(tie_margin=0.0, weight_layout="stock", peak_memory_bytes=100)
 
+    def _series_spec(self, name: str) -> Contract:
+        if name in SDTP:
+            return SDTP[name][1]
+        contract = ReplaySeries if name.startswith(REPLAYED) else DecodeSeries
+        kind = name.removeprefix(REPLAYED)
+        shared = {key: getattr(self.spec, key) for key in contract.model_fields if key != "prompts"}
+        return contract(**shared, prompts=PromptKind(kind=kind, text=kind))
+
     def _content(self, name: str, where: Environment | None, of: str | None) -> dict[str, Any]:
-        spec = (
-            SDTP[name][1] if name in SDTP else DecodeSeries(**ALONE, prompts=PromptKind(kind=name, text=name))
-        )
+        module = "dynatree.replay_arms" if name.startswith(REPLAYED) else "dynatree.decode"
         return {
             "label": "A1",
-            "module": "ablations.sdtp.evaluate" if name in SDTP else "ablations.dynatree.decode",
-            "spec": spec,
+            "module": f"ablations.{'sdtp.evaluate' if name in SDTP else module}",
+            "spec": self._series_spec(name),
             "environment": where or environment(),
             "digests": Digests(job=of or self.series(name).name, spec="s", code="c", inputs={}, pins={}),
         }

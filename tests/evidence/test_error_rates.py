@@ -6,12 +6,15 @@ lie where words become false: at zero, at the margin and at the threshold of str
 
 import json
 import math
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from ablations.evidence.corrected import corrected_mean
 from ablations.evidence.decisions import Decision, decide
 from ablations.evidence.expectations import Confirmatory, Look, Thresholds
 from ablations.evidence.inputs import PaperSettings
@@ -29,7 +32,9 @@ from ablations.evidence.statistics import (
 from tests.evidence.arms import decoding, sdtp, study
 
 STUDIES = 1000
-DOCUMENTS, PROMPTS, DECODED, SEEDS = 60, 40, 9, 6
+DOCUMENTS, PROMPTS, TIMED_ALL, SEEDS = 60, 40, 9, 6
+KINDS, REPLAYED, TIMED = ("code", "documentation", "chat"), 20, {"F3": 2}
+"""Kinds of decoding prompts, how many of each are replayed, and how many are timed where not five."""
 REAL = json.loads((Path(__file__).parents[1] / "data/differences.json").read_text())
 """Paired differences of a default study (`tests.evidence.differences`), by measure and row."""
 SEED_NUMBERS = tuple(range(SEEDS))
@@ -104,24 +109,37 @@ SCENARIOS = {
 }
 
 
+class Speed(NamedTuple):
+    """Log speed-ups of a decoding row in simulated studies.
+
+    Attributes:
+        priced: Of each replayed prompt, shape (studies, kinds, prompts).
+        timed: Of the first of them as measured, shape (studies, kinds, timed).
+    """
+
+    priced: Array
+    timed: Array
+
+
 class Arms(NamedTuple):
     """Results of simulated studies.
 
     Attributes:
         quality: Per endpoint and row, shape (studies, documents, seeds).
-        speed: Per decoding row, shape (studies, prompts).
+        speed: Per decoding row.
+        orderings: Effect of each ordering on speed, shape (studies,).
         truths: True effects in the order of the family, shape (k,).
     """
 
     quality: dict[Endpoint, dict[str, Array]]
-    speed: dict[str, Array]
+    speed: dict[str, Speed]
+    orderings: tuple[Mean, ...]
     truths: Array
 
 
 def simulated(scenario: str, studies: int) -> Arms:
     rng = np.random.default_rng(1)
-    cuts = SCENARIOS[scenario]
-    truths = np.array([at(cuts[i % len(cuts)], prediction) for i, prediction in enumerate(REGIONS)])
+    truths = true_effects(scenario)
     effects = iter(truths)
     quality: dict[Endpoint, dict[str, Array]] = {}
     for (endpoint, (sd, seed_sd, within_sd)), n in zip(SPREADS.items(), (DOCUMENTS, PROMPTS), strict=True):
@@ -147,11 +165,56 @@ def simulated(scenario: str, studies: int) -> Arms:
                 arm = (arm + within() + scorer)[..., :1]
             arms[name] = arm
         quality[endpoint] = arms
-    noise = 0.03 / math.sqrt(2)
-    speed = {
-        name: rng.normal(0, noise, (studies, DECODED)) for name in ("F1", "F2", "F2b", "F3", "F4", "K3", "D1")
-    }
-    return Arms(quality, speed, truths)
+    return Arms(quality, speeds(studies), ordered(scenario, studies), truths)
+
+
+def true_effects(scenario: str) -> Array:
+    cuts = SCENARIOS[scenario]
+    return np.array([at(cuts[i % len(cuts)], prediction) for i, prediction in enumerate(REGIONS)])
+
+
+@cache
+def ordered(scenario: str, studies: int) -> tuple[Mean, ...]:
+    """Effect of each ordering on speed, shape (studies,)."""
+    speed, truths = speeds(studies), true_effects(scenario)[-len(ORDERINGS) :]
+    return tuple(
+        corrected(speed[name], speed[versus], truth)
+        for (name, _, versus), truth in zip(ORDERINGS, truths, strict=True)
+    )
+
+
+@cache
+def speeds(studies: int) -> dict[str, Speed]:
+    """Speeds of decoding rows without effects: prompts and rows differ in acceptance, and prices are off."""
+    rng = np.random.default_rng(4)
+    found = {}
+    shape = (studies, len(KINDS), REPLAYED)
+    # What a prompt does to every drafter, skewed as acceptance is.
+    shared = 0.15 * (rng.gamma(4.0, 1.0, shape) - 4) / 2
+    for name in ("F1", "F2", "F2b", "F3", "F4", "K3", "D1"):
+        acceptance = np.zeros(shape) if name == "F1" else shared + rng.normal(0, 0.07, shape)
+        timed = acceptance[..., : TIMED.get(name, 5)]
+        price = acceptance if name == "F1" else acceptance + rng.normal(0, 0.03)
+        found[name] = Speed(price, timed + (0 if name == "F1" else rng.normal(0, 0.02, timed.shape)))
+    return found
+
+
+def corrected(own: Speed, other: Speed, truth: float) -> Mean:
+    """An effect on speed in each study, shape (studies,)."""
+    timed = min(own.timed.shape[-1], other.timed.shape[-1])
+    measured = truth + own.timed[..., :timed] - other.timed[..., :timed]
+    priced = truth + own.priced - other.priced
+    found = [
+        corrected_mean(by_prompt(one), by_prompt(prices))
+        for one, prices in zip(measured, priced, strict=True)
+    ]
+    return Mean(*(np.stack(part) for part in zip(*found, strict=True)))
+
+
+def by_prompt(values: Array) -> pd.Series:
+    """Values of shape (kinds, prompts) by name of the prompt."""
+    names = [f"{kind}/{number}" for kind in KINDS for number in range(values.shape[1])]
+    return pd.Series(values.ravel(), index=names)
 
 
 def family(arms: Arms, look: Look | None) -> Mean:
@@ -166,10 +229,7 @@ def family(arms: Arms, look: Look | None) -> Mean:
         for name, (_, trained) in ROWS.items():
             differences = results[name][:, :first] - (base[..., :1] if trained == "baseline" else base)
             means.append(crossed_mean(differences, pool if trained == "own" else None))
-    truths = arms.truths[len(means) :]
-    for (name, _, versus), truth in zip(ORDERINGS, truths, strict=True):
-        means.append(sample_mean(arms.speed[name] - arms.speed[versus] + truth))
-    return stacked(means)
+    return stacked([*means, *arms.orderings])
 
 
 def read(arms: Arms, looks: tuple[Look, ...]) -> Reading:
@@ -265,6 +325,14 @@ def test_a_simulation_would_notice_words_read_one_by_one():
     assert false_words(naive, arms.truths).mean() > 0.2
 
 
+def decoded(name: str, speed: Speed, study: int, effect: float, drafts: bool = True, **expect):
+    timed, priced = (
+        {kind: list(values + effect) for kind, values in zip(KINDS, of[study], strict=True)}
+        for of in (speed.timed, speed.priced)
+    )
+    return decoding(name, timed, priced if drafts else None, drafts=drafts, **expect)
+
+
 @pytest.mark.parametrize("looks", [(), LOOKS], ids=["at once", "three looks"])
 def test_a_study_is_decided_from_its_records_as_it_is_simulated(looks):
     arms = simulated("a blend", 2)
@@ -282,10 +350,10 @@ def test_a_study_is_decided_from_its_records_as_it_is_simulated(looks):
         orderings = []
         for place, (name, aspect, versus) in enumerate(ORDERINGS):
             effect = arms.truths[16 + place]
-            rows.append(decoding(f"V{place}", arms.speed[versus][number]))
+            rows.append(decoded(f"V{place}", arms.speed[versus], number, 0.0, versus != "F1"))
             orderings.append(f"W{place}")
             expect = {aspect: (f"V{place}",)}
-            rows.append(decoding(orderings[-1], arms.speed[name][number] + effect, **expect))
+            rows.append(decoded(orderings[-1], arms.speed[name], number, effect, **expect))
         confirmatory = Confirmatory(sdtp=tuple(ROWS), dynatree=tuple(orderings))
         found = decide(study(*rows), PaperSettings(confirmatory=confirmatory, looks=looks))
         in_order = [item for aspect in ("text", "retrieval") for item in found if item.aspect == aspect]
@@ -305,7 +373,7 @@ def test_a_study_is_decided_from_its_records_as_it_is_simulated(looks):
 def test_twenty_comparisons_of_a_thing_with_itself_differ_in_nothing():
     rng = np.random.default_rng(3)
     levels = ("same", "up", "down", "up_strong", "down_strong")
-    speeds = rng.normal(0, 0.02, (21, DECODED))
+    speeds = rng.normal(0, 0.02, (21, TIMED_ALL))
     again = sdtp(
         "baseline", rng.gamma(2.0, 1.0, 60), rng.gamma(2.0, 1.0, 40), speeds[20], versus=None, noise=0.03
     )
@@ -332,7 +400,7 @@ def test_twenty_comparisons_of_a_thing_with_itself_differ_in_nothing():
 
 def test_a_second_round_of_twenty_measured_arms_differs_in_nothing():
     """What was timed twice, its second round set beside its first: no word says that they differ."""
-    distinct = {tuple(values): name for name, values in REAL["rounds"].items() if len(values) >= DECODED}
+    distinct = {tuple(values): name for name, values in REAL["rounds"].items() if len(values) >= TIMED_ALL}
     names = [*distinct.values()][:20]
     assert len(names) == 20
     for item in decided_speeds([REAL["rounds"][name] for name in names]):

@@ -2,24 +2,33 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pytest
 
 from ablations.core.errors import UserError
 from ablations.core.record import Outcome, read_record, read_rows
 from ablations.evidence.join import DecodeRecord, SdtpRecord, decoding_record, sdtp_record
+from ablations.specs.dynatree.arm import DynamicTree
+from ablations.specs.dynatree.costs import COSTS_FILE, Costs, Line, TargetCosts
+from ablations.specs.dynatree.decode import DecodingTotals
 from ablations.specs.dynatree.exactness import DecodeTotals
+from ablations.specs.dynatree.replay import COSTS, PricedReplay, Replay, ReplayTotals
 from ablations.specs.sdtp.record import SdtpSample, SdtpTotals
 from tests.evidence.series import (
     Study,
     decode_spec,
     decoded,
+    drafted,
+    drafting_spec,
     environment,
     evaluate_spec,
     facts,
     prefill,
     probe,
+    replayed,
     text,
 )
 
@@ -126,7 +135,7 @@ def test_totals_of_decoding_are_those_of_the_worst_block(tmp_path):
         totals = DecodeTotals(tie_margin=margin, weight_layout="packed", peak_memory_bytes=memory)
         study.block("code", (number, number + 1), totals=totals)
     record, _ = decoding(study)
-    assert record.totals == DecodeTotals(tie_margin=0.25, weight_layout="packed", peak_memory_bytes=500)
+    assert record.totals == DecodingTotals(tie_margin=0.25, weight_layout="packed", peak_memory_bytes=500)
 
 
 @pytest.mark.parametrize(
@@ -229,3 +238,146 @@ def test_the_jobs_errors_are_one_line(measured):
 def test_joining_needs_no_torch():
     code = "import sys, ablations.evidence.join; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# A row of a forward takes a second, and so on: what a replay costs can be counted.
+COUNTED = Costs(
+    target=TargetCosts(
+        rows=(1, 10), prefixes=(5,), verify=((1.0, 10.0),), prompt_tokens=(5,), prefill=(2.0,)
+    ),
+    levels={"root": Line(base=0.5, unit=0.0), "first": Line(base=0.0, unit=0.25)},
+    commit=Line(base=0.0, unit=0.1),
+    prefill=Line(base=0.5, unit=0.1),
+    bookkeeping={
+        "fixed": Line(base=1.0, unit=0.0),
+        "dynamic": Line(base=0.0, unit=1.0),
+        "cost_aware": Line(base=0.0, unit=0.0),
+    },
+    stated=(0.0, 1.0),
+    accepted=(0.0, 1.0),
+    child=0.5,
+    rate=1.0,
+)
+
+
+def priced_study(folder: Path, **changes: Any) -> Study:
+    """Two timed prompts of each kind; three of `code` and four of `docs` are replayed."""
+    study = Study(folder, drafting_spec({"code": 2, "docs": 2}, {"code": 3, "docs": 4}, **changes))
+    for name in ("code", "docs"):
+        study.block(name, (0, 2))
+        study.block(f"replayed_{name}", (0, 4), environment(seconds=3.0))
+    study.write_costs(COUNTED)
+    return study
+
+
+@pytest.mark.parametrize(
+    ("adaptation", "bookkeeping"), [(None, 2.0), (DynamicTree(kind="dynamic"), 9.0)], ids=["fixed", "dynamic"]
+)
+def test_replays_have_the_prices_that_are_counted_by_hand(tmp_path, adaptation, bookkeeping):
+    record, rows = decoding(priced_study(tmp_path, adaptation=adaptation))
+    # Rounds of 5 and 6 rows; two roots, 2 and 3 rows of their children; 5 accepted tokens.
+    rounds = 11.0 + 2 * 0.5 + 5 * 0.25 + 5 * 0.1 + bookkeeping
+    expected = [("code", 0), ("code", 1), ("code", 2), ("docs", 0), ("docs", 1), ("docs", 2), ("docs", 3)]
+    assert [(replay.kind, replay.document) for replay in record.totals.replays] == [
+        (kind, f"p{number}") for kind, number in expected
+    ]
+    for replay, (kind, number) in zip(record.totals.replays, expected, strict=True):
+        assert Replay(**replay.fields_of(Replay)) == replayed(number, kind)
+        assert (replay.first, replay.rounds) == (pytest.approx(2.0 + 0.5 + 5 * 0.1), pytest.approx(rounds))
+        # Of 8 tokens one comes with the prompt; seven have a forward of one row.
+        assert (replay.reference_first, replay.reference_rounds) == (2.0, 7.0)
+    assert [(sample.kind, sample.document) for sample in record.samples] == [
+        ("code", "p0"),
+        ("code", "p1"),
+        ("docs", "p0"),
+        ("docs", "p1"),
+    ]
+    assert [row["of"] for row in rows] == ["code", "code", "docs", "docs"]
+    assert (record.module, record.environment.seconds) == ("ablations.dynatree.decode", 2 * 10.0 + 2 * 3.0)
+
+
+def test_the_memory_of_replays_is_not_that_of_decoding(tmp_path):
+    study = priced_study(tmp_path)
+    study.block("replayed_code", (0, 4), totals=ReplayTotals(weight_layout="stock", peak_memory_bytes=9000))
+    assert decoding(study)[0].totals.peak_memory_bytes == 100
+
+
+@pytest.mark.parametrize(
+    ("changes", "unlike"),
+    [
+        ([{}, {}], 0),
+        ([{}, {"accepted_per_round": (3, 2)}], 1),
+        ([{"drafted_per_round": (5, 4)}, {"accepted_per_round": (2, 2, 0)}], 2),
+        ([{"draft_seconds": 5.0, "matched": False}, {}], 0),
+    ],
+)
+def test_timed_prompts_of_other_rounds_than_replayed_are_counted(tmp_path, changes, unlike):
+    study = priced_study(tmp_path)
+    study.block("docs", (0, 2), samples=[drafted(number, "docs", **changes[number]) for number in range(2)])
+    assert decoding(study)[0].totals.unlike == unlike
+
+
+def test_an_autoregressive_row_has_no_replays(tmp_path):
+    study = Study(tmp_path, decode_spec(code=2))
+    study.block("code", (0, 2))
+    totals = decoding(study)[0].totals
+    assert (totals.replays, totals.unlike) == ((), 0)
+    assert COSTS not in study.folders()
+
+
+@pytest.mark.parametrize(("there", "item"), [(None, 0), ((0, 1), 1)])
+def test_a_missing_replay_is_named(tmp_path, there, item):
+    study = priced_study(tmp_path)
+    (study.series("replayed_code") / "0-4.json").unlink()
+    if there is not None:
+        study.block("replayed_code", there)
+    with pytest.raises(UserError, match=rf"digest-replayed_code: item {item} of 3 is not measured; run snak"):
+        decoding(study)
+
+
+def test_replays_of_other_prompts_are_not_joined(tmp_path):
+    study = priced_study(tmp_path)
+    study.block("replayed_docs", (0, 4), samples=[replayed(number, "docs") for number in (0, 2, 3, 4)])
+    with pytest.raises(UserError, match=r"digest-replayed_docs: other prompts than in .*digest-docs; run"):
+        decoding(study)
+
+
+def test_replays_of_another_experiment_are_not_joined(tmp_path):
+    study = priced_study(tmp_path)
+    study.block("replayed_docs", (0, 4), of="another")
+    with pytest.raises(UserError, match=r"digest-replayed_docs: blocks of another experiment; run `python"):
+        decoding(study)
+
+
+def test_replays_of_another_device_are_not_joined(tmp_path):
+    study = priced_study(tmp_path)
+    study.block("replayed_code", (0, 4), environment(device="Other GPU"))
+    with pytest.raises(UserError, match="F1: measured on 'CPU' in one block, 'Other GPU' in another"):
+        decoding(study)
+
+
+def test_replays_without_costs_are_not_joined(tmp_path):
+    study = priced_study(tmp_path)
+    manifest = study.folders()[COSTS]
+    (manifest.parent / COSTS_FILE).write_text("{}")
+    with pytest.raises(UserError, match=rf"{COSTS_FILE}: its SHA-256 is not the one in manifest.json"):
+        decoding(study)
+    manifest.unlink()
+    with pytest.raises(UserError, match=r"manifest.json: no such file; run snakemake to build it"):
+        decoding(study)
+
+
+def test_a_crash_of_a_replay_is_the_record(tmp_path):
+    study = priced_study(tmp_path)
+    study.crash("replayed_docs", 3, "of replays")
+    record, _ = decoding(study)
+    assert (record.outcome.message, record.samples, record.totals) == ("of replays", (), None)
+
+
+def test_the_job_joins_replays_too(tmp_path):
+    study = priced_study(tmp_path)
+    done = run(study)
+    assert (done.returncode, done.stderr) == (0, "")
+    totals = read_record(tmp_path / "record" / "record.json", DecodeRecord).totals
+    assert totals == decoding(study)[0].totals
+    assert isinstance(totals.replays[0], PricedReplay)

@@ -6,7 +6,7 @@ import pytest
 
 from ablations.core.errors import UserError
 from ablations.core.record import write_record
-from ablations.evidence.records import added_nll, noise_floors, per_document, read_arm
+from ablations.evidence.records import added_nll, noise_floors, per_document, priced_speedup, read_arm
 from ablations.evidence.statistics import ANY_SEED
 from tests.evidence.arms import arm_of, decoding, sdtp
 
@@ -76,6 +76,39 @@ def test_prompts_of_decoding_are_told_apart_by_kind():
         "code/p0": [pytest.approx(0.2)],
         "code/p1": [pytest.approx(0.4)],
     }
+
+
+def test_replayed_prompts_have_a_speed_by_price():
+    arm = decoding("F4", {"code": [0.2], "docs": [0.4]}, {"code": [0.25, 0.3], "docs": [0.5]})
+    assert dict(arm.priced) == {
+        "code/p0": pytest.approx(0.25),
+        "code/p1": pytest.approx(0.3),
+        "docs/p0": pytest.approx(0.5),
+    }
+    assert rows(arm.values["speed"]) == {
+        "code/p0": [pytest.approx(0.2)],
+        "docs/p0": [pytest.approx(0.4)],
+    }
+
+
+def test_a_speed_by_price_is_of_the_whole_generation():
+    (replay,) = decoding("F4", [0.2], {"code": [0.25]}).records[0].totals.replays
+    prices = {"first": 2.0, "rounds": 6.0, "reference_first": 1.0, "reference_rounds": 15.0}
+    assert priced_speedup(replay.model_copy(update=prices)) == pytest.approx(math.log(2.0))
+
+
+def test_what_was_not_replayed_has_no_price():
+    assert decoding("F4", [0.2]).priced is None
+    assert decoding("F4", [0.2], {"code": [0.2]}, ended="crashed").priced is None
+    assert sdtp("A1").priced is None
+
+
+def test_a_replay_that_occurs_twice_is_an_error():
+    arm = decoding("F4", {"code": [0.2], "docs": [0.2]}, {"code": [0.2, 0.3], "docs": [0.2]})
+    (record,) = arm.records
+    totals = record.totals.model_copy(update={"replays": record.totals.replays[:1] * 2})
+    with pytest.raises(UserError, match=r"F4-0.json: document 'code/p0' occurs twice; delete the record"):
+        arm_of(arm.experiment, (record.model_copy(update={"totals": totals}),))
 
 
 def test_autoregressive_decoding_is_the_measure_of_speed():

@@ -1,4 +1,4 @@
-"""How often intervals of the default study miss what far more documents say, as a table.
+"""How often intervals of the default study miss what far more documents and prompts say, as a table.
 
 ``python -m tests.evidence.truth`` in the folder of a finished study `workflow/studies/truth.yaml`.
 """
@@ -17,12 +17,15 @@ from ablations.evidence.effects import Effects
 from ablations.evidence.inputs import PaperInput, PaperSettings
 from ablations.evidence.records import ExperimentRecords
 from ablations.evidence.rule import NOT_RESOLVED, Region, read_family, region
-from ablations.evidence.statistics import Mean, stacked
+from ablations.evidence.statistics import Mean, kinds_of, stacked
 from ablations.study.planning.stages import COLLECT_STAMP
 from ablations.study.prospects import measured
 
 FIRST = {"text": 60, "retrieval": 40}
 """Documents and prompts of the default study."""
+
+REPLAYED, TIMED = 20, 5
+"""Decoding prompts of each kind that the default study replays and times."""
 
 
 class Row(NamedTuple):
@@ -30,8 +33,8 @@ class Row(NamedTuple):
 
     Attributes:
         name: Experiment and measure.
-        n: Documents of the first.
-        every: Documents of all.
+        n: Documents or replayed prompts of the first.
+        every: Documents or replayed prompts of all.
         effect: Effect on the first.
         low: Lower end of its 95% interval.
         high: Upper end.
@@ -64,32 +67,51 @@ class Row(NamedTuple):
         return not self.region[0] < self.truth < self.region[1]
 
 
-def chance_of_miss(n: int, every: int) -> float:
-    """Probability that a 95% interval from the first n of so many values misses the mean of all of them."""
-    quantile = special.stdtrit(n - 1, 0.025) / math.sqrt(1 - n / every)
-    return float(2 * special.stdtr(n - 1, quantile))
+def chance_of_miss(df: float, share: float) -> float:
+    """Probability that a 95% interval from a part of the values misses the mean of all of them.
+
+    Args:
+        df: Degrees of freedom of the part's error.
+        share: Variance of the mean of all over that of the part.
+    """
+    quantile = special.stdtrit(df, 0.025) / math.sqrt(max(1 - share, 1e-12))
+    return float(2 * special.stdtr(df, quantile))
+
+
+def as_by_default(arm: ExperimentRecords) -> ExperimentRecords:
+    """An arm on those decoding prompts alone that the default study replays and times."""
+    if "speed" not in arm.values or arm.experiment.method != "dynatree":
+        return arm
+    first = {"speed": arm.values["speed"].groupby(kinds_of(arm.values["speed"].index)).head(TIMED)}
+    priced = None if arm.priced is None else arm.priced.groupby(kinds_of(arm.priced.index)).head(REPLAYED)
+    return arm._replace(values=arm.values | first, priced=priced)
 
 
 def rows(arms: Mapping[str, ExperimentRecords], settings: PaperSettings) -> list[Row]:
-    """Every confirmatory effect on quality."""
-    effects = Effects(arms, settings)
+    """Every confirmatory effect on quality of pruning, and on the speed of decoding."""
+    every_effect = Effects(arms, settings)
+    first_effect = Effects({name: as_by_default(arm) for name, arm in arms.items()}, settings)
     firsts: list[Mean] = []
     regions: list[Region] = []
     found: list[Row] = []
-    for name in settings.confirmatory.sdtp:
+    for name in (*settings.confirmatory.sdtp, *settings.confirmatory.dynatree):
         for experiment, aspect, level, against in predictions(arms[name].experiment):
             endpoint = ENDPOINTS.get(aspect)
-            if endpoint not in FIRST:
+            decoding = arms[name].experiment.method == "dynatree"
+            if endpoint is None or (endpoint not in FIRST and not decoding):
                 continue
-            n = FIRST[endpoint]
-            first, whole = (effects.mean(experiment, against, endpoint, some) for some in (n, None))
-            comparison = effects.comparison(experiment, against, endpoint)
-            assert first and whole and comparison, f"{name} {aspect}: not on {n} documents"
-            every = comparison.estimate.n
+            some = FIRST.get(endpoint)
+            first = first_effect.mean(experiment, against, endpoint, some)
+            whole = every_effect.mean(experiment, against, endpoint)
+            comparison = every_effect.comparison(experiment, against, endpoint)
+            part = first_effect.comparison(experiment, against, endpoint)
+            assert first and whole and comparison and part, f"{name} {aspect}: not on {some} documents"
+            n, every = some or part.estimate.n, comparison.estimate.n
             low, high = first.interval(0.05)
+            share = float((whole.error / first.error).min()) ** 2 if decoding else n / every
             found.append(
                 Row(
-                    name=f"{name} {aspect}",
+                    name=f"{name} {aspect} {against}" if decoding else f"{name} {aspect}",
                     n=n,
                     every=every,
                     effect=float(first.value),
@@ -98,7 +120,7 @@ def rows(arms: Mapping[str, ExperimentRecords], settings: PaperSettings) -> list
                     truth=float(whole.value),
                     word="",
                     region=(-math.inf, math.inf),
-                    chance=chance_of_miss(n, every),
+                    chance=chance_of_miss(float(first.df.min()) if decoding else n - 1, share),
                 )
             )
             firsts.append(first)

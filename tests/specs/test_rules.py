@@ -10,10 +10,13 @@ from ablations.core.errors import UserError, first_problem
 from ablations.core.job import read_job
 from ablations.specs.dynatree.arm import ArmSpec
 from ablations.specs.dynatree.calibrate_costs import CostSpec
+from ablations.specs.dynatree.calibrate_drafter import AcceptanceSpec
+from ablations.specs.dynatree.calibrate_target import TargetCostSpec, prompt_lengths, row_counts
 from ablations.specs.dynatree.decode import DecodeSeries, DecodeSpec
 from ablations.specs.dynatree.distil import DistilSpec
 from ablations.specs.dynatree.distil_teacher import TeacherSpec
 from ablations.specs.dynatree.grid import GridSpec
+from ablations.specs.dynatree.replay import ReplaySeries
 from ablations.specs.sdtp.calibrate import CalibrationSpec
 from ablations.specs.sdtp.counts import Layers
 from ablations.specs.sdtp.evaluate import PrefillSeries, RetrievalSeries, Series, TextSeries
@@ -66,7 +69,8 @@ PROMPTS = {
 }
 DECODE = ARM | PROMPTS | {"reference": "autoregressive", "repeats": 1}
 KIND = {name: value for name, value in PROMPTS["prompts"][0].items() if name != "count"}
-COSTS = DRAFTER | PROMPTS | {"shape": TREE, "max_nodes": 4}
+REPLAY = ARM | PROMPTS | {"prompts": KIND}
+TREES = {"shape": TREE, "max_nodes": 4}
 GRID = DRAFTER | PROMPTS | {"trees": [{"shape": LINE, "pruning": WHOLE}], "lengths": [4, 12]}
 TEACHER = {"texts": 1, "questions": 0}
 
@@ -81,7 +85,10 @@ SOUND = {
     ArmSpec: ARM,
     DecodeSpec: DECODE,
     DecodeSeries: DECODE | {"prompts": KIND},
-    CostSpec: COSTS,
+    ReplaySeries: REPLAY,
+    TargetCostSpec: {"prompts": PROMPTS["prompts"], "prefixes": [8, 16], "compute": COMPUTE},
+    AcceptanceSpec: DRAFTER | PROMPTS | TREES,
+    CostSpec: DRAFTER | PROMPTS | TREES,
     GridSpec: GRID,
     TeacherSpec: TEACHER,
     DistilSpec: {},
@@ -178,8 +185,13 @@ BROKEN: list[tuple[type[Contract], dict, str, str]] = [
     (ArmSpec, {"shape": TREE | {"depth": 9}} | DYNAMIC, "adaptation.max_depth", "8 is less than the base"),
     (DecodeSpec, {"pruning": {"max_nodes": 3}}, "pruning.max_nodes", "3 nodes cannot hold a path"),
     (DecodeSpec, {"prompts": [PROMPTS["prompts"][0] | {"chat": True}]}, "prompts.0", "a turn of a chat is"),
+    (ReplaySeries, {"pruning": {"max_nodes": 3}}, "pruning.max_nodes", "3 nodes cannot hold a path"),
+    (ReplaySeries, {"prompts": KIND | {"chat": True}}, "prompts", "a turn of a chat is taken whole"),
+    *((TargetCostSpec, {"prefixes": each}, "prefixes", "numbers must rise") for each in ([16, 8], [8, 8])),
+    (TargetCostSpec, {"prefixes": []}, "prefixes", "Tuple should have at least 1 item"),
+    (AcceptanceSpec, {"max_nodes": 3}, "max_nodes", "3 nodes cannot hold a path of depth 4"),
     (CostSpec, {"max_nodes": 3}, "max_nodes", "3 nodes cannot hold a path of depth 4"),
-    (GridSpec, {"lengths": [12, 4]}, "lengths", "lengths must rise"),
+    (GridSpec, {"lengths": [12, 4]}, "lengths", "numbers must rise"),
     (GridSpec, {"lengths": [4, 8]}, "lengths", "must rise to 'new_tokens' (12)"),
     (
         GridSpec,
@@ -230,9 +242,36 @@ def test_a_series_counts_no_items():
         (PrefillSeries, {"documents": 3}),
         (RetrievalSeries, {"prompts": RETRIEVAL["prompts"] | {"count": 3}}),
         (DecodeSeries, {"prompts": PROMPTS["prompts"][0]}),
+        (ReplaySeries, {"prompts": PROMPTS["prompts"][0]}),
     ):
         with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
             spec.model_validate(SOUND[spec] | count)
+
+
+def test_a_replay_is_not_repeated():
+    for key in ("repeats", "discarded", "warmup", "reference"):
+        with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+            ReplaySeries.model_validate(REPLAY | {key: 1})
+
+
+@pytest.mark.parametrize(
+    ("most", "counts"),
+    [
+        (1, [1]),
+        (8, [1, 2, 3, 4, 5, 6, 7, 8]),
+        # 8, 16 and 32 times 2 to the power of 1/4, 2/4 and 3/4, rounded.
+        (33, [1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 13, 16, 19, 23, 27, 32, 33]),
+    ],
+)
+def test_forwards_of_few_rows_are_all_timed_and_of_many_rows_four_to_a_doubling(most, counts):
+    assert row_counts(most) == counts
+
+
+@pytest.mark.parametrize(
+    ("longest", "lengths"), [(32, [4, 8, 12, 16, 20, 24, 28, 32]), (3, [1, 2, 3]), (1, [1])]
+)
+def test_prompts_are_timed_in_eight_equal_steps(longest, lengths):
+    assert prompt_lengths(longest) == lengths
 
 
 @pytest.mark.parametrize("layers", [[], [1, 1], [2, 1], [-1]])

@@ -96,9 +96,7 @@ def build_draft(arm: ArmSpec, find: Find, loaded: Loaded, tokens: int) -> Draft:
         costs = read_costs(find("costs"))
         model = CostModel(costs, nodes, loaded.target.device)
         growth = CostAwareGrowth(model, shape.depth, shape.branching, pruning.tau)
-    drafter = build_drafter(
-        arm.drafter, find, loaded.compute, loaded.target, tokens, nodes, max(breadths), loaded
-    )
+    drafter = build_drafter(arm.drafter, find, loaded, tokens, nodes, max(breadths), arm.calibrated)
     return Draft(drafter, TokenTree(nodes, loaded.target.device), growth)
 
 

@@ -11,11 +11,11 @@ from transformers import PreTrainedModel
 from ablations.core.job import JobFile, Run, main
 from ablations.core.record import Outcome, Record, digests_of, environment_of, write_record
 from ablations.dynatree.arm import Decoder, DecoderBuilder, warm_up
+from ablations.dynatree.counting import repeated_share
 from ablations.dynatree.decoding import Generation
 from ablations.dynatree.exactness import Exactness
 from ablations.dynatree.generate import decode_with_transformers
 from ablations.dynatree.prompts import read_prompts
-from ablations.dynatree.repetition import repeated_share
 from ablations.lm.checkpoint import load_model
 from ablations.lm.corpus import Window
 from ablations.lm.device import configure, device_name, peak_memory_bytes
@@ -207,7 +207,7 @@ def run(run: Run[BenchmarkSpec]) -> None:
     spec = run.spec
     device = configure(spec.compute)
     target, layout = fastest(load_model(run.job.path("model"), spec.compute, device))
-    prompts = read_prompts(run.job, target)
+    prompts = read_prompts(run.job, target, spec.new_tokens)
     capacity = max(len(window.ids) for window in prompts) + spec.new_tokens
     bench = Bench(spec, target, build_decoders(run.job, target, capacity))
     kinds = [window.kind for window in prompts]

@@ -12,11 +12,11 @@ from tqdm import tqdm
 from ablations.core.panel import Member, Panel, main
 from ablations.core.record import Record, environment_of
 from ablations.dynatree.arm import Decoder, DecoderBuilder, warm_up
+from ablations.dynatree.counting import counted
 from ablations.dynatree.decoding import Generation
 from ablations.dynatree.exactness import Exactness, measured_margin
 from ablations.dynatree.generate import decode_with_transformers
 from ablations.dynatree.prompts import first_prompts
-from ablations.dynatree.repetition import repeated_share
 from ablations.lm.checkpoint import load_model
 from ablations.lm.corpus import Window
 from ablations.lm.device import configure, device_name, peak_memory_bytes
@@ -170,24 +170,20 @@ def sample(
 ) -> DecodeSample:
     """One row of the record; counts and parts of the time are those of the last round."""
     generation = rounds[-1].arm[0]
+    counts = counted(
+        window,
+        generation.tokens,
+        generation.accepted,
+        generation.tested,
+        generation.drafted,
+        generation.draft_forwards,
+    )
     return DecodeSample(
-        document=window.document,
-        kind=window.kind,
-        prompt_tokens=len(window.ids),
-        new_tokens=len(generation.tokens),
+        **counts,
         stopped=generation.tokens[-1] in eos_ids,
         matched=not departures,
         ties=len(departures),
         departures=departures,
-        repeated_4grams=repeated_share(generation.tokens, 4),
-        target_forwards=len(generation.accepted),
-        draft_forwards=generation.draft_forwards,
-        drafted=sum(generation.drafted),
-        accepted=sum(generation.accepted),
-        accepted_per_round=tuple(generation.accepted),
-        drafted_per_round=tuple(generation.drafted),
-        tested_per_depth=rounds_by_depth(generation.tested),
-        accepted_per_depth=rounds_by_depth(generation.accepted, max(generation.tested, default=0)),
         draft_seconds=generation.draft_seconds,
         verify_seconds=generation.verify_seconds,
         bookkeeping_seconds=generation.bookkeeping_seconds,
@@ -202,12 +198,6 @@ def sample(
             for (arm, arm_seconds), (reference, reference_seconds), again in rounds
         ),
     )
-
-
-def rounds_by_depth(reached: list[int], depths: int | None = None) -> tuple[int, ...]:
-    """Rounds that reached at least depth 1, 2, and so on, up to `depths` (None: the deepest reached)."""
-    depths = max(reached, default=0) if depths is None else depths
-    return tuple(sum(level >= depth for level in reached) for depth in range(1, depths + 1))
 
 
 @torch.inference_mode()

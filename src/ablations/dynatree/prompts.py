@@ -1,6 +1,7 @@
 """The prompts of a decoding job."""
 
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -11,11 +12,16 @@ from ablations.lm.corpus import Window, read_corpus, windows
 from ablations.lm.document import Document
 from ablations.lm.layered import LayeredLM
 from ablations.lm.tokenizer import user_turn
-from ablations.specs.dynatree.prompts import Prompted, PromptKind, PromptSet
+from ablations.specs.dynatree.prompts import PromptKind, PromptSet
 
 
-def read_prompts(job: JobFile[Prompted], target: LayeredLM) -> list[Window]:
+def read_prompts(job: JobFile[Any], target: LayeredLM, new_tokens: int) -> list[Window]:
     """Prompts of all prompt sets of the spec, in the order of each set's corpus.
+
+    Args:
+        job: A job that is told its prompts (`specs.dynatree.prompts.PromptSets`).
+        target: The target.
+        new_tokens: Most tokens generated per prompt.
 
     Raises:
         UserError: as `first_prompts`.
@@ -24,9 +30,7 @@ def read_prompts(job: JobFile[Prompted], target: LayeredLM) -> list[Window]:
     return [
         window
         for chosen in spec.prompts
-        for window in first_prompts(
-            chosen, chosen.count, job.path(chosen.text), model, target, spec.new_tokens
-        )
+        for window in first_prompts(chosen, chosen.count, job.path(chosen.text), model, target, new_tokens)
     ]
 
 

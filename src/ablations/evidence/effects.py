@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from math import isnan
+from typing import NamedTuple
 
 import pandas as pd
 
 from ablations.core.contract import Identifier
+from ablations.evidence.corrected import corrected_estimate, corrected_mean
 from ablations.evidence.inputs import PaperSettings
 from ablations.evidence.records import ExperimentRecords, comparable
 from ablations.evidence.statistics import (
+    ANY_SEED,
     Comparison,
     Endpoint,
     Mean,
@@ -19,6 +22,18 @@ from ablations.evidence.statistics import (
     pooled,
     seed_variance,
 )
+
+
+class _Corrected(NamedTuple):
+    """An effect on speed from priced prompts.
+
+    Attributes:
+        mean: The effect.
+        prompts: Prompts that were priced for both sides.
+    """
+
+    mean: Mean
+    prompts: int
 
 
 class Effects:
@@ -52,6 +67,8 @@ class Effects:
         Returns:
             None where an arm has no such result, none that compares, or too few documents.
         """
+        if (corrected := self._corrected(arm, versus, measure)) is not None:
+            return corrected.mean
         paired = self._paired(arm, versus, measure, first)
         if paired is None or (first is not None and measure != "speed" and len(paired) < first):
             return None
@@ -61,6 +78,17 @@ class Effects:
 
     def comparison(self, arm: Identifier, versus: Identifier | None, measure: Endpoint) -> Comparison | None:
         """An effect on all documents with its unadjusted interval; None as of `mean`."""
+        if (corrected := self._corrected(arm, versus, measure)) is not None:
+            return Comparison(
+                arm=arm,
+                versus=versus,
+                measure=measure,
+                estimate=corrected_estimate(corrected.mean, corrected.prompts, self._alpha),
+                unpaired=0,
+                p=float(corrected.mean.p(0.0)),
+                seeds=1,
+                these_trainings=None,
+            )
         paired = self._paired(arm, versus, measure, None)
         if paired is None:
             return None
@@ -72,6 +100,22 @@ class Effects:
             measure=measure,
             pool=self._pool(arm, versus, measure, None, paired.shape[1]),
         )
+
+    def _corrected(self, arm: Identifier, versus: Identifier | None, measure: Endpoint) -> _Corrected | None:
+        """Effect on speed from priced prompts, corrected by the timed ones; None where none were priced."""
+        own, other = self._arms[arm], self._arms.get(versus or "")
+        if measure != "speed" or (own.priced is None and (other is None or other.priced is None)):
+            return None
+        sides = [own] if versus is None else [own, other]
+        if any(side is None or (side.priced is None and not side.is_autoregressive) for side in sides):
+            return None
+        paired = self._paired(arm, versus, measure, None)
+        if paired is None:
+            return None
+        prices = [0.0 if side.priced is None else side.priced for side in sides]
+        priced = (prices[0] - prices[1] if len(prices) > 1 else prices[0]).dropna()
+        measured = paired[ANY_SEED]
+        return _Corrected(corrected_mean(measured[measured.index.isin(priced.index)], priced), len(priced))
 
     def _paired(
         self, arm: Identifier, versus: Identifier | None, measure: Endpoint, first: int | None

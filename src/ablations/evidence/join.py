@@ -10,12 +10,30 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from ablations.core.artefact import open_artefact
 from ablations.core.block import Joined, read_series
 from ablations.core.errors import UserError
 from ablations.core.job import Run, main
-from ablations.core.record import AnyRecord, Digests, Environment, Record, digests_of, write_record
-from ablations.specs.dynatree.decode import DecodeSample, DecodeSeries, DecodeSpec
+from ablations.core.record import (
+    AnyRecord,
+    Digests,
+    Environment,
+    Record,
+    digests_of,
+    read_contract,
+    write_record,
+)
+from ablations.specs.dynatree.costs import COSTS_FILE, Costs
+from ablations.specs.dynatree.decode import DecodeSample, DecodeSeries, DecodeSpec, DecodingTotals
 from ablations.specs.dynatree.exactness import DecodeTotals
+from ablations.specs.dynatree.replay import (
+    COSTS,
+    REPLAYED,
+    PricedReplay,
+    Replay,
+    ReplaySeries,
+    ReplayTotals,
+)
 from ablations.specs.sdtp.evaluate import (
     PrefillSample,
     PrefillSeries,
@@ -28,12 +46,13 @@ from ablations.specs.sdtp.record import EvaluateSpec, SdtpSample, SdtpTotals
 from ablations.specs.sdtp.retrieval import RetrievalProbe
 
 SdtpRecord = Record[EvaluateSpec, SdtpSample, SdtpTotals]
-DecodeRecord = Record[DecodeSpec, DecodeSample, DecodeTotals]
+DecodeRecord = Record[DecodeSpec, DecodeSample, DecodingTotals]
 
 TextBlock = Record[TextSeries, TextSample, SeriesTotals]
 RetrievalBlock = Record[RetrievalSeries, RetrievalProbe, SeriesTotals]
 PrefillBlock = Record[PrefillSeries, PrefillSample, SeriesTotals]
 DecodeBlock = Record[DecodeSeries, DecodeSample, DecodeTotals]
+ReplayBlock = Record[ReplaySeries, Replay, ReplayTotals]
 
 
 class Joining:
@@ -72,7 +91,7 @@ class Joining:
         record_type: type[AnyRecord],
         spec: EvaluateSpec | DecodeSpec,
         samples: Iterable[SdtpSample | DecodeSample],
-        totals: SdtpTotals | DecodeTotals,
+        totals: SdtpTotals | DecodingTotals,
     ) -> AnyRecord:
         """The record of series none of which crashed.
 
@@ -97,7 +116,7 @@ class Joining:
         spec: EvaluateSpec | DecodeSpec,
         blocks: Sequence[Record],
         samples: tuple,
-        totals: SdtpTotals | DecodeTotals | None,
+        totals: SdtpTotals | DecodingTotals | None,
     ) -> AnyRecord:
         return record_type(
             label=self.label,
@@ -171,7 +190,7 @@ def sdtp_record(
 
 
 def decoding_record(
-    spec: DecodeSpec, label: str | None, digests: Digests, folders: Mapping[str, Path]
+    spec: DecodeSpec, label: str | None, digests: Digests, paths: Mapping[str, Path]
 ) -> tuple[DecodeRecord, list[dict]]:
     """The record of a decoding experiment, and its bulky rows.
 
@@ -179,22 +198,72 @@ def decoding_record(
         spec: What the record is of.
         label: Id of the experiment.
         digests: Digests of the record.
-        folders: Folder of the blocks of each kind of prompts.
+        paths: Folder of the blocks of each kind of prompts; where prompts are replayed, also that of each
+            kind's replays (`replayed_` and the kind), and the manifest of the drafter's `costs`.
 
     Raises:
         UserError: an item is not measured, a block is damaged, or blocks do not go together.
     """
-    joining = Joining(label, digests, folders)
-    series = [joining.read(prompts.kind, prompts.count, DecodeBlock) for prompts in spec.prompts]
-    if crash := joining.crash(series, DecodeRecord, spec):
+    joining = Joining(label, digests, paths)
+    timed = [joining.read(prompts.kind, prompts.count, DecodeBlock) for prompts in spec.prompts]
+    replayed = [
+        joining.read(f"{REPLAYED}{prompts.kind}", prompts.count, ReplayBlock) for prompts in spec.replayed
+    ]
+    if crash := joining.crash([*timed, *replayed], DecodeRecord, spec):
         return crash, []
-    totals = DecodeTotals(
-        tie_margin=max(block.totals.tie_margin for one in series for block in one.blocks),
-        weight_layout=series[0].blocks[0].totals.weight_layout,
-        peak_memory_bytes=_peak_memory(series),
+    samples = tuple(chain.from_iterable(one.samples for one in timed))
+    replays = tuple(chain.from_iterable(one.samples for one in replayed))
+    known = {(replay.kind, replay.document): replay for replay in replays}
+    for sample in samples if replays else ():
+        if (sample.kind, sample.document) not in known:
+            other = f"{paths[REPLAYED + sample.kind]}: other prompts than in {paths[sample.kind]}"
+            raise UserError(f"{other}; {joining.again}")
+    totals = DecodingTotals(
+        tie_margin=max(block.totals.tie_margin for one in timed for block in one.blocks),
+        weight_layout=timed[0].blocks[0].totals.weight_layout,
+        peak_memory_bytes=_peak_memory(timed),
+        replays=_priced(spec, replays, paths),
+        unlike=_unlike(samples, known),
     )
-    samples = chain.from_iterable(one.samples for one in series)
-    return joining.record(series, DecodeRecord, spec, samples, totals), _rows(series)
+    record = joining.record([*timed, *replayed], DecodeRecord, spec, samples, totals)
+    return record, _rows(timed)
+
+
+def _priced(
+    spec: DecodeSpec, replays: Sequence[Replay], paths: Mapping[str, Path]
+) -> tuple[PricedReplay, ...]:
+    if not replays:
+        return ()
+    folder, _ = open_artefact(paths[COSTS])
+    costs = read_contract(folder / COSTS_FILE, Costs)
+    found = []
+    for replay in replays:
+        own, reference = costs.price(replay, spec.growth), costs.autoregressive(replay)
+        found.append(
+            PricedReplay(
+                **replay.fields_of(Replay),
+                first=own.first,
+                rounds=own.rounds,
+                reference_first=reference.first,
+                reference_rounds=reference.rounds,
+            )
+        )
+    return tuple(found)
+
+
+def _unlike(samples: Iterable[DecodeSample], replays: Mapping[tuple[str, str], Replay]) -> int:
+    """Timed prompts whose rounds were not as replayed.
+
+    Args:
+        samples: The timed prompts.
+        replays: Replays by kind and document; those of all timed prompts, or none.
+    """
+    pairs = ((sample, replays[sample.kind, sample.document]) for sample in samples if replays)
+    return sum(
+        (sample.drafted_per_round, sample.accepted_per_round)
+        != (replay.drafted_per_round, replay.accepted_per_round)
+        for sample, replay in pairs
+    )
 
 
 def join(run: Run[EvaluateSpec | DecodeSpec]) -> None:
@@ -203,12 +272,12 @@ def join(run: Run[EvaluateSpec | DecodeSpec]) -> None:
     Raises:
         UserError: an item is not measured, a block is damaged, or blocks do not go together.
     """
-    folders = {name: run.job.path(name) for name in run.job.inputs}
+    paths = {name: run.job.path(name) for name in run.job.inputs}
     record: SdtpRecord | DecodeRecord
     if isinstance(run.spec, EvaluateSpec):
-        record, rows = sdtp_record(run.spec, run.label, digests_of(run), folders)
+        record, rows = sdtp_record(run.spec, run.label, digests_of(run), paths)
     else:
-        record, rows = decoding_record(run.spec, run.label, digests_of(run), folders)
+        record, rows = decoding_record(run.spec, run.label, digests_of(run), paths)
     write_record(run.out, record, rows or None)
 
 

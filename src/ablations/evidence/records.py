@@ -1,7 +1,8 @@
 """Experiments with their records and their paired results per document."""
 
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -15,6 +16,7 @@ from ablations.evidence.expectations import Experiment, Method
 from ablations.evidence.join import DecodeRecord, SdtpRecord
 from ablations.evidence.statistics import ANY_SEED, Endpoint, log_noise, log_speedup, median_seconds
 from ablations.specs.dynatree.decode import DecodeSample, DecodeSpec
+from ablations.specs.dynatree.replay import PricedReplay
 from ablations.specs.sdtp.record import EvaluateSpec, SdtpSample
 
 OutcomeStatus = Literal["ok", "crashed", "not_run"]
@@ -30,11 +32,14 @@ class ExperimentRecords(NamedTuple):
         values: Results by endpoint, one per document (index, in the order of measurement) and training seed
             (columns; `ANY_SEED` alone where no trained scorer plays a part, and of speed), shape (n, seeds).
             Empty unless all records are there and none crashed.
+        priced: What `speed` would be by calibrated costs, one per replayed prompt (index), those that were
+            timed among them, shape (N,); None where nothing was replayed.
     """
 
     experiment: Experiment
     records: tuple[SdtpRecord | DecodeRecord, ...]
     values: dict[Endpoint, pd.DataFrame]
+    priced: pd.Series | None = None
 
     @property
     def status(self) -> OutcomeStatus:
@@ -42,6 +47,11 @@ class ExperimentRecords(NamedTuple):
         if any(record.outcome.status == "crashed" for record in self.records):
             return "crashed"
         return "ok" if len(self.records) == len(self.experiment.records) else "not_run"
+
+    @property
+    def is_autoregressive(self) -> bool:
+        """Whether it decodes without a drafter; its speed-up is one by definition."""
+        return bool(self.records) and getattr(self.records[0].spec, "drafter", "none") is None
 
     @property
     def device(self) -> str | None:
@@ -79,9 +89,11 @@ def arm_of(experiment: Experiment, records: tuple[SdtpRecord | DecodeRecord, ...
         _check_complete(path, record)
     if experiment.method == "sdtp":
         values = _sdtp_values(experiment, cast(tuple[SdtpRecord, ...], records))
-    else:
-        values = _decoding_values(cast(DecodeRecord, records[0]), experiment.records[0])
-    return arm._replace(values=values)
+        return arm._replace(values=values)
+    record = cast(DecodeRecord, records[0])
+    return arm._replace(
+        values=_decoding_values(record, experiment.records[0]), priced=_priced(record.totals.replays)
+    )
 
 
 def series_of(record: Path) -> tuple[str, ...]:
@@ -164,6 +176,7 @@ def _check_complete(path: str, record: SdtpRecord | DecodeRecord) -> None:
         raise UserError(f"{path}: an experiment that ended well has samples and totals; delete the record")
     _check_distinct(path, map(_document_name, record.samples))
     _check_distinct(path, (probe.document for probe in getattr(record.totals, "retrieval", ())))
+    _check_distinct(path, map(_document_name, getattr(record.totals, "replays", ())))
 
 
 def _check_distinct(path: str, documents: Iterable[str]) -> None:
@@ -172,8 +185,8 @@ def _check_distinct(path: str, documents: Iterable[str]) -> None:
             raise UserError(f"{path}: document '{name}' occurs twice; delete the record")
 
 
-def _document_name(sample: SdtpSample | DecodeSample) -> str:
-    return f"{sample.kind}/{sample.document}" if isinstance(sample, DecodeSample) else sample.document
+def _document_name(sample: SdtpSample | DecodeSample | PricedReplay) -> str:
+    return sample.document if isinstance(sample, SdtpSample) else f"{sample.kind}/{sample.document}"
 
 
 def _sdtp_values(experiment: Experiment, records: tuple[SdtpRecord, ...]) -> dict[Endpoint, pd.DataFrame]:
@@ -209,6 +222,19 @@ def _decoding_values(record: DecodeRecord, path: str) -> dict[Endpoint, pd.DataF
     else:
         raise UserError(f"{path}: a drafting arm must be measured beside autoregressive decoding")
     return {"speed": pd.DataFrame({ANY_SEED: speeds}, index=names)}
+
+
+def _priced(replays: Sequence[PricedReplay]) -> pd.Series | None:
+    """Priced log speed-up of each replayed prompt."""
+    if not replays:
+        return None
+    names = [_document_name(replay) for replay in replays]
+    return pd.Series([priced_speedup(replay) for replay in replays], names)
+
+
+def priced_speedup(replay: PricedReplay) -> float:
+    """Log speed-up of a whole generation by its prices."""
+    return math.log((replay.reference_first + replay.reference_rounds) / (replay.first + replay.rounds))
 
 
 def _table(columns: list[dict[str, float]]) -> pd.DataFrame:

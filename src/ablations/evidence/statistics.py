@@ -61,7 +61,8 @@ class Estimate(Contract):
     n: NonNegativeInt
     """Documents."""
     sd: NonNegativeFloat | None
-    """Standard deviation over documents; null for a single one."""
+    """Standard deviation over documents; null for a single one. Of a speed from priced prompts it is the
+    standard error times the square root of their number."""
 
 
 class Comparison(Contract):
@@ -336,9 +337,20 @@ def differences(arm: pd.DataFrame | pd.Series, versus: pd.DataFrame | pd.Series 
     return first[seeds] - second[seeds]
 
 
+def kinds_of(names: Iterable[str]) -> list[str]:
+    """Kind of each decoding prompt, by its name (`kind/document`) in an index of values."""
+    return [name.split("/", 1)[0] for name in names]
+
+
 def log_speedup(pairs: Iterable[Pair]) -> float:
     """Log speed-up of one document: the median over its rounds of log(reference seconds / arm seconds)."""
     return float(np.median([math.log(pair.reference / pair.arm) for pair in pairs]))
+
+
+def log_rounds_speedup(pairs: Iterable[Any]) -> float:
+    """The same of decoding alone: seconds after the first token, of pairs that know when it came."""
+    logs = [math.log((pair.reference - pair.reference_first) / (pair.arm - pair.arm_first)) for pair in pairs]
+    return float(np.median(logs))
 
 
 def log_noise(pairs: Iterable[Pair]) -> float | None:

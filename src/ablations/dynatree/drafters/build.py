@@ -6,7 +6,9 @@ from pathlib import Path
 
 from ablations.core.artefact import open_artefact
 from ablations.core.errors import UserError
+from ablations.core.record import read_contract
 from ablations.dynatree.distilling.model import DRAFT_FILE, DistilledDraft
+from ablations.dynatree.drafters.calibrated import CalibratedDrafter
 from ablations.dynatree.drafters.distilled import DistilledDrafter
 from ablations.dynatree.drafters.hybrid import HybridDrafter
 from ablations.dynatree.drafters.interface import Drafter
@@ -24,7 +26,10 @@ from ablations.specs.dynatree.arm import (
     NgramDraftSpec,
     PromptLookup,
 )
+from ablations.specs.dynatree.calibrate_drafter import Acceptance
 from ablations.specs.lm import Compute
+
+ACCEPTANCE_FILE = "acceptance.json"
 
 Find = Callable[[str], Path]
 """Path of an artefact by the name that drafters know it by: ``model``, ``draft``, ``ngram``, ``distilled``
@@ -41,6 +46,7 @@ class Loaded:
     Attributes:
         target: The model that decides.
         compute: How a draft model computes.
+        acceptance: What turned out of a drafter's proposals, of a manifest.
         counts: N-gram counts of a manifest.
         distilled: Distilled draft of a manifest.
         neural: Draft model, of the manifests of the target and of the draft.
@@ -49,6 +55,7 @@ class Loaded:
     def __init__(self, target: LayeredLM, compute: Compute) -> None:
         self.target = target
         self.compute = compute
+        self.acceptance = cache(_acceptance)
         self.counts = cache(partial(NgramCounts.load, vocabulary=target.lm_head.out_features))
         self.distilled = cache(partial(_distilled, target))
         self.neural = cache(partial(_neural, target, compute))
@@ -57,33 +64,37 @@ class Loaded:
 def build_drafter(
     spec: DraftSpec,
     find: Find,
-    compute: Compute,
-    target: LayeredLM,
+    loaded: Loaded,
     tokens: int,
     nodes: int,
     branching: int,
-    loaded: Loaded | None = None,
+    calibrated: bool = False,
 ) -> Drafter:
     """The drafter of a spec; its state is its own.
 
     Args:
         spec: Which drafter.
         find: Where artefacts lie.
-        compute: How a draft model computes.
-        target: The model that decides.
+        loaded: What drafters are made of, and the model that decides.
         tokens: Most tokens of a prompt and its continuation.
         nodes: Most nodes of a tree below its root.
         branching: Most children of a node.
-        loaded: What it may share with other drafters of this target; None loads it anew.
+        calibrated: Whether probabilities are those that turned out on validation text.
 
     Raises:
         UserError: another vocabulary than the target's, too few positions, or fewer tokens than children.
     """
+    target = loaded.target
     vocabulary = target.lm_head.out_features
     _require_choices(branching, vocabulary)
+
+    def stated(drafter: Drafter, kind: str) -> Drafter:
+        if not calibrated:
+            return drafter
+        return CalibratedDrafter(drafter, loaded.acceptance(find(f"{kind}_acceptance")), target.device)
+
     if isinstance(spec, PromptLookup):
-        return PromptLookupDrafter(spec, target.device)
-    loaded = loaded or Loaded(target, compute)
+        return stated(PromptLookupDrafter(spec, target.device), spec.kind)
     if isinstance(spec, NeuralDraftSpec):
         draft = loaded.neural(find("model"), find("draft"))
         positions = draft.config.max_position_embeddings
@@ -92,16 +103,23 @@ def build_drafter(
                 f"{find('draft')}: the draft has {positions} positions, prompts and new tokens need {tokens};"
                 " set 'tokens' of the prompts lower or choose another draft"
             )
-        return NeuralDrafter(draft, vocabulary, tokens + nodes, nodes)
-    if isinstance(spec, NgramDraftSpec):
-        return NgramDrafter(loaded.counts(find("ngram")), spec.context_weight, target.device)
+        return stated(NeuralDrafter(draft, vocabulary, tokens + nodes, nodes), spec.kind)
+    if not isinstance(spec, DistilledDraftSpec):
+        counts = loaded.counts(find("ngram"))
+        ngram = stated(NgramDrafter(counts, spec.context_weight, target.device), "ngram")
+        if isinstance(spec, NgramDraftSpec):
+            return ngram
     layer = loaded.distilled(find("distilled"))
     _require_choices(branching, len(layer.tokens))
-    distilled = DistilledDrafter(layer, target, tokens + nodes, nodes)
+    distilled = stated(DistilledDrafter(layer, target, tokens + nodes, nodes), "distilled")
     if isinstance(spec, DistilledDraftSpec):
         return distilled
-    ngram = NgramDrafter(loaded.counts(find("ngram")), spec.context_weight, target.device)
     return HybridDrafter(distilled, ngram, spec.share, spec.sure)
+
+
+def _acceptance(manifest: Path) -> Acceptance:
+    folder, _ = open_artefact(manifest)
+    return read_contract(folder / ACCEPTANCE_FILE, Acceptance)
 
 
 def _distilled(target: LayeredLM, manifest: Path) -> DistilledDraft:

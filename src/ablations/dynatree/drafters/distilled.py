@@ -26,6 +26,8 @@ class DistilledDrafter:
         nodes: Most nodes of a tree below its root.
     """
 
+    alone = False
+
     def __init__(self, draft: DistilledDraft, target: LayeredLM, capacity: int, nodes: int) -> None:
         self.forwards = 0
         self._draft = FusedDraft(draft, target.lm_head, capacity)

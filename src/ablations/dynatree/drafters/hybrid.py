@@ -23,6 +23,9 @@ class HybridDrafter:
         cheap: Another drafter, over the same vocabulary.
         share: Weight of the costly drafter, between 0 and 1.
         sure: Least probability at which the cheap drafter drafts a round alone; above 1 it never does.
+
+    Attributes:
+        alone: Whether the cheap drafter drafts this round alone.
     """
 
     def __init__(self, costly: Drafter, cheap: Drafter, share: float, sure: float) -> None:
@@ -30,7 +33,7 @@ class HybridDrafter:
         self._cheap = cheap
         self._share = share
         self._sure = sure
-        self._cheap_only = False
+        self.alone = False
 
     @property
     def forwards(self) -> int:
@@ -47,8 +50,8 @@ class HybridDrafter:
         count = max(branching, MIN_PROPOSALS)
         cheap_tokens, cheap = self._cheap.propose(tree, level, count)
         if level.start == 0:
-            self._cheap_only = bool(cheap[0, 0] >= self._sure)
-        if self._cheap_only:
+            self.alone = bool(cheap[0, 0] >= self._sure)
+        if self.alone:
             return cheap_tokens[:, :branching], cheap[:, :branching]
         costly_tokens, costly = self._costly.propose(tree, level, count)
         costly, cheap = self._share * costly, (1 - self._share) * cheap

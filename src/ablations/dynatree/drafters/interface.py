@@ -19,6 +19,11 @@ class Drafter(Protocol):
         """Levels proposed since `prefill`; a neural drafter runs one forward for each."""
         ...
 
+    @property
+    def alone(self) -> bool:
+        """Whether the cheap one of two drafters drafts this round alone; False of a drafter that is one."""
+        ...
+
     def prefill(self, prompt: list[int], states: Tensor) -> None:
         """Reset the drafter and read a prompt, without the token that the target emits after it.
 
@@ -68,6 +73,11 @@ class TimedDrafter:
     def forwards(self) -> int:
         """Levels proposed since `prefill`."""
         return self._drafter.forwards
+
+    @property
+    def alone(self) -> bool:
+        """Whether the cheap one of two drafters drafts this round alone."""
+        return self._drafter.alone
 
     def prefill(self, prompt: list[int], states: Tensor) -> None:
         """Read a prompt; not timed by the clock."""

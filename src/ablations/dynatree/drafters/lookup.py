@@ -21,6 +21,8 @@ class PromptLookupDrafter:
         device: Device of the proposals.
     """
 
+    alone = False
+
     def __init__(self, settings: PromptLookup, device: torch.device) -> None:
         self.forwards = 0
         self._settings = settings

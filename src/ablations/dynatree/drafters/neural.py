@@ -23,6 +23,8 @@ class NeuralDrafter:
         nodes: Most nodes of a level.
     """
 
+    alone = False
+
     def __init__(self, draft: LayeredLM, vocabulary: int, capacity: int, nodes: int) -> None:
         self.forwards = 0
         self._draft = draft

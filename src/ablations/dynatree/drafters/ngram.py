@@ -32,6 +32,8 @@ class NgramDrafter:
         device: Device of the proposals.
     """
 
+    alone = False
+
     def __init__(self, counts: NgramCounts, context_weight: float, device: torch.device) -> None:
         self.forwards = 0
         self._counts = counts

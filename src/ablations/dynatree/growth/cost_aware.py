@@ -7,7 +7,6 @@ from torch import Tensor
 
 from ablations.dynatree.drafters.interface import Drafter
 from ablations.dynatree.growth.fixed import SMALLEST_POSITIVE, add_children
-from ablations.dynatree.pricing import verify_seconds
 from ablations.dynatree.tree import TokenTree
 from ablations.specs.dynatree.costs import Costs
 
@@ -23,27 +22,25 @@ class CostModel:
         verify_seconds: ``[max_nodes + 1]``, seconds of a target forward over 1, 2, ... rows.
         verify: ``[max_nodes + 1]`` float64, the same in tokens, on the device.
         least_row_cost: Least mean cost of an additional row (`cheapest_slope`), in tokens.
-        level: Cost of drafting a level, in tokens.
-        row: Cost of drafting a row, in tokens.
+        level: Cost of drafting a deep level, in tokens.
+        row: Cost of drafting a row of it, in tokens.
         payable: Stated path probability below which no node can pay.
 
     Args:
         costs: Calibrated costs.
         max_nodes: Most nodes of a tree below its root.
         device: Device of the trees.
-
-    Raises:
-        UserError: trees of `max_nodes` nodes are larger than the calibrated ones.
     """
 
     def __init__(self, costs: Costs, max_nodes: int, device: torch.device) -> None:
         self.costs = costs
-        self.verify_seconds = verify_seconds(costs, np.arange(1, max_nodes + 2))
+        target, deep = costs.target, costs.level(2, alone=False)
+        self.verify_seconds = target.verify_seconds(np.arange(1, max_nodes + 2), target.typical_prefix)
         verify = self.verify_seconds * costs.rate
         self.verify = torch.tensor(verify, device=device)
         self.least_row_cost = float(cheapest_slope(verify))
-        self.level = costs.draft_level * costs.rate
-        self.row = costs.draft_row * costs.rate
+        self.level = deep.base * costs.rate
+        self.row = deep.unit * costs.rate
         grid = np.linspace(0.0, 1.0, CELLS + 1)
         curve = np.interp(grid, costs.stated, costs.accepted)
         self._acceptance = torch.tensor(curve, device=device)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from ablations.core.contract import Contract, Proportion, conflict
+from ablations.specs.dynatree.costs import GrowthKind
 
 Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
 
@@ -127,7 +128,10 @@ def check_room(depth: int, max_nodes: int, key: str) -> None:
         )
 
 
-DRAFTED_FROM = ("draft", "ngram", "distilled", "costs")
+SOURCES = ("ngram", "neural", "distilled", "prompt_lookup")
+"""Kinds of drafters that are no mixture of others."""
+
+DRAFTED_FROM = ("draft", "ngram", "distilled", *(f"{kind}_acceptance" for kind in SOURCES), "costs")
 """Inputs of a decoding job that its drafter and its trees are made of, by the names that it knows them by."""
 
 
@@ -206,7 +210,15 @@ DraftSpec = Annotated[
 ]
 
 
-class ArmSpec(Contract):
+class Calibrated(Contract):
+    """Whether drafters are taken at their word."""
+
+    calibrated: bool = False
+    """Whether drafted tokens have the probabilities with which such tokens turned out on validation text,
+    instead of those that their drafter states; of a mixture, those of both its parts."""
+
+
+class ArmSpec(Calibrated):
     """One decoding configuration."""
 
     drafter: DraftSpec | None
@@ -217,6 +229,11 @@ class ArmSpec(Contract):
     """What keeps the tree small; null without a drafter."""
     adaptation: Adaptation | None = None
     """How the tree adapts to the draft's probabilities; null for a tree of fixed shape."""
+
+    @property
+    def growth(self) -> GrowthKind:
+        """What decides which nodes a tree has."""
+        return self.adaptation.kind if self.adaptation else "fixed"
 
     @model_validator(mode="after")
     def _drafts_a_tree(self) -> Self:

@@ -1,13 +1,15 @@
 """Series and samples of `ablations.dynatree.decode`, and the spec of the record that is joined from them."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ablations.core.contract import Contract
 from ablations.specs.dynatree.arm import ArmSpec
-from ablations.specs.dynatree.exactness import Departure
-from ablations.specs.dynatree.prompts import Continued, Prompted, PromptKind
+from ablations.specs.dynatree.counts import DecodingCounts
+from ablations.specs.dynatree.exactness import DecodeTotals, Departure
+from ablations.specs.dynatree.prompts import Continued, Prompted, PromptKind, PromptSet
+from ablations.specs.dynatree.replay import PricedReplay
 from ablations.specs.lm import Compute
 
 
@@ -43,6 +45,18 @@ class DecodeSpec(ArmSpec, DecodeRuns, Prompted):
 
     reference: Reference
     """Interleaved reference: this project's static-cache decoding, or `transformers` `generate`."""
+    replayed: tuple[PromptSet, ...] = ()
+    """Which prompts are replayed and priced, those of `prompts` the first of them; empty where none are."""
+
+
+class DecodingTotals(DecodeTotals):
+    """Facts of a decoding configuration over all its prompts, those included that were not timed."""
+
+    replays: tuple[PricedReplay, ...] = ()
+    """Every prompt replayed and priced, those that were timed among them; empty where none were replayed."""
+    unlike: NonNegativeInt = 0
+    """Timed prompts whose rounds were not as replayed: rounding made another token or another node of a
+    tie."""
 
 
 class DecodePair(Contract):
@@ -61,17 +75,9 @@ class DecodePair(Contract):
     `reference` is the noise. Null where it was not measured."""
 
 
-class DecodeSample(Contract):
-    """One prompt under one decoding configuration."""
+class DecodeSample(DecodingCounts):
+    """One prompt under one decoding configuration, timed."""
 
-    document: str
-    """Identifier of the prompt."""
-    kind: str
-    """Kind of prompt."""
-    prompt_tokens: PositiveInt
-    """Tokens of the prompt."""
-    new_tokens: PositiveInt
-    """Tokens generated, the end-of-sequence token included."""
     stopped: bool
     """Whether end of sequence came before the limit."""
     matched: bool
@@ -80,24 +86,6 @@ class DecodeSample(Contract):
     """How many departures there are."""
     departures: tuple[Departure, ...] = ()
     """Where the arm departed from the target's greedy tokens in the last round: ties, all of them."""
-    repeated_4grams: Annotated[float, Field(ge=0.0, le=1.0)]
-    """Share of generated 4-grams that occurred before in the generated text."""
-    target_forwards: NonNegativeInt
-    """Target forwards after prefill, one per round; 0 where the first token ends the sequence."""
-    draft_forwards: NonNegativeInt
-    """Draft forwards (tree levels) after draft prefill."""
-    drafted: NonNegativeInt
-    """Drafted nodes that the target verified."""
-    accepted: NonNegativeInt
-    """Draft tokens accepted and emitted; bonus tokens are not counted."""
-    accepted_per_round: tuple[NonNegativeInt, ...]
-    """Accepted draft tokens of each round, in order."""
-    drafted_per_round: tuple[NonNegativeInt, ...] = ()
-    """Drafted nodes that the target verified in each round; empty without a drafter."""
-    tested_per_depth: tuple[NonNegativeInt, ...] = ()
-    """For depths 1, 2, ...: rounds in which all nodes above were accepted and children were drafted."""
-    accepted_per_depth: tuple[NonNegativeInt, ...] = ()
-    """For depths 1, 2, ...: rounds of `tested_per_depth` in which a child was accepted and emitted."""
     draft_seconds: NonNegativeFloat
     """Time spent in the drafter after draft prefill in the last timed round."""
     verify_seconds: NonNegativeFloat

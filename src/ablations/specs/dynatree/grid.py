@@ -2,22 +2,14 @@
 
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from ablations.core.contract import Contract, Proportion, conflict
 from ablations.core.record import Digests, Environment
-from ablations.specs.dynatree.arm import DraftSpec, Shape, TreePruning, check_tree, tree_nodes
+from ablations.specs.dynatree.arm import Calibrated, DraftSpec, Shape, TreePruning, check_tree, tree_nodes
+from ablations.specs.dynatree.calibrate_target import Rising
 from ablations.specs.dynatree.prompts import Prompted
 from ablations.specs.lm import Compute
-
-
-def _check_rising(lengths: tuple[int, ...]) -> tuple[int, ...]:
-    if list(lengths) != sorted(set(lengths)):
-        raise ValueError("lengths must rise")
-    return lengths
-
-
-Lengths = Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(_check_rising)]
 
 
 class GridTree(Contract):
@@ -39,14 +31,14 @@ class GridTree(Contract):
         return tree_nodes(self.shape.depth, self.shape.branching, self.pruning.max_nodes)
 
 
-class GridSpec(Prompted):
+class GridSpec(Calibrated, Prompted):
     """Job of `ablations.dynatree.grid`: what configurations would accept and cost, by replay."""
 
     drafter: DraftSpec
     """Who drafts."""
     trees: Annotated[tuple[GridTree, ...], Field(min_length=1)]
     """Configurations."""
-    lengths: Lengths
+    lengths: Rising
     """Tokens to which each configuration is replayed, rising to `new_tokens`."""
     compute: Compute
     """How the job computes."""

@@ -55,8 +55,12 @@ class Continued(Contract):
     """Most tokens generated per prompt; end of sequence stops earlier."""
 
 
-class Prompted(Continued):
-    """What every job that decodes prompts is told."""
+class PromptSets(Contract):
+    """What every job that reads prompts is told."""
 
     prompts: tuple[PromptSet, ...]
     """Which prompts."""
+
+
+class Prompted(PromptSets, Continued):
+    """What every job that decodes prompts is told."""

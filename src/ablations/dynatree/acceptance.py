@@ -1,8 +1,8 @@
-"""Fits to measured drafts: the share of accepted nodes, and the cost of a level and of a row."""
+"""The share of drafted nodes that the target accepts, by the probability that the draft states."""
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression, nnls
+from scipy.optimize import isotonic_regression
 
 BINS = 24
 
@@ -13,7 +13,7 @@ def acceptance_curve(stated: NDArray, accepted: NDArray) -> tuple[list[float], l
     Nodes are sorted into `BINS` bins of about equal sums of stated probability, that is, of equal numbers of
     acceptances that the draft expects. With equal numbers of nodes, the many improbable nodes would fill most
     bins. The bins' shares are made non-decreasing (isotonic regression, weighted by count; Zadrozny and
-    Elkan, 2002). The curve is 0 at probability 0, and constant above the last bin.
+    Elkan, 2002). The curve is 0 at probability 0, constant above the last bin; without nodes it is 0.
 
     Args:
         stated: ``[nodes]`` path probabilities.
@@ -22,6 +22,8 @@ def acceptance_curve(stated: NDArray, accepted: NDArray) -> tuple[list[float], l
     Returns:
         Stated probabilities, ascending from 0 to 1, and accepted shares.
     """
+    if not len(stated):
+        return [0.0, 1.0], [0.0, 0.0]
     order = np.argsort(stated, kind="stable")
     expected = stated[order].cumsum()
     edges = np.searchsorted(expected, expected[-1] * np.arange(1, BINS) / BINS)
@@ -35,10 +37,3 @@ def acceptance_curve(stated: NDArray, accepted: NDArray) -> tuple[list[float], l
     if centres[-1] < 1.0:
         centres, shares = np.append(centres, 1.0), np.append(shares, shares[-1])
     return [0.0, *centres.tolist()], [0.0, *shares.tolist()]
-
-
-def draft_costs(levels: list[tuple[int, float]]) -> tuple[float, float]:
-    """Seconds of a level and of a row, fitted to metered levels by non-negative least squares."""
-    rows, seconds = np.array(levels).T
-    (level, row), _ = nnls(np.stack([np.ones_like(rows), rows], axis=1), seconds)
-    return float(level), float(row)
