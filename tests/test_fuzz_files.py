@@ -20,10 +20,13 @@ from ablations.core.errors import UserError
 from ablations.core.files import sha256_file
 from ablations.core.job import JobFile, read_job, require_code
 from ablations.core.panel import Entry, PanelFile, read_panel
+from ablations.core.record import read_contract
 from ablations.lm.prepare_text import prepare_text
 from ablations.lm.texts.dataset import dataset_documents
 from ablations.lm.texts.local import files_not_read, local_documents
 from ablations.paper.published import FILE, read_published
+from ablations.specs.dynatree.calibrate_drafter import Acceptance
+from ablations.specs.dynatree.costs import TargetCosts
 from ablations.specs.lm import DatasetText, LocalText, PrepareTextSpec
 from ablations.study.config.reading import read_yaml
 from ablations.study.estimate.forecast import rates_of
@@ -105,6 +108,12 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
     return content
 
 
+def questions_of(folder: Path, name: str) -> None:
+    chosen = {"text": "turns.0", "where": {"category": ("qa", "math")}}
+    for document in local_documents(LocalText(source="local", path=str(folder / name), **chosen)):
+        assert isinstance(document.text, str)
+
+
 def text_of(folder: Path, name: str) -> None:
     source = LocalText(source="local", path=str(folder / name))
     files_not_read(source)
@@ -175,6 +184,10 @@ CONFIGURATION = {
 OVERLAY = (
     b"study: mine\nsdtp: &a\n  only: [A7, A9]\n  ablations:\n    Z1: {title: One, change: {mask: soft}}\n"
 )
+QUESTIONS = (
+    b'{"question_id": 1, "category": "qa", "turns": ["One?", "And two?"]}\n'
+    b'{"question_id": 2, "category": "math", "turns": ["Two?"]}\n'
+)
 LINES = b'{"text": "One.", "prompt": "a"}\n\n{"text": "Two.", "prompt": "b"}\n'
 
 Reader = Callable[[Path, str], Any]
@@ -187,6 +200,7 @@ READERS: dict[str, tuple[str, bytes, Reader]] = {
     ),
     "prose": ("mine.txt", "One.\n\nTwo, naïve.\n".encode(), text_of),
     "records": ("mine.jsonl", LINES, text_of),
+    "questions": ("questions.jsonl", QUESTIONS, questions_of),
     "rows": ("mine.json", LINES, rows_of),
     "prompts": ("prompts.txt", b"one\ntwo\n", prompts_of),
     "prompt records": ("prompts.jsonl", LINES, prompts_of),
@@ -212,6 +226,18 @@ READERS: dict[str, tuple[str, bytes, Reader]] = {
         "manifest.json",
         json.dumps(MANIFEST).encode(),
         lambda folder, name: open_artefact(folder / name),
+    ),
+    "acceptance": (
+        "acceptance.json",
+        Acceptance(stated=(0.0, 0.5, 1.0), accepted=(0.1, 0.4, 0.9)).model_dump_json().encode(),
+        lambda folder, name: read_contract(folder / name, Acceptance),
+    ),
+    "target's costs": (
+        "target.json",
+        TargetCosts(rows=(1, 2), prefixes=(8,), verify=((0.1, 0.2),), prompt_tokens=(4,), prefill=(0.3,))
+        .model_dump_json()
+        .encode(),
+        lambda folder, name: read_contract(folder / name, TargetCosts),
     ),
     "record": ("results/record/d.json", json.dumps(RECORD).encode(), records_of),
     "checkpoint": (

@@ -13,3 +13,11 @@ def working_folder(tmp_path, monkeypatch):
     for name in ("texts", "drafts"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def fetched(working_folder):
+    """Files that shipped studies read and that are not shipped; a plan knows no more of them than a hash."""
+    questions = Path("data/spec_bench/question.jsonl")
+    questions.parent.mkdir(parents=True)
+    questions.write_text("{}\n")

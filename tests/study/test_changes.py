@@ -203,6 +203,7 @@ def test_a_value_that_is_wrong_is_named_before_groups_are_counted(raw):
     assert problem(raw).startswith("dynatree.ablations.N1.change.drafter: 'destilled' is not in")
 
 
+@pytest.mark.usefixtures("fetched")
 @pytest.mark.parametrize("path", [None, *sorted((ROOT / "workflow/studies").glob("*.yaml"))], ids=str)
 def test_every_compound_of_a_shipped_study_is_needed(raw, path):
     if path is not None:

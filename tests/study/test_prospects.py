@@ -104,6 +104,29 @@ def test_minutes_are_those_of_the_arm_and_of_what_it_is_compared_with():
     assert f"about {round(need.seconds / 60)} min more)" in [*told([need])][-1]
 
 
+def test_minutes_of_replayed_prompts_are_those_of_replays_and_of_as_large_a_share_of_timed_ones():
+    prices = {"D": spread(20, 0.03, 0.2), "F": np.zeros(20)}
+    arms_of_decoding = [
+        decoding(name, priced[:5] + 0.01 * np.arange(5), {"code": priced}, above=("F",) * (name == "D"))
+        for name, priced in prices.items()
+    ]
+    # A prompt of D takes ten seconds to time and two to replay, one of F half as much; costs are not series.
+    for name, factor in (("D", 1.0), ("F", 0.5)):
+        inputs = {"code": f"{name}-decode", "replayed_code": f"{name}-replay"}
+        series = {kind: f"results/block/{folder}" for kind, folder in inputs.items()}
+        spec = Path(f"results/spec/{name}-0.json")
+        spec.parent.mkdir(parents=True, exist_ok=True)
+        spec.write_text(json.dumps({"inputs": {**series, "costs": "results/costs/c/manifest.json"}}))
+        for folder, block, seconds in ((series["code"], "0-5", 50), (series["replayed_code"], "0-20", 40)):
+            path = Path(folder, f"{block}.json")
+            path.parent.mkdir(parents=True)
+            content = {"module": "m", "spec": {}, "environment": {"seconds": seconds * factor}}
+            path.write_text(json.dumps(content))
+    (need,) = needs(study(*arms_of_decoding))
+    assert need.there == 20
+    assert need.seconds == pytest.approx((need.needed - 20) * 1.5 * (2 + 10 * 5 / 20))
+
+
 def test_the_cheapest_are_named_first_and_the_others_counted():
     effects = {"A": 0.02, "B": 0.06, "C": 0.04}
     measured = [sdtp(name, 1 + spread(10, mean, 0.1), text_level="down") for name, mean in effects.items()]

@@ -14,7 +14,7 @@ from ablations.study.planning.stages import STAGES
 ROOT = Path(__file__).parents[2]
 OVERLAYS = sorted((ROOT / "workflow/studies").glob("*.yaml"))
 
-pytestmark = pytest.mark.usefixtures("working_folder")
+pytestmark = pytest.mark.usefixtures("working_folder", "fetched")
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def write(path: Path, text: str = "{}") -> None:
 def measure(plan, *names):
     """Write all blocks of experiments."""
     for name in names:
-        for series in (series for job in plan.row(name).jobs for series in job.inputs.values()):
+        for series in (series for job in plan.row(name).jobs for series in job.series.values()):
             for first, end in series.missing(2):
                 write(series.path / f"{first}-{end}.json")
 
@@ -182,12 +182,17 @@ def test_remaining_work_counts_experiments_blocks_and_other_jobs(raw):
     assert (remaining_work(plan).experiments, remaining_work(plan).blocks) == (1, 11)
 
 
-def forget(raw, name, monkeypatch, capsys):
-    monkeypatch.setattr(commands, "_configuration", lambda overlays: raw)
+def asked(monkeypatch, capsys, *arguments):
+    """What a command says."""
     monkeypatch.setattr(commands, "root", lambda: ROOT)
-    monkeypatch.setattr(commands.sys, "argv", ["study", "forget", name])
+    monkeypatch.setattr(commands.sys, "argv", ["study", *arguments])
     commands.main()
     return capsys.readouterr().out
+
+
+def forget(raw, name, monkeypatch, capsys):
+    monkeypatch.setattr(commands, "_configuration", lambda overlays: raw)
+    return asked(monkeypatch, capsys, "forget", name)
 
 
 def test_forgetting_deletes_records_and_blocks_and_names_who_shares_them(raw, monkeypatch, capsys):
@@ -244,3 +249,94 @@ def test_pruning_keeps_what_a_plan_names_and_the_panels_that_measured_it(raw):
     assert not paths & (files[plan] | {job.path for job in plan.jobs.values()})
     # Nothing in a folder that goes as a whole.
     assert not any(path.parent in paths for path in paths)
+
+
+def test_pruning_names_a_shipped_study_whose_files_nobody_fetched(monkeypatch, capsys):
+    write(Path("workflow/studies/whole.yaml"), "study: whole\nseed: 1\n")
+    gone = {
+        "texts": {"mine": {"source": "local", "path": "gone.jsonl"}},
+        "dynatree": {"prompts": {"chat": {"text": "mine"}}},
+    }
+    write(Path("workflow/studies/gone.yaml"), yaml.safe_dump(gone))
+    raw = yaml.safe_load((ROOT / "config.yaml").read_text())
+    kept = [Plan(raw | changes, ROOT).row("A7").jobs[0].path for changes in ({}, {"seed": 1})]
+    other = Path("results/record/0123456789abcdef.json")
+    for path in (*kept, other):
+        write(path)
+    said = asked(monkeypatch, capsys, "prune", "--yes").splitlines()
+    assert said[0].startswith(
+        "workflow/studies/gone.yaml cannot be planned here, and none of its results is needed: texts.mine."
+    )
+    assert said[-1].startswith("deleted 1 files and folders")
+    assert all(path.exists() for path in kept)
+    assert not other.exists()
+
+
+def test_a_decoding_experiment_from_nothing_to_a_record(raw):
+    """Of F4 six prompts are timed, nine replayed; costs are no blocks."""
+    plan = planned(raw)
+    assert state(plan, "F4") == ("never run", "")
+    (record,) = plan.row("F4").jobs
+    write(record.inputs["code"].path / "0-2.json")
+    # One block of each kind is timed, two are replayed.
+    assert state(plan, "F4") == ("unfinished", "8 of 9 blocks are missing")
+    measure(plan, "F4")
+    assert state(plan, "F4") == ("unfinished", "all of its blocks are there; its record is to be joined")
+    join(plan, "F4")
+    assert state(plan, "F4") == ("fresh", "")
+    more = planned(raw, dynatree={"prompts": {"code": {"count": 4}}})
+    assert state(more, "F4") == ("unfinished", "1 of 10 blocks are missing")
+    timed = planned(raw, dynatree={"decoding": {"timed": 3}})
+    assert state(timed, "F4") == ("unfinished", "3 of 12 blocks are missing")
+    other = planned(raw, dynatree={"drafters": {"hybrid": {"share": 0.6}}})
+    assert state(other, "F4")[0] == "stale"
+    assert state(other, "F4")[1].startswith("spec drafter.share ")
+
+
+def test_other_costs_lack_no_blocks_and_a_record(raw):
+    plan = planned(raw)
+    measure(plan, "F4", "O1")
+    join(plan, "F4", "O1")
+    dearer = planned(raw, dynatree={"calibration": {"repeats": 3}})
+    assert state(dearer, "F4")[0] == "unfinished"
+    # Its trees are grown by them.
+    assert state(dearer, "O1") == (
+        "stale",
+        "input costs: input target: spec repeats 2 -> 3; 9 of 9 blocks are missing",
+    )
+
+
+def test_an_experiment_is_shown_with_its_blocks_and_what_they_and_its_record_read(raw, monkeypatch, capsys):
+    plan = planned(raw)
+    (record,) = plan.row("F4").jobs
+    write(record.inputs["costs"].path)
+    write(record.inputs["replayed_code"].path / "0-2.json")
+    monkeypatch.setattr(commands, "_configuration", lambda overlays: raw)
+    said = [line.split() for line in asked(monkeypatch, capsys, "show", "F4").splitlines()]
+    blocks_of = {words[1]: " ".join(words[3:]) for words in said if words[0] == "blocks"}
+    timed, replayed = "(0 there, 1 missing)", "(0 there, 2 missing)"
+    assert blocks_of == {
+        "code:": timed, "documentation:": timed, "chat:": timed, "replayed_code:": "(1 there, 1 missing)",
+        "replayed_documentation:": replayed, "replayed_chat:": replayed,
+    }  # fmt: skip
+    reads = {words[1]: " ".join(words[3:]) for words in said if words[0] == "input"}
+    assert reads == dict.fromkeys(
+        [
+            *("model:", "humaneval:", "python:", "chat:", "ngram:", "distilled:"),
+            *("ngram_acceptance:", "distilled_acceptance:"),
+        ],
+        "(missing)",
+    ) | {"costs:": "(exists)"}
+
+
+def test_an_experiment_is_forgotten_and_its_costs_stay(raw, monkeypatch, capsys):
+    plan = planned(raw)
+    measure(plan, "F4")
+    join(plan, "F4")
+    (record,) = plan.row("F4").jobs
+    write(record.inputs["costs"].path)
+    said = forget(raw, "F4", monkeypatch, capsys)
+    assert state(Plan(raw, ROOT), "F4")[0] == "never run"
+    assert record.inputs["costs"].path.exists()
+    # Six folders and a record.
+    assert said.count("deleted ") == 7

@@ -162,13 +162,17 @@ class Checkout:
         return found
 
     def inputs(self, result: Path) -> dict[str, Path]:
-        """Paths of what a result was made from, by name: of a record, the folders of its blocks."""
+        """Paths of what a result was made from, by name: of a record, folders of blocks, and costs."""
         spec = json.loads((self.path / f"results/spec/{result.stem}.json").read_text())
         return {name: self.path / path for name, path in spec["inputs"].items()}
 
     def series(self, experiment: str) -> dict[str, Path]:
         """Folders of the blocks of an experiment's one record, by measure or kind of prompts."""
-        return self.inputs(self.record(experiment))
+        return self._series(self.record(experiment))
+
+    def _series(self, record: Path) -> dict[str, Path]:
+        """Folders of the blocks that a record was joined from, by name of the input."""
+        return {name: path for name, path in self.inputs(record).items() if path.parent.name == "block"}
 
     def blocks(self) -> dict[str, bytes]:
         """All blocks and their bulky rows, by path."""
@@ -183,7 +187,7 @@ class Checkout:
             records = self.records_of(name)
             assert records, name
             for record in records:
-                for folder in self.inputs(record).values():
+                for folder in self._series(record).values():
                     shutil.rmtree(folder)
                 record.unlink()
         return self.records()

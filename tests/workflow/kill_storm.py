@@ -24,19 +24,24 @@ from tqdm import tqdm
 
 from ablations.core.artefact import open_artefact
 from ablations.core.record import read_record
-from ablations.evidence.join import DecodeBlock, PrefillBlock, RetrievalBlock, TextBlock
+from ablations.evidence.join import DecodeBlock, PrefillBlock, ReplayBlock, RetrievalBlock, TextBlock
 from ablations.evidence.records import DecodeRecord, SdtpRecord
 from tests.workflow.conftest import TINY, Checkout, clone
 
-OVERLAY = "tests/slurm/study.yaml"
-COMMAND = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", TINY, OVERLAY]
+OVERLAYS = ("tests/slurm/study.yaml", "tests/workflow/replays.yaml")
+COMMAND = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", TINY, *OVERLAYS]
 # Many blocks, so that most kills come between two of a series.
 BLOCKS = ["--config", 'panel={"documents": 2}']
 SDTP_BLOCKS = {"text": TextBlock, "retrieval": RetrievalBlock, "prefill": PrefillBlock}
-# What a sample says besides times.
+DECODING_BLOCKS = {
+    "ablations.dynatree.decode": DecodeBlock,
+    "ablations.dynatree.replay_arms": ReplayBlock,
+}
+# What a sample, or a replay, says besides times and prices.
 QUALITY = {
     *("document", "kind", "nll", "reference_nll", "kl", "agreement", "living", "boundary_bytes"),
     *("prompt_tokens", "new_tokens", "stopped", "matched", "ties", "repeated_4grams"),
+    *("target_forwards", "drafted", "accepted", "accepted_per_round"),
 }
 Victim = Literal["a panel", "snakemake", "both"]
 VICTIMS: tuple[Victim, ...] = ("a panel", "snakemake", "both")
@@ -195,8 +200,9 @@ def checked(study: Checkout) -> dict[str, bytes]:
         sdtp = json.loads(path.read_text())["module"].startswith("ablations.sdtp")
         read_record(path, SdtpRecord if sdtp else DecodeRecord)
     for path in (study.path / "results/block").glob("*/[!.]*.json"):
-        measure = json.loads(path.read_text())["spec"].get("measure")
-        block = read_record(path, SDTP_BLOCKS[measure] if measure else DecodeBlock)
+        content = json.loads(path.read_text())
+        measure = content["spec"].get("measure")
+        block = read_record(path, SDTP_BLOCKS[measure] if measure else DECODING_BLOCKS[content["module"]])
         first, end = map(int, path.stem.split("-"))
         assert len(block.samples) == end - first, path
     for path in (study.path / "results").glob("*/*/manifest.json"):
@@ -210,7 +216,8 @@ def quality(study: Checkout) -> dict[str, list]:
     for name, content in study.records().items():
         record = json.loads(content)
         samples = [
-            {key: value for key, value in sample.items() if key in QUALITY} for sample in record["samples"]
+            {key: value for key, value in sample.items() if key in QUALITY}
+            for sample in (*record["samples"], *record["totals"].get("replays", ()))
         ]
         found[name] = [record["label"], record["outcome"], samples, record["totals"].get("retrieval")]
     return found

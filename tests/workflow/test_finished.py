@@ -14,7 +14,10 @@ from tests.workflow.conftest import TINY, Checkout
 SECTION = "paper/ablation.tex"
 NO_PROFILE = ("--workflow-profile", "none")
 EVERY_TRIGGER = ("--rerun-triggers", "mtime", "params", "input", "code", "software-env")
-MEASURED = ("record", "block", "model", "text", "pruner", "sweep", "grid", "benchmark", "spec")
+MEASURED = (
+    *("record", "block", "model", "text", "pruner", "sweep", "grid", "benchmark", "spec"),
+    *("target_costs", "acceptance", "costs"),
+)
 
 
 def results(study: Checkout) -> dict[str, bytes]:

@@ -70,12 +70,14 @@ def test_a_job_writes_its_results_and_nothing_elsewhere(name, study, tmp_path):
     home.mkdir()
     folders = study.series(name).values()
     study.forget(name)
-    measure, join = study.commands(name)
+    commands = study.commands(name)
+    # What drafts is replayed, too.
+    assert len(commands) == {"A7": 2, "F4": 3}[name]
     environment = {"PYTHONPATH": f"{watcher}:{study.path / 'src'}", "TMPDIR": str(scratch), "HOME": str(home)}
     # A test that compiled something has left the place of torch's cache in this process's environment.
     environment["TORCHINDUCTOR_CACHE_DIR"] = str(scratch)
     written = set()
-    for command in (measure, join):
+    for command in commands:
         done = run([sys.executable, *command], study, environment | {"PYTHONDONTWRITEBYTECODE": "1"})
         assert done.returncode == 0, done.stderr
         written |= {Path(path) for path in re.findall(r"^wrote (.*)$", done.stderr, re.MULTILINE)}

@@ -49,7 +49,8 @@ def measuring(study: Checkout, *targets: str) -> list[str]:
     done = study.snakemake("-n", *targets)
     assert done.code == 0, done.output
     output = re.sub(r", about \d+ min\b", "", done.output)
-    return sorted(re.findall(r"^Job \d+: ((?:Evaluating|Decoding|Training) .*)$", output, re.MULTILINE))
+    jobs = "Evaluating|Decoding|Replaying|Training"
+    return sorted(re.findall(rf"^Job \d+: ((?:{jobs}) .*)$", output, re.MULTILINE))
 
 
 def quality(record: Path) -> list[tuple]:
@@ -69,6 +70,7 @@ def test_a_dry_run_says_which_experiments_lack_how_many_blocks(study):
     assert measuring(study, "paper/ablation.tex") == [
         "Decoding 3 blocks side by side: F4 (3) (DynaTree)",
         "Evaluating 7 blocks side by side: A7 (3), A9 (3), C1 (1) (SDTP)",
+        "Replaying 3 blocks side by side: F4 (3) (DynaTree)",
     ]
     assert measuring(study, "A7") == ["Evaluating 3 blocks side by side: A7 (3) (SDTP)"]
     assert measuring(study, "A9", "A7") == ["Evaluating 6 blocks side by side: A9 (3), A7 (3) (SDTP)"]
@@ -90,17 +92,21 @@ def test_one_experiment_is_measured_alone(study):
 
 
 def test_more_documents_measure_the_new_ones_alone_and_fewer_none(study):
-    old, name, blocks = quality(study.record("A7")), study.record("F1").name, study.blocks()
+    old, blocks = quality(study.record("A7")), study.blocks()
+    names = {study.record(name).name for name in ("F1", "F4")}
     study.replace(TINY, "timing: {documents: 2,", "timing: {documents: 3,")
     study.replace(TINY, "    documents: 6\n    prompt_tokens", "    documents: 7\n    prompt_tokens")
-    study.replace(TINY, "code: {count: 2}", "code: {count: 3}")
-    assert measuring(study, "A7", "F1") == [
-        "Decoding 1 block side by side: F1 (1) (DynaTree)",
+    study.replace(TINY, "code: {count: 3}", "code: {count: 4}")
+    study.replace(TINY, "new_tokens: 12, timed: 2}", "new_tokens: 12, timed: 3}")
+    # Of each kind one more prompt is timed, and of code one more replayed of what drafts.
+    assert measuring(study, "A7", "F1", "F4") == [
+        "Decoding 6 blocks side by side: F1 (3), F4 (3) (DynaTree)",
         "Evaluating 2 blocks side by side: A7 (2) (SDTP)",
+        "Replaying 1 block side by side: F4 (1) (DynaTree)",
     ]
-    for experiment in ("A7", "F1"):
+    for experiment in ("A7", "F1", "F4"):
         study.record(experiment).unlink()
-    done = study.snakemake("A7", "F1")
+    done = study.snakemake("A7", "F1", "F4")
     assert done.code == 0, done.output
     new = json.loads(study.record("A7").read_text())
     assert quality(study.record("A7"))[:6] == old
@@ -108,15 +114,18 @@ def test_more_documents_measure_the_new_ones_alone_and_fewer_none(study):
     assert blocks.items() <= study.blocks().items()
     added = [Path(path) for path in study.blocks().keys() - blocks.keys()]
     assert sorted(path.name for path in added if path.suffix == ".json") == [
-        "2-3.json",
-        "2-3.json",
+        *7 * ["2-3.json"],
+        "3-4.json",
         "6-7.json",
     ]
-    # Of as few as before, the record alone is missing.
-    study.replace(TINY, "code: {count: 3}", "code: {count: 2}")
-    assert measuring(study, "F1") == []
-    assert study.snakemake("F1").code == 0
-    assert name in study.records()
+    decoded = json.loads(study.record("F4").read_text())
+    assert (len(decoded["samples"]), len(decoded["totals"]["replays"])) == (3 * 3, 4 + 3 + 3)
+    # Of as few as before, the records alone are missing.
+    study.replace(TINY, "code: {count: 4}", "code: {count: 3}")
+    study.replace(TINY, "new_tokens: 12, timed: 3}", "new_tokens: 12, timed: 2}")
+    assert measuring(study, "F1", "F4") == []
+    assert study.snakemake("F1", "F4").code == 0
+    assert names <= study.records().keys()
 
 
 @pytest.mark.parametrize("settings", ["experiments: 1", "documents: 4"])

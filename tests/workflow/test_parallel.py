@@ -9,7 +9,8 @@ import pytest
 
 from tests.workflow.conftest import PATIENCE, TINY, clone
 
-TIMED = {"decode", "evaluate_sdtp", "evaluate_pipeline"}
+TIMED = {"calibrate_target", "calibrate_costs", "decode", "evaluate_sdtp", "evaluate_pipeline"}
+OVERLAYS = ("tests/slurm/study.yaml", "tests/workflow/replays.yaml")
 
 
 def side_by_side(log: str) -> Iterator[tuple[str, str]]:
@@ -34,7 +35,7 @@ def test_timed_jobs_run_one_at_a_time_and_others_side_by_side(tmp_path):
     alone = ["--config", 'panel={"experiments": 1}']
     command = [sys.executable, "-m", "snakemake", "--cores", "4", *alone, "--configfile", TINY]
     done = subprocess.run(
-        [*command, "tests/slurm/study.yaml", "--", "records"],
+        [*command, *OVERLAYS, "--", "records"],
         cwd=study.path,
         check=True,
         capture_output=True,
@@ -42,7 +43,8 @@ def test_timed_jobs_run_one_at_a_time_and_others_side_by_side(tmp_path):
         timeout=PATIENCE,
     )
     ran = re.findall(r"^Finished jobid: \d+ \(Rule: (\w+)\)", done.stderr, re.MULTILINE)
-    assert sum(rule in TIMED for rule in ran) == 5
+    # Two of pruning, one of a pipeline, two of decoding; costs of the target and of its drafter.
+    assert sum(rule in TIMED for rule in ran) == 7
     pairs = {*side_by_side(done.stderr)}
     assert ("prepare_model", "prepare_text") in pairs
     assert not [pair for pair in pairs if TIMED.issuperset(pair)]

@@ -34,7 +34,8 @@ def test_status_names_what_is_stale_and_why(study):
     assert found["D1"].startswith("stale") and "shape.depth 1 -> 2" in found["D1"]
     assert found["A7"].endswith("3 of 3 blocks are missing")
     assert [name for name, line in found.items() if line.startswith("stale")] == ["A7", "D1"]
-    assert found["2"].startswith("experiments to measure (6 blocks)")
+    # Three of A7, and of D1 three that are timed and three that are replayed.
+    assert found["2"].startswith("experiments to measure (9 blocks)")
 
 
 def test_status_follows_inputs_and_pins(study):
@@ -94,7 +95,10 @@ def test_status_says_how_many_blocks_are_missing(study):
 
 def test_prune_deletes_what_no_study_needs_and_nothing_else(study):
     before = sorted((study.path / "results").rglob("*"))
-    assert ask(study, "prune", "--yes").stdout.startswith("nothing to prune")
+    asked = ask(study, "prune", "--yes").stdout.splitlines()
+    # Its questions are to be fetched.
+    assert [line.split(" cannot")[0] for line in asked[:-1]] == ["workflow/studies/spec-bench.yaml"]
+    assert asked[-1].startswith("nothing to prune")
     study.replace("config.yaml", "schedule: {keep_ratio: 0.5}", "schedule: {keep_ratio: 0.55}")
     refused = ask(study, "prune")
     assert refused.returncode != 0

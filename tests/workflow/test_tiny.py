@@ -24,7 +24,7 @@ def measuring(name: str) -> list[str]:
 
 def measured(planned: list[str]) -> list[str]:
     """Those of the messages that speak of measuring."""
-    return [job for job in planned if job.startswith(("Evaluating", "Decoding"))]
+    return [job for job in planned if job.startswith(("Evaluating", "Decoding", "Replaying"))]
 
 
 def test_the_section_its_tables_and_figures_are_made_of_records(finished):
@@ -90,7 +90,8 @@ def test_loss_logic_reruns_training_and_no_decoding(study):
     assert over_ranks == "Evaluating 4 blocks side by side: GB (2), G0 (2) (SDTP over several ranks)"
     joined = {job.rpartition(" ")[2] for job in planned if job.startswith("Joining")}
     assert joined == learned | {"GB", "G0"}
-    assert not [job for job in planned if job.startswith(("Decoding", "Preparing", "Extracting"))]
+    assert not [job for job in planned if job.startswith(("Decoding", "Replaying", "Measuring", "Counting"))]
+    assert not [job for job in planned if job.startswith(("Preparing", "Extracting"))]
 
 
 def test_a_lost_checkpoint_is_rebuilt_only_for_new_experiments(study):

@@ -98,15 +98,16 @@ def _show(arguments: argparse.Namespace) -> None:
     print(f"{row.experiment.id}: {row.experiment.title}")
     for path in (job.path for job in row.jobs):
         print(f"record  {path}  ({_there(path)})")
-    every = {series.digest: (name, series) for job in row.jobs for name, series in job.inputs.items()}
+    every = {series.digest: (name, series) for job in row.jobs for name, series in job.series.items()}
     for name, series in every.values():
         there, missing = blocks(series, plan)
         print(f"blocks  {name}: {series.path}  ({there} there, {missing} missing)")
     print(f"spec    {job.spec_path}")
     for log in _logs(row.jobs, every):
         print(f"log     {log}")
-    inputs = {(name, read.path) for _, series in every.values() for name, read in series.inputs.items()}
-    for name, path in sorted(inputs):
+    reading = (*row.jobs, *(series for _, series in every.values()))
+    inputs = {(name, read.path) for each in reading for name, read in each.inputs.items()}
+    for name, path in sorted(inputs - {(name, series.path) for name, series in every.values()}):
         print(f"input   {name}: {path}  ({_there(path)})")
     print(f"change  {json.dumps(row.experiment.change)}")
     print(f"run     snakemake --cores 1 {row.experiment.id}")
@@ -131,7 +132,7 @@ def _forget(arguments: argparse.Namespace) -> None:
     plan = Plan(_configuration(arguments.configfile), root())
     row = plan.row(arguments.id)
     records = {job.digest: job.path for job in row.jobs}
-    folders = {series.digest: series.path for job in row.jobs for series in job.inputs.values()}
+    folders = {series.digest: series.path for job in row.jobs for series in job.series.values()}
     there = [path for path in (*records.values(), *folders.values()) if path.exists()]
     if not there:
         raise UserError(f"{row.experiment.id} has no record ({row.jobs[0].path}); there is nothing to forget")
@@ -142,7 +143,7 @@ def _forget(arguments: argparse.Namespace) -> None:
     again = [other.experiment.id for other in others if {job.digest for job in other.jobs} & {*records}]
     print(f"the next snakemake run measures {', '.join([row.experiment.id, *again])} again")
     for other in others:
-        shared = {series.digest for job in other.jobs for series in job.inputs.values()} & {*folders}
+        shared = {series.digest for job in other.jobs for series in job.series.values()} & {*folders}
         if shared and other.experiment.id not in again:
             print(f"{other.experiment.id} had blocks in common with it; a record of it that is there stays")
 
@@ -203,10 +204,15 @@ def _minutes(text: str) -> float:
 
 
 def _prune(arguments: argparse.Namespace) -> None:
-    overlays = [[], *([path] for path in sorted(shipped(STUDIES).glob("*.yaml")))]
-    if arguments.configfile:
-        overlays.append(arguments.configfile)
-    paths = unneeded(Plan(_configuration(files), root()) for files in overlays)
+    own = [[], *([arguments.configfile] if arguments.configfile else [])]
+    plans = [Plan(_configuration(files), root()) for files in own]
+    for path in sorted(shipped(STUDIES).glob("*.yaml")):
+        try:
+            plans.append(Plan(_configuration([path]), root()))
+        except UserError as error:
+            # One that reads files which nobody fetched here.
+            print(f"{path} cannot be planned here, and none of its results is needed: {error}")
+    paths = unneeded(plans)
     if not paths:
         print("nothing to prune: every result belongs to a study")
         return
@@ -240,14 +246,21 @@ def _schema(_: argparse.Namespace) -> None:
 
 def _configuration(overlays: list[Path]) -> dict:
     """`config.yaml` with overlays merged as `snakemake --configfile` merges them."""
+    overlaid: dict = {}
+    for path in overlays:
+        update_config(overlaid, _map_of_keys(path))
     config: dict = {}
     # Overlays are merged twice, so that their experiments precede those of the study that they extend.
-    for path in (*overlays, shipped(CONFIG), *overlays):
-        part = read_yaml(path)
-        if not isinstance(part, dict):
-            raise UserError(f"{path}: a study's configuration is a map of keys")
+    for part in (overlaid, _map_of_keys(shipped(CONFIG)), overlaid):
         update_config(config, part)
     return config
+
+
+def _map_of_keys(path: Path) -> dict:
+    part = read_yaml(path)
+    if not isinstance(part, dict):
+        raise UserError(f"{path}: a study's configuration is a map of keys")
+    return part
 
 
 if __name__ == "__main__":

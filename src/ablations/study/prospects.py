@@ -28,6 +28,7 @@ from ablations.evidence.records import ExperimentRecords, read_arm
 from ablations.evidence.rule import region
 from ablations.evidence.statistics import Endpoint, Mean
 from ablations.specs.dynatree.decode import DecodeSpec
+from ablations.specs.dynatree.replay import COSTS, REPLAYED
 from ablations.specs.sdtp.record import EvaluateSpec
 from ablations.study.planning.family import is_timed
 from ablations.study.planning.jobs import Row
@@ -240,7 +241,9 @@ def _measure(endpoint: Endpoint, method: str) -> str:
 def _shared(row: Row, other: Row | None, measure: str) -> int:
     """Documents or prompts on which two experiments are measured."""
     own = _counts(row, measure)
-    theirs = _counts(other, measure) if other else own
+    # Decoding without a drafter is the reference itself, on whatever prompts.
+    alone = other is None or getattr(other.jobs[0].spec, "drafter", "") is None
+    theirs = own if other is None or alone else _counts(other, measure)
     return sum(min(count, theirs.get(kind, 0)) for kind, count in own.items())
 
 
@@ -248,7 +251,7 @@ def _counts(row: Row, measure: str) -> dict[str, int]:
     """Documents or prompts of an experiment by kind."""
     spec = cast(EvaluateSpec | DecodeSpec, row.jobs[0].spec)
     if isinstance(spec, DecodeSpec):
-        return {prompts.kind: prompts.count for prompts in spec.prompts}
+        return {prompts.kind: prompts.count for prompts in spec.replayed or spec.prompts}
     counts = {
         "text": spec.windows.documents,
         "retrieval": spec.retrieval.count if spec.retrieval else 0,
@@ -345,23 +348,39 @@ class Open:
         return Need(prediction, "", measure, standing.n, needed, seconds)
 
     def _item_seconds(self, arm: ExperimentRecords | None, measure: str) -> float | None:
-        """Seconds of one more document or prompt of an experiment, over its training seeds."""
+        """Seconds of one more document or prompt of an experiment, over its training seeds.
+
+        Where prompts are replayed, as many of the further ones are timed as of those so far.
+        """
+        if arm is None:
+            return None
         seconds = []
-        for record in map(Path, arm.experiment.records if arm else ()):
+        for record in map(Path, arm.experiment.records):
             folders = _series(record)
-            if measure in ("text", "retrieval"):
-                own = [folders.get(measure)]
+            if measure == "decoding speed":
+                seconds += self._prompt_seconds(arm, folders)
             elif measure == "prefill speed":
                 # The first seed alone is timed.
-                own = [folders["prefill"]] if "prefill" in folders else []
+                seconds.append(self._mean_seconds([folders["prefill"]] if "prefill" in folders else []))
             else:
-                own = [*folders.values()]
-            times = [self._times[path.name].seconds for path in own if path and path.name in self._times]
-            if len(times) < len(own):
-                return None
-            # Prompts of each kind count alike.
-            seconds.append(sum(times) / max(1, len(times)))
-        return sum(seconds) if seconds else None
+                seconds.append(self._mean_seconds([folders.get(measure)]))
+        known = [each for each in seconds if each is not None]
+        return sum(known) if known and len(known) == len(seconds) else None
+
+    def _prompt_seconds(self, arm: ExperimentRecords, folders: Mapping[str, Path]) -> list[float | None]:
+        """Seconds of replaying one more prompt, and those of timing it times the share of timed prompts."""
+        spec = arm.record.spec if arm.record else None
+        replayed = [path for name, path in folders.items() if name.startswith(REPLAYED)]
+        if not isinstance(spec, DecodeSpec) or not replayed:
+            return [self._mean_seconds([path for name, path in folders.items() if name != COSTS])]
+        share = sum(kind.count for kind in spec.prompts) / sum(kind.count for kind in spec.replayed)
+        timed = self._mean_seconds([folders[kind.kind] for kind in spec.prompts])
+        return [self._mean_seconds(replayed), None if timed is None else timed * share]
+
+    def _mean_seconds(self, series: Sequence[Path | None]) -> float | None:
+        """Seconds of an item, the mean over series, which count alike; None where one was not measured."""
+        times = [self._times[path.name].seconds for path in series if path and path.name in self._times]
+        return sum(times) / max(1, len(times)) if len(times) == len(series) else None
 
 
 def _between(mean: Mean, spread: float, n: int) -> Iterator[tuple[float, float]]:

@@ -11,19 +11,16 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from ablations.core.files import write_text_if_changed
-from ablations.core.record import Record
-from ablations.specs.dynatree.decode import DecodeSample, DecodeSpec
-from ablations.specs.dynatree.exactness import DecodeTotals
+from ablations.evidence.join import DecodeRecord, SdtpRecord
 from ablations.specs.dynatree.grid import Grid
-from ablations.specs.sdtp.record import EvaluateSpec, SdtpSample, SdtpTotals
 from ablations.specs.sdtp.sweep import Sweep
 from ablations.study.config.study import StudyConfig
 
 SCHEMAS: dict[str, type[BaseModel]] = {
     "config.schema.json": StudyConfig,
-    "sdtp-record.schema.json": Record[EvaluateSpec, SdtpSample, SdtpTotals],
+    "sdtp-record.schema.json": SdtpRecord,
     "sdtp-sweep.schema.json": Sweep,
-    "dynatree-record.schema.json": Record[DecodeSpec, DecodeSample, DecodeTotals],
+    "dynatree-record.schema.json": DecodeRecord,
     "dynatree-grid.schema.json": Grid,
 }
 

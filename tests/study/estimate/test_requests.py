@@ -90,7 +90,13 @@ def panel(plan: Plan, rule: str, *names: str) -> PlannedPanel:
     return next(each for each in plan.panels(plan.asked(names), {}) if each.stage.rule == rule)
 
 
-@pytest.mark.parametrize("rule", ["evaluate_sdtp", "train_pruner", "decode", "sweep", "grid"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        *("evaluate_sdtp", "train_pruner", "sweep"),
+        *("calibrate_drafter", "calibrate_costs", "decode", "replay", "grid"),
+    ],
+)
 def test_a_panel_needs_less_than_its_jobs_one_by_one(plans, rule):
     whole, large = panel(plans(LARGE), rule), requests(runtime=10**9)
     alone = [large.minutes(job) - 20 for job in whole.jobs]

@@ -21,8 +21,10 @@ pytestmark = pytest.mark.usefixtures("working_folder")
 PREPARING = {"prepare_model", "prepare_text"}
 SDTP_EVALUATIONS = {"evaluate_sdtp", "evaluate_pipeline"}
 SDTP = {"saliency", "train_pruner", "calibrate", "sweep", *SDTP_EVALUATIONS}
-DRAFTING = {"calibrate_costs", "decode", "benchmark", "grid"}
-DYNATREE = {"fit_ngram", "distil_teacher", "distil", *DRAFTING}
+REPLAYING = {"calibrate_drafter", "calibrate_costs", "replay", "grid"}
+DRAFTING = {*REPLAYING, "decode", "benchmark"}
+DECODING = {"calibrate_target", *DRAFTING}
+DYNATREE = {"fit_ngram", "distil_teacher", "distil", *DECODING}
 JOIN = {"join_record"}
 
 USERS = {
@@ -39,12 +41,17 @@ USERS = {
     "sdtp.record": JOIN,
     "sdtp.sweep": {"sweep"},
     "dynatree.arm": DRAFTING | JOIN,
-    "dynatree.prompts": DRAFTING | JOIN,
-    "dynatree.costs": DRAFTING,
+    "dynatree.prompts": DECODING | JOIN,
+    "dynatree.costs": DECODING | JOIN,
+    "dynatree.counts": REPLAYING | {"decode", *JOIN},
+    "dynatree.replay": REPLAYING | {"decode", *JOIN},
     "dynatree.exactness": {"decode", "benchmark", *JOIN},
     "dynatree.fit_ngram": {"fit_ngram"},
     "dynatree.distil_teacher": {"distil_teacher"},
     "dynatree.distil": {"distil"},
+    "dynatree.calibrate_target": {"calibrate_target", "calibrate_costs", "grid"},
+    # Calibrated drafters open what this one makes.
+    "dynatree.calibrate_drafter": DRAFTING,
     "dynatree.calibrate_costs": {"calibrate_costs"},
     "dynatree.decode": {"decode", *JOIN},
     "dynatree.benchmark": {"benchmark"},
@@ -54,23 +61,36 @@ USERS = {
 
 MEASURING = {
     "core.job": PREPARING | SDTP | DYNATREE | JOIN,
-    "core.panel": SDTP - {"saliency", "calibrate"} | {"decode", "grid"},
+    "core.panel": SDTP - {"saliency", "calibrate"} | REPLAYING | {"decode"},
     "evidence.join": JOIN,
     "lm.layered": {"fit_ngram"} | SDTP | DYNATREE,
-    "lm.packing": SDTP - {"saliency", "train_pruner"} | {"distil_teacher"} | DRAFTING,
+    "lm.packing": SDTP - {"saliency", "train_pruner"} | {"distil_teacher"} | DECODING,
     "sdtp.scores.importance": SDTP_EVALUATIONS,
     "sdtp.pruned.selection": SDTP - {"saliency", "train_pruner"},
     "sdtp.training.losses": {"train_pruner"},
-    "dynatree.arm": {"decode", "benchmark"},
+    "dynatree.arm": {"decode", "replay", "benchmark"},
+    "dynatree.verify": DECODING,
     "dynatree.drafters.lookup": DRAFTING,
-    "dynatree.growth.dynamic": {"decode", "benchmark"},
+    "dynatree.drafters.calibrated": DRAFTING,
+    "dynatree.growth.dynamic": {"calibrate_costs", "decode", "replay", "benchmark"},
     "dynatree.distilling.model": {"distil"} | DRAFTING,
+    # What is timed runs none of these.
+    "dynatree.replay": REPLAYING,
+    "dynatree.traces": REPLAYING,
+    "dynatree.replay_arms": {"replay"},
+    "dynatree.decode": {"decode"},
+    "dynatree.metering": {"calibrate_costs"},
+    "dynatree.acceptance": {"calibrate_drafter", "calibrate_costs"},
+    "dynatree.calibrate_target": {"calibrate_target", "calibrate_costs"},
+    "dynatree.calibrate_costs": {"calibrate_costs"},
+    "dynatree.counting": DRAFTING,
 }
 """The same of modules that measure, where the papers' methods are likely to be extended."""
 
 ASKING = (
     "core.supervise",
     "evidence.statistics",
+    "evidence.corrected",
     "study.config.dynatree",
     "study.planning.panels",
     "study.planning.plan",

@@ -84,6 +84,29 @@ def test_documents_of_a_declared_look_are_no_change_and_others_are(raw, today):
     assert planned(raw).changed[-2:] == ("counts.documents null -> 120", "counts.retrieval null -> 80")
 
 
+def test_how_many_prompts_are_replayed_and_timed_is_told(raw, today):
+    planned(raw)
+    measure(raw, "A3")
+    raw["dynatree"]["decoding"]["timed"] = 6
+    raw["dynatree"]["prompts"]["chat"]["count"] = 21
+    assert planned(raw).changed == ("counts.prompts.chat 20 -> 21", "counts.timed_prompts 5 -> 6")
+
+
+@pytest.mark.parametrize("name", ["code", "replayed_code"])
+def test_a_replay_is_a_result_and_costs_are_none(raw, today, name):
+    (record,) = Plan(copy.deepcopy(raw), ROOT).row("F4").jobs
+    costs = record.inputs["costs"].path
+    costs.parent.mkdir(parents=True)
+    costs.write_text("{}")
+    before = planned(raw)
+    assert before.changed == ()
+    PLANS.unlink()
+    folder = record.inputs[name].path
+    folder.mkdir(parents=True)
+    (folder / "0-5.json").write_text("{}")
+    assert planned(raw).changed == (LATE,)
+
+
 @pytest.mark.parametrize("block", ["0-10.json", "0-crashed.json"])
 def test_neither_another_name_nor_another_study_hides_a_change(raw, today, block):
     planned(raw)

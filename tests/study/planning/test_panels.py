@@ -70,7 +70,10 @@ def test_every_experiment_of_a_kind_shares_a_process(raw):
         "evaluate_sdtp": 1,
         "evaluate_pipeline": 1,
         "sweep": 1,
+        "calibrate_drafter": 1,
+        "calibrate_costs": 1,
         "decode": 1,
+        "replay": 1,
         "grid": 1,
     }
     (panel,) = found["evaluate_sdtp"]
@@ -124,11 +127,54 @@ def test_what_becomes_confirmatory_lacks_the_rest_of_its_budget_alone(raw):
     }
 
 
-def test_one_more_prompt_is_asked_of_every_arm(raw):
+def test_drafters_are_calibrated_side_by_side_and_named_by_who_needs_them_first(raw):
+    of_rule = panels(Plan(raw, ROOT))
+    for rule, labels in (
+        # The two sources of the hybrid drafter, the draft model, the lookup.
+        ("calibrate_drafter", ["F2", "F2", "N0", "PL"]),
+        ("calibrate_costs", ["F2", "N0", "N1", "NG", "PL"]),
+    ):
+        (panel,) = of_rule[rule]
+        assert sorted(entry.label for entry in panel.file.entries) == labels
+        assert all(entry.out.endswith("manifest.json") and not entry.spans for entry in panel.file.entries)
+
+
+def test_one_more_prompt_is_replayed_by_every_arm_that_drafts_and_timed_by_none(raw):
     measure(Plan(raw, ROOT))
-    found = spans(changed(raw, dynatree={"prompts": {"code": {"count": 3}}}))
-    assert {(rule, kind) for rule, _, kind in found} == {("decode", "code")}
+    found = spans(changed(raw, dynatree={"prompts": {"code": {"count": 4}}}))
+    assert {(rule, kind) for rule, _, kind in found} == {("replay", "code")}
+    assert {*found.values()} == {((3, 4),)}
+    drafting = {*raw["dynatree"]["ablations"]} - {"F1", "K4"}
+    # K2 is F3.
+    assert {label for _, label, _ in found} == drafting - {"K2"}
+
+
+def test_one_more_timed_prompt_is_timed_by_what_has_the_whole_budget(raw):
+    measure(Plan(raw, ROOT))
+    found = spans(changed(raw, dynatree={"decoding": {"timed": 3}}))
+    assert {(rule, kind) for rule, _, kind in found} == {
+        ("decode", kind) for kind in ("code", "documentation", "chat")
+    }
     assert {*found.values()} == {((2, 3),)}
+    # Confirmatory are F2, F4 and K3; they are compared with F1, F2b and F3, whose budget is two prompts.
+    assert {label for _, label, _ in found} == {"F1", "F2", "F2b", "F4", "K3"}
+
+
+def test_fewer_prompts_measure_nothing(raw):
+    measure(Plan(raw, ROOT))
+    fewer = changed(
+        raw, dynatree={"decoding": {"timed": 1, "exploratory": 1}, "prompts": {"code": {"count": 2}}}
+    )
+    assert panels(fewer).keys() == {"grid"}
+    assert not fewer.row("F4").jobs[0].done
+
+
+def test_without_replays_the_timed_prompts_are_kept_and_the_others_timed(raw):
+    measure(Plan(raw, ROOT))
+    found = spans(changed(raw, dynatree={"decoding": {"timed": None, "exploratory": None}}))
+    assert {rule for rule, _, _ in found} == {"decode"}
+    assert {*found.values()} == {((2, 3),)}
+    assert {label for _, label, _ in found} == {*raw["dynatree"]["ablations"]} - {"K2", "K4", "F3", "N2"}
 
 
 def test_an_arm_that_is_changed_is_measured_alone(raw):

@@ -43,9 +43,20 @@ def measured(*names):
     return [f"evaluate_sdtp:{name}:{measure}" for name in names for measure in MEASURES]
 
 
-def decoded(names):
+def decoded(names, rule="decode"):
     """Series of decoding experiments, one for each kind of prompts."""
-    return sorted(f"decode:{name}" for name in names for kind in ("code", "documentation", "chat"))
+    return sorted(f"{rule}:{name}" for name in names for kind in ("code", "documentation", "chat"))
+
+
+def replayed(names):
+    """Series of replays, one for each kind of prompts."""
+    return decoded(names, "replay")
+
+
+HYBRID = ("D1", "E1", "E2", "E3", "F2", "F2b", "F2c", "F3", "F4", "K3", "O1")
+DISTILLED = ("N1", "N2", "N3", "N4")
+DRAFTING = (*HYBRID, *DISTILLED, "NG", "PL")
+DRAFTERS = ("hybrid", "distilled", "ngram", "lookup")
 
 
 def test_a_keep_ratio_reruns_its_own_evaluation_alone(raw):
@@ -70,7 +81,8 @@ def test_counts_are_in_no_series(raw):
         config["sdtp"]["evaluation"]["timing"]["documents"] = 9
         config["sdtp"]["evaluation"]["retrieval"]["count"] = 80
         config["sdtp"]["evaluation"]["exploratory"] = {"documents": 9, "prompts": 9}
-        config["dynatree"]["prompts"]["code"]["count"] = 5
+        config["dynatree"]["prompts"]["code"]["count"] = 25
+        config["dynatree"]["decoding"] |= {"timed": 9, "exploratory": 3}
         # The benchmark has a count of its own.
 
     assert stale(raw, mutate) == []
@@ -119,10 +131,15 @@ def test_a_shared_budget_reruns_its_users(raw):
     def mutate(config):
         config["dynatree"]["decoding"]["new_tokens"] = 32
 
-    labels = ["D1", "E1", "E2", "E3", "F1", "F2", "F2b", "F2c", "F3", "F4", "K3"]
-    labels += ["N1", "N2", "N3", "N4", "NG", "O1", "PL"]
-    # The benchmark has a length of its own.
-    assert stale(raw, mutate) == decoded(labels)
+    # The benchmark and the calibration have a length of their own.
+    assert stale(raw, mutate) == [*decoded(["F1", *DRAFTING]), *replayed(DRAFTING)]
+
+
+def test_how_often_decoding_is_timed_replays_nothing(raw):
+    def mutate(config):
+        config["dynatree"]["decoding"]["repeats"] = 3
+
+    assert stale(raw, mutate) == decoded(["F1", *DRAFTING])
 
 
 def test_training_of_a_draft_reruns_its_users(raw):
@@ -130,8 +147,73 @@ def test_training_of_a_draft_reruns_its_users(raw):
         config["dynatree"]["drafters"]["distilled"]["distil"]["seed"] = 3
 
     # The hybrid draft of the baseline is one.
-    labels = ["D1", "E1", "E2", "E3", "F2", "F2b", "F2c", "F3", "F4", "K3", "N1", "N2", "N3", "N4", "O1"]
-    assert stale(raw, mutate) == ["benchmark", "calibrate_costs", *decoded(labels), "distil"]
+    labels = [*HYBRID, *DISTILLED]
+    assert stale(raw, mutate) == [
+        "benchmark",
+        *("calibrate_costs" for _ in ("hybrid", "distilled")),
+        "calibrate_drafter",
+        *decoded(labels),
+        "distil",
+        *replayed(labels),
+    ]
+
+
+def test_a_drafter_that_states_other_probabilities_is_calibrated_again(raw):
+    def mutate(config):
+        config["dynatree"]["drafters"]["lookup"]["probability"] = 0.8
+
+    assert stale(raw, mutate) == [
+        "benchmark", "calibrate_costs", "calibrate_drafter", *decoded(["PL"]), *replayed(["PL"])
+    ]  # fmt: skip
+
+
+def test_the_weights_of_a_mixture_change_no_calibration_of_what_it_mixes(raw):
+    def mutate(config):
+        config["dynatree"]["drafters"]["hybrid"]["share"] = 0.6
+
+    assert stale(raw, mutate) == ["benchmark", "calibrate_costs", *decoded(HYBRID), *replayed(HYBRID)]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "target"),
+    [
+        ("repeats", 5, ["calibrate_target"]),
+        ("most_rows", 129, ["calibrate_target"]),
+        ("prefixes", [64, 512], ["calibrate_target"]),
+        ("timed", 3, []),
+        ("pruning", {"tau": 0.1}, []),
+    ],
+)
+def test_other_costs_measure_only_what_they_decide(raw, key, value, target):
+    """Cost-aware trees are grown by them; all others are priced by them, which measures nothing."""
+
+    def mutate(config):
+        config["dynatree"]["calibration"][key] = value
+
+    costs = ["calibrate_costs" for _ in DRAFTERS]
+    assert stale(raw, mutate) == ["benchmark", *costs, *target, *decoded(["O1"]), *replayed(["O1"])]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "target"),
+    [
+        ("max_nodes", 32, []),
+        ("shape", {"depth": 9, "branching": 3}, []),
+        ("new_tokens", 64, []),
+        (
+            "prompts",
+            {"chat": {"text": "chat_validation", "split": "validation", "count": 6}},
+            ["calibrate_target"],
+        ),
+    ],
+)
+def test_what_acceptance_is_counted_on_reruns_all_that_drafts(raw, key, value, target):
+    def mutate(config):
+        config["dynatree"]["calibration"][key] = value
+
+    # The hybrid drafter has the calibrations of both its sources.
+    found = ["calibrate_costs" for _ in DRAFTERS] + ["calibrate_drafter"] * (len(DRAFTERS) - 1) + target
+    assert stale(raw, mutate) == ["benchmark", *found, *decoded(DRAFTING), *replayed(DRAFTING)]
 
 
 def test_a_changed_torch_pin_makes_every_model_job_stale_and_a_seaborn_pin_none(raw, tmp_path):

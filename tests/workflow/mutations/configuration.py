@@ -4,11 +4,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from tests.workflow.mutations.jobs import (
+    ACCEPTANCE,
     AGAIN,
     BENCHMARK,
     BENCHMARK_TABLE,
     CALIBRATION,
+    CALIBRATIONS,
     CHAT,
+    CODE,
     COSTS,
     CRASHES,
     DECODING,
@@ -16,9 +19,9 @@ from tests.workflow.mutations.jobs import (
     DISTILLED,
     DOCUMENTATION,
     DRAFT_MODEL,
+    DRAFTING,
     EVALUATIONS,
     EXPLORATORY,
-    GRID_COSTS,
     GRIDS,
     HUMANEVAL,
     HYBRID,
@@ -29,19 +32,24 @@ from tests.workflow.mutations.jobs import (
     PYTHON,
     QUALITY,
     RENDERING,
+    REPLAYS,
     RETRIEVAL,
     SALIENCY,
     SCORERS,
     SINGLE_PROCESS,
     SWEEPS,
     TARGET,
+    TARGET_COSTS,
     TEACHER,
     TIMED,
+    TIMED_ON_MORE,
     TRAINED_TWICE,
     WHOLE,
     decode,
+    decode_and_replay,
     evaluate,
     join,
+    replay,
     stale,
 )
 from tests.workflow.mutations.study import Mutation, Study
@@ -66,7 +74,8 @@ def arm(name: str, key: str, value: Any, *more: str) -> Mutation:
 
 def drafting(name: str, key: str, value: Any, *more: str) -> Mutation:
     """A value of one decoding ablation; the benchmark measures all of them."""
-    return setting(f"dynatree.ablations.{name}.{key}", value, {*decode(name), BENCHMARK, "collect", *more})
+    expected = {*decode_and_replay(name), BENCHMARK, "collect", *more}
+    return setting(f"dynatree.ablations.{name}.{key}", value, expected)
 
 
 def _fewer_prompts(name: str, *more: str) -> Mutation:
@@ -80,7 +89,7 @@ def _and_compound(name: str, group: str, value: dict[str, Any]) -> Mutation:
         study.set(f"dynatree.ablations.{name}.compound", True)
         study.set(f"dynatree.ablations.{name}.change.{group}", value)
 
-    expected = stale({*decode(name), BENCHMARK})
+    expected = stale({*decode_and_replay(name), BENCHMARK})
     return Mutation(f"dynatree.ablations.{name}.change.{group}: {value}", edit, expected)
 
 
@@ -118,22 +127,22 @@ ARMS = [
     drafting("F2c", "change.shape.branching", 3),
     _fewer_prompts("F3", BENCHMARK),
     # What starts from F4 and keeps its threshold; K2 and O1 have none, K4 no drafter.
-    drafting("F4", "change.pruning", {"tau": 0.1}, *decode("K3", "D1", "PL", "NG", "N0")),
+    drafting("F4", "change.pruning", {"tau": 0.1}, *decode_and_replay("K3", "D1", "PL", "NG", "N0")),
     _fewer_prompts("K2", BENCHMARK),
     drafting("K3", "change.shape.branching", 3),
     drafting("D1", "change.shape.depth", 2),
     drafting("D1", "from", "F3"),
-    drafting("E1", "change.shape.depth", 4, *decode("E2", "E3")),
-    drafting("E2", "change.adaptation.max_depth", 9, *decode("E3")),
+    drafting("E1", "change.shape.depth", 4, *decode_and_replay("E2", "E3")),
+    drafting("E2", "change.adaptation.max_depth", 9, *decode_and_replay("E3")),
     drafting("E3", "change.adaptation.history.smoothing", 0.4),
-    drafting("O1", "change.shape.depth", 6, "costs 6x3"),
+    drafting("O1", "change.shape.depth", 6),
     drafting("N1", "change.shape.depth", 5),
     _fewer_prompts("N2", BENCHMARK),
     drafting("N4", "change.shape.branching", 3),
     _and_compound("PL", "pruning", {"tau": 0.1}),
     _and_compound("NG", "pruning", {"tau": 0.1}),
     _and_compound("N0", "pruning", {"tau": 0.1}),
-    drafting("N3", "change.pruning", {"tau": 0.1}, *decode("N4")),
+    drafting("N3", "change.pruning", {"tau": 0.1}, *decode_and_replay("N4")),
 ]
 """The value of each ablation; where others start from it, theirs too."""
 
@@ -150,7 +159,6 @@ _WITH_MSE = {PRUNER, PRUNER + AGAIN, "pruner 0/1/1"}
 _WITHOUT_OWN_RATIO = set(EVALUATIONS) - evaluate("A7", "A9")
 _OWN_DEPTH = {"F1", "F2", "F2b", "D1", "E1", "E2", "E3", "O1", "N1"}
 _OWN_TAU = {"F1", "F2", "F2b", "F2c", "F3", "O1", "N1", "N2"}
-_DRAFTING = set(DECODINGS) - decode("F1")
 
 BASELINES = [
     setting("sdtp.baseline.schedule.keep_ratio", 0.6, _WITHOUT_OWN_RATIO | {CALIBRATION}),
@@ -169,30 +177,28 @@ BASELINES = [
     setting(
         "dynatree.baseline.shape.depth",
         6,
-        decode(*{*DECODING} - _OWN_DEPTH) | {"costs 6x2", *GRIDS, BENCHMARK},
+        decode_and_replay(*{*DECODING} - _OWN_DEPTH) | {"grid lengths", BENCHMARK},
     ),
     setting(
         "dynatree.baseline.pruning.tau",
         0.1,
-        decode(*{*DECODING} - _OWN_TAU) | {"grid lengths", BENCHMARK},
+        decode_and_replay(*{*DECODING} - _OWN_TAU) | {"grid lengths", BENCHMARK},
     ),
-    # O1's trees have the calibration's cap; the lengths replay the baseline's tree, and costs suffice for it.
+    # O1's trees have the calibration's cap; the lengths replay the baseline's tree.
     setting(
         "dynatree.baseline.pruning.max_nodes",
         128,
-        _DRAFTING - decode("O1") | {GRID_COSTS, BENCHMARK, *GRIDS},
+        decode_and_replay(*{*DRAFTING} - {"O1"}) | {"grid lengths", BENCHMARK},
     ),
-    # F4 becomes what NG is already.
+    # F4 becomes what NG is already, whose drafter has its costs.
     setting(
         "dynatree.baseline.drafter",
         "ngram",
-        decode(*HYBRID) - decode("F4") | {COSTS, GRID_COSTS, BENCHMARK},
+        decode_and_replay(*{*HYBRID} - {"F4"}) | {*GRIDS, BENCHMARK},
     ),
 ]
 """Component groups of the baselines, which every ablation starts from."""
 
-_ALL_PROMPTS = {*DECODING} - {"F3", "N2"}
-"""Experiments that decode every prompt; K2 is F3."""
 _ASKED = {*EXPLORATORY} & {*SINGLE_PROCESS}
 """Exploratory experiments whose retrieval is measured."""
 
@@ -206,6 +212,16 @@ def _more_documents_and_as_many_again(study: Study) -> None:
     study.set("sdtp.evaluation.documents", 7)
     study.planned()
     study.set("sdtp.evaluation.documents", 6)
+
+
+def _fewer_timed(study: Study) -> None:
+    study.set("dynatree.decoding.exploratory", 1)
+    study.set("dynatree.decoding.timed", 1)
+
+
+def _timed_one_by_one(study: Study) -> None:
+    study.set("panel.documents", 1)
+    study.set("dynatree.prompts.code.count", 5)
 
 
 COUNTS = [
@@ -263,14 +279,38 @@ COUNTS = [
         | evaluate(*_ASKED - {CRASHES}, measures=[RETRIEVAL], spans=["3-4"])
         | join(*EXPLORATORY),
     ),
-    # F3, N2 and K2 decode two prompts of each kind at most, and the benchmark says itself how many.
+    # The benchmark says itself how many prompts it has. F1 drafts nothing, so that nothing of it is replayed.
     setting(
         "dynatree.prompts.code.count",
-        3,
-        decode(*_ALL_PROMPTS, blocks=["code 2-3"]) | join(*_ALL_PROMPTS) | {*GRIDS},
+        4,
+        replay(*DRAFTING, kinds=[CODE], span="3-4") | join(*DRAFTING) | {*GRIDS},
         "one more",
     ),
-    setting("dynatree.prompts.code.count", 1, join(*DECODING) | {*GRIDS}, "one less"),
+    setting("dynatree.prompts.code.count", 2, join(*DRAFTING) | {*GRIDS}, "one less"),
+    Mutation(
+        "dynatree.prompts.code.count: 5, one by one",
+        _timed_one_by_one,
+        stale(
+            replay(*DRAFTING, kinds=[CODE], span="3-4")
+            | replay(*DRAFTING, kinds=[CODE], span="4-5")
+            | join(*DRAFTING)
+            | {*GRIDS}
+        ),
+    ),
+    # K4 is F1 with the budget of an exploratory experiment: its record is the one that F1 had.
+    setting(
+        "dynatree.decoding.timed", 3, decode(*TIMED_ON_MORE, span="2-3") | join(*TIMED_ON_MORE), "one more"
+    ),
+    Mutation("dynatree.decoding.timed: 1 (one less)", _fewer_timed, stale(join(*DECODING))),
+    # K4 and K2, which is F3, get records of their own.
+    setting(
+        "dynatree.decoding.exploratory",
+        1,
+        join(*{*DECODING} - {*TIMED_ON_MORE, "F3"}, "K2", "K4"),
+        "one less",
+    ),
+    # Everything is timed then that is not exploratory, and nothing is replayed.
+    setting("dynatree.decoding.timed", None, decode(*TIMED_ON_MORE, span="2-3") | join(*DECODING)),
 ]
 """How many documents and prompts: what is new of them is measured, what is there stays."""
 
@@ -299,18 +339,26 @@ BUDGETS = [
     setting("sdtp.evaluation.compute.threads", 2, EVALUATIONS | {CALIBRATION, *SWEEPS}),
     setting("sdtp.sweep.repeats", 3, SWEEPS),
     setting("sdtp.sweep.lengths", [64, 96, 128], {"sweep 128", "collect"}, "one more"),
-    setting("dynatree.decoding.new_tokens", 14, DECODINGS),
+    setting("dynatree.decoding.new_tokens", 14, DECODINGS | REPLAYS),
     setting("dynatree.decoding.repeats", 3, DECODINGS),
     setting("dynatree.decoding.warmup", 2, DECODINGS | {BENCHMARK}),
-    setting("dynatree.decoding.compute.threads", 2, DECODINGS | {COSTS, GRID_COSTS}),
+    setting("dynatree.decoding.compute.threads", 2, DECODINGS | REPLAYS | CALIBRATIONS),
     setting(
         "dynatree.prompts.documentation.tokens",
         40,
-        decode(*DECODING, blocks=[DOCUMENTATION]) | {*GRIDS, BENCHMARK},
+        decode_and_replay(*DECODING, kinds=[DOCUMENTATION]) | {*GRIDS, BENCHMARK},
     ),
-    setting("dynatree.calibration.repeats", 3, {COSTS, GRID_COSTS}),
-    # Grids have a most of their own.
-    setting("dynatree.calibration.max_nodes", 10, {COSTS, *decode("O1"), BENCHMARK}),
+    # Costs grow the trees of O1; all other experiments are priced by them.
+    setting("dynatree.calibration.repeats", 3, {TARGET_COSTS}),
+    setting("dynatree.calibration.prefixes", [16, 24], {TARGET_COSTS}),
+    setting("dynatree.calibration.most_rows", 17, {TARGET_COSTS}),
+    setting("dynatree.calibration.timed", 2, COSTS.values()),
+    setting("dynatree.calibration.pruning.tau", 0.1, COSTS.values()),
+    # Acceptance enters the probabilities of all that drafts.
+    setting("dynatree.calibration.max_nodes", 10, {*ACCEPTANCE.values(), *COSTS.values()}),
+    setting("dynatree.calibration.shape.depth", 7, {*ACCEPTANCE.values(), *COSTS.values()}),
+    setting("dynatree.calibration.new_tokens", 14, {*ACCEPTANCE.values(), *COSTS.values()}),
+    setting("dynatree.calibration.prompts.chat.count", 1, CALIBRATIONS),
     setting("dynatree.grids.taus", [0.05, 0.3], {"grid trees"}),
     setting("dynatree.grids.lengths", [8, 12], {"grid lengths"}),
     setting("dynatree.benchmark.repeats", 2, {BENCHMARK}),
@@ -319,17 +367,17 @@ BUDGETS = [
 ]
 """What experiments share: seeds, models, texts, budgets."""
 
-_HYBRID_USERS = decode(*HYBRID) | {COSTS, GRID_COSTS, BENCHMARK}
+_HYBRID_USERS = decode_and_replay(*HYBRID) | {COSTS["hybrid"], BENCHMARK}
 
 DRAFTERS = [
     setting("dynatree.drafters.ngram.order", 3, {NGRAM}),
     setting("dynatree.drafters.ngram.texts", ["python"], {NGRAM}),
-    setting("dynatree.drafters.ngram.context_weight", 32, _HYBRID_USERS | decode("NG")),
-    setting("dynatree.drafters.lookup.probability", 0.8, decode("PL") | {BENCHMARK}),
+    setting("dynatree.drafters.ngram.context_weight", 32, {ACCEPTANCE["ngram"]}),
+    setting("dynatree.drafters.lookup.probability", 0.8, {ACCEPTANCE["prompt_lookup"]}),
     setting("dynatree.drafters.distilled.teacher.texts", 11, {TEACHER}),
     setting("dynatree.drafters.distilled.distil.epochs", 2, {DISTILLED}),
     setting("dynatree.drafters.hybrid.share", 0.6, _HYBRID_USERS),
-    setting("dynatree.drafters.neural.model", "tiny_llama", decode("N0") | {BENCHMARK}),
+    setting("dynatree.drafters.neural.model", "tiny_llama", {ACCEPTANCE["neural"]}),
 ]
 """What drafts are made of."""
 
@@ -367,6 +415,15 @@ FAMILY = [
         ),
     ),
     Mutation("experiments leave the family", _family("A2", "B1m"), stale(join("A5", "A7"))),
+    Mutation(
+        "a decoding experiment enters the family, and more prompts are timed",
+        lambda study: (
+            study.set("paper.confirmatory.dynatree", ["F2", "F4", "K3", "O1"]),
+            study.set("dynatree.decoding.timed", 3),
+        ),
+        # O1 is above F4 and E3.
+        stale(decode(*TIMED_ON_MORE, "O1", "E3", span="2-3") | join(*TIMED_ON_MORE, "O1", "E3")),
+    ),
 ]
 """Who is confirmatory, which decides budgets."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.workflow.mutations.closure import jobs_that_compute_with
 from tests.workflow.mutations.jobs import (
+    ACCEPTANCE,
     BENCHMARK,
     BENCHMARK_TABLE,
     CALIBRATION,
@@ -23,11 +24,13 @@ from tests.workflow.mutations.jobs import (
     RENDERING,
     SALIENCY,
     TARGET,
+    TARGET_COSTS,
     TEACHER,
     WRITTEN,
-    decode,
+    decode_and_replay,
     evaluate,
     join,
+    replay,
     stale,
 )
 from tests.workflow.mutations.naming import made_by
@@ -132,7 +135,7 @@ TEXTS = [
 
 _ARTEFACTS = (
     *("model", "text", "saliency", "pruner", "calibration"),
-    *("ngram", "teacher", "draft", "costs"),
+    *("ngram", "teacher", "draft", "target_costs", "acceptance", "costs"),
 )
 
 
@@ -183,6 +186,11 @@ def _damaged_and_forgotten(study: Study) -> None:
     _forget(study, "A7", "quality", "retrieval", "prefill")
 
 
+def _damaged_acceptance_and_forgotten(study: Study) -> None:
+    _damaged(study, ACCEPTANCE["ngram"])
+    _forget(study, "NG", "replay code")
+
+
 def _damaged_and_renamed(study: Study) -> None:
     _damaged(study, PRUNER)
     study.set("sdtp.ablations.A7.title", "Another title")
@@ -193,13 +201,13 @@ def _blocks(study: Study) -> Path:
 
 
 def _forget(study: Study, label: str, *series: str) -> None:
-    """Delete the records of an experiment, and the blocks of so many of its series."""
+    """Delete the records of an experiment, and the blocks of its series whose names end so."""
     for path in (study.path / "results/record").glob("*.json"):
         if f'"label": "{label}"' in path.read_text():
             path.unlink()
     for folder in _blocks(study).iterdir():
         labelled = any(f'"label": "{label}"' in path.read_text() for path in folder.glob("*.json"))
-        if labelled and made_by(study.path, folder.name).split()[-1] in series:
+        if labelled and made_by(study.path, folder.name).endswith(series):
             shutil.rmtree(folder)
 
 
@@ -214,7 +222,8 @@ ARTEFACTS = [
         _damage(job)
         for job in (
             *(TARGET, PYTHON, SALIENCY, PRUNER, CALIBRATION),
-            *(NGRAM, TEACHER, DISTILLED, COSTS),
+            *(NGRAM, TEACHER, DISTILLED, TARGET_COSTS),
+            *(ACCEPTANCE["ngram"], COSTS["hybrid"], COSTS["neural"]),
         )
     ),
     Mutation(
@@ -261,7 +270,7 @@ ARTEFACTS = [
     Mutation(
         "records and blocks of a decoding experiment deleted",
         lambda study: _forget(study, "D1", "code", "documentation", "chat"),
-        stale(decode("D1")),
+        stale(decode_and_replay("D1")),
     ),
     Mutation(
         "records of an experiment deleted, and its blocks of one measure",
@@ -271,7 +280,22 @@ ARTEFACTS = [
     Mutation(
         "records of an experiment deleted, and its blocks of one kind of prompts",
         lambda study: _forget(study, "D1", "code"),
-        stale(decode("D1", blocks=[CODE])),
+        stale(decode_and_replay("D1", kinds=[CODE])),
+    ),
+    Mutation(
+        "records of an experiment deleted, and its replays of one kind of prompts",
+        lambda study: _forget(study, "D1", "replay code"),
+        stale(replay("D1", kinds=[CODE])),
+    ),
+    Mutation(
+        "a damaged drafter's acceptance and lost replays of what drafts with it",
+        _damaged_acceptance_and_forgotten,
+        stale(replay("NG", kinds=[CODE])) | {ACCEPTANCE["ngram"]},
+    ),
+    Mutation(
+        "costs of a drafter deleted, and the record of what is priced by them",
+        lambda study: (shutil.rmtree(_made_by(study, COSTS["ngram"]).parent), _forget(study, "NG")),
+        stale(join("NG")) | {COSTS["ngram"]},
     ),
     Mutation("all blocks deleted, whose records are there", lambda study: shutil.rmtree(_blocks(study))),
     Mutation("all panels and receipts deleted", lambda study: shutil.rmtree(study.path / "results/panel")),

@@ -13,7 +13,7 @@ PRUNER, NO_LM_LOSS, LM_LOSS_ONLY = "pruner 1/1/1", "pruner 0/1/1", "pruner 1/0/0
 AGAIN = " seed 1"
 """What the names of a second training and of what is measured with it have besides."""
 NGRAM, TEACHER, DISTILLED = "ngram", "teacher", "draft"
-COSTS, GRID_COSTS = "costs 8x3", "costs 7x2"
+TARGET_COSTS = "target_costs"
 SWEEPS = ("sweep 64", "sweep 96")
 GRIDS = ("grid trees", "grid lengths")
 BENCHMARK, BENCHMARK_TABLE = "benchmark", "benchmark table"
@@ -41,13 +41,35 @@ CRASHES = "B2"
 HYBRID = ("F2", "F2b", "F2c", "F3", "F4", "K3", "D1", "E1", "E2", "E3", "O1")
 """Decoding experiments by drafter; K2 is F3 and K4 is F1, so these have no blocks of their own."""
 DISTILLED_ALONE = ("N1", "N2", "N3", "N4")
-DECODING = ("F1", *HYBRID, *DISTILLED_ALONE, "NG", "PL", "N0")
+DRAFTER_OF = {
+    **dict.fromkeys(HYBRID, "hybrid"),
+    **dict.fromkeys(DISTILLED_ALONE, "distilled"),
+    "NG": "ngram",
+    "PL": "prompt_lookup",
+    "N0": "neural",
+}
+"""Kind of drafter of each decoding experiment that has one."""
+DRAFTING = tuple(DRAFTER_OF)
+DECODING = ("F1", *DRAFTING)
+TIMED_ON_MORE = ("F1", "F2", "F2b", "F4", "K3")
+"""What is confirmatory (F2, F4, K3) or compared with that; F3 is too, but decodes two prompts of a kind."""
+
+DRAWS_ON = {
+    "hybrid": ("ngram", "distilled"),
+    **{kind: (kind,) for kind in ("ngram", "distilled", "prompt_lookup", "neural")},
+}
+"""Kinds of drafters that a drafter draws on, each calibrated once."""
+MADE_OF = {"ngram": NGRAM, "distilled": DISTILLED, "neural": DRAFT_MODEL}
+"""Artefact of each kind that has one."""
+ACCEPTANCE = {kind: f"acceptance {kind}" for kind in ("ngram", "distilled", "prompt_lookup", "neural")}
+"""How often proposals of each kind of drafter turn out right."""
+COSTS = {kind: f"costs {kind}" for kind in DRAWS_ON}
+"""Costs of each drafter."""
 
 QUALITY, RETRIEVAL, PREFILL = "quality", "retrieval", "prefill"
-CODE, DOCUMENTATION, CHATTING = "code 0-2", "documentation 0-2", "chat 0-2"
-"""Blocks of a decoding experiment, one of each kind of prompts."""
+CODE, DOCUMENTATION, CHATTING = "code", "documentation", "chat"
 PROMPTS = {CODE: HUMANEVAL, DOCUMENTATION: PYTHON, CHATTING: CHAT}
-"""Text that the prompts of each are of."""
+"""Text that the prompts of each kind are of; of three, the first two are timed."""
 
 
 def evaluate(
@@ -78,9 +100,19 @@ def evaluate(
     return blocks
 
 
-def decode(*names: str, blocks: Iterable[str] = tuple(PROMPTS)) -> set[str]:
-    """Blocks of decoding experiments."""
-    return {f"decode {name} {block}" for name in names for block in blocks}
+def decode(*names: str, kinds: Iterable[str] = tuple(PROMPTS), span: str = "0-2") -> set[str]:
+    """Blocks of timed prompts of decoding experiments."""
+    return {f"decode {name} {kind} {span}" for name in names for kind in kinds}
+
+
+def replay(*names: str, kinds: Iterable[str] = tuple(PROMPTS), span: str = "0-3") -> set[str]:
+    """Blocks of replayed prompts of those that draft."""
+    return {f"replay {name} {kind} {span}" for name in names if name in DRAFTING for kind in kinds}
+
+
+def decode_and_replay(*names: str, kinds: Iterable[str] = tuple(PROMPTS)) -> set[str]:
+    """All blocks of decoding experiments."""
+    return decode(*names, kinds=kinds) | replay(*names, kinds=kinds)
 
 
 def join(*names: str) -> set[str]:
@@ -90,6 +122,8 @@ def join(*names: str) -> set[str]:
 
 EVALUATIONS = evaluate(*PRUNING)
 DECODINGS = decode(*DECODING)
+REPLAYS = replay(*DRAFTING)
+CALIBRATIONS = frozenset({TARGET_COSTS, *ACCEPTANCE.values(), *COSTS.values()})
 RENDERING = frozenset({"collect", "tables", "figures", "numbers", "section", "page", "archive"})
 BEYOND_THE_PAPER = frozenset({"page", "archive", "written", BENCHMARK, BENCHMARK_TABLE})
 """What `paper/ablation.tex` does not need."""
@@ -97,8 +131,12 @@ BEYOND_THE_PAPER = frozenset({"page", "archive", "written", BENCHMARK, BENCHMARK
 
 def _reads() -> dict[str, set[str]]:
     prompts = {HUMANEVAL, PYTHON, CHAT}
-    hybrid = {NGRAM, DISTILLED}
     validation = {TARGET, PYTHON, CHAT_VALIDATION}
+    sources = {kind: {MADE_OF[kind]} if kind in MADE_OF else set() for kind in ACCEPTANCE}
+    drafts = {
+        drafter: set().union(*({ACCEPTANCE[kind], *sources[kind]} for kind in kinds))
+        for drafter, kinds in DRAWS_ON.items()
+    }
     found: dict[str, set[str]] = {
         **{name: set() for name in (TARGET, DRAFT_MODEL, PYTHON, HUMANEVAL, CHAT, CHAT_VALIDATION, WRITTEN)},
         SALIENCY: {TARGET, PYTHON},
@@ -110,11 +148,17 @@ def _reads() -> dict[str, set[str]]:
         TEACHER: {TARGET, PYTHON},
         DISTILLED: {TARGET, TEACHER},
         "written": {TARGET, TEACHER},
-        COSTS: validation | hybrid,
-        GRID_COSTS: validation | hybrid,
-        **{f"decode {name} {block}": {TARGET, PROMPTS[block]} for name in DECODING for block in PROMPTS},
-        **{job: {TARGET, GRID_COSTS} | hybrid | prompts for job in GRIDS},
-        BENCHMARK: {TARGET, DRAFT_MODEL, COSTS} | hybrid | prompts,
+        TARGET_COSTS: validation,
+        **{ACCEPTANCE[kind]: validation | sources[kind] for kind in ACCEPTANCE},
+        **{COSTS[drafter]: validation | {TARGET_COSTS} | drafts[drafter] for drafter in COSTS},
+        **{
+            block: {TARGET, PROMPTS[kind]} | drafts.get(DRAFTER_OF.get(name, ""), set())
+            for name in DECODING
+            for kind in PROMPTS
+            for block in decode_and_replay(name, kinds=[kind])
+        },
+        **{job: {TARGET, COSTS["hybrid"]} | drafts["hybrid"] | prompts for job in GRIDS},
+        BENCHMARK: {TARGET, COSTS["hybrid"]}.union(prompts, *drafts.values()),
         BENCHMARK_TABLE: {BENCHMARK},
     }
 
@@ -128,13 +172,11 @@ def _reads() -> dict[str, set[str]]:
     also(evaluate(*OVER_RANKS), PRUNER)
     also(evaluate("P1"), CALIBRATION)
     also(evaluate("A1s"), SALIENCY)
-    also(decode(*HYBRID), *hybrid)
-    also(decode(*DISTILLED_ALONE), DISTILLED)
-    also(decode("O1"), COSTS)
-    also(decode("NG"), NGRAM)
-    also(decode("N0"), DRAFT_MODEL)
+    also(decode_and_replay("O1"), COSTS["hybrid"])
     found |= {f"join {name}": evaluate(name) for name in PRUNING}
-    found |= {f"join {name}": decode(name) for name in DECODING}
+    found |= {f"join {name}": decode_and_replay(name) for name in DECODING}
+    for name, drafter in DRAFTER_OF.items():
+        also(join(name), COSTS[drafter])
     found["collect"] = {*join(*PRUNING, *DECODING), *SWEEPS, *GRIDS}
     for job in ("tables", "figures", "numbers", "page", "archive"):
         found[job] = {"collect"}

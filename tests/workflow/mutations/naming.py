@@ -20,7 +20,7 @@ _RENDERING = {
     "dynatree.written": "written",
 }
 """What there is one of, by the module that makes it."""
-_OF_EXPERIMENTS = ("evaluate", "pipeline", "decode", "join")
+_OF_EXPERIMENTS = ("evaluate", "pipeline", "decode", "replay", "join")
 """What is called by the experiment that it belongs to."""
 _MEASURES = {"text": "quality", "retrieval": "retrieval", "prefill": "prefill"}
 
@@ -90,6 +90,14 @@ def _seed(spec: dict[str, Any]) -> str:
     return f"seed {spec['seed']}" if spec["seed"] else ""
 
 
+def _drafter(spec: dict[str, Any]) -> str:
+    return spec["drafter"]["kind"]
+
+
+def _prompts(spec: dict[str, Any]) -> str:
+    return spec["prompts"]["kind"]
+
+
 def _measure(spec: dict[str, Any]) -> str:
     return _MEASURES[spec["measure"]]
 
@@ -110,12 +118,12 @@ _TOLD_APART = {
     "dynatree.fit_ngram": ("ngram", _nothing),
     "dynatree.distil_teacher": ("teacher", _nothing),
     "dynatree.distil": ("draft", _nothing),
-    "dynatree.calibrate_costs": (
-        "costs",
-        lambda spec: f"{spec['shape']['depth']}x{spec['shape']['branching']}",
-    ),
+    "dynatree.calibrate_target": ("target_costs", _nothing),
+    "dynatree.calibrate_drafter": ("acceptance", _drafter),
+    "dynatree.calibrate_costs": ("costs", _drafter),
     "dynatree.grid": ("grid", lambda spec: "lengths" if len(spec["lengths"]) > 1 else "trees"),
-    "dynatree.decode": ("decode", lambda spec: spec["prompts"]["kind"]),
+    "dynatree.decode": ("decode", _prompts),
+    "dynatree.replay_arms": ("replay", _prompts),
     "dynatree.benchmark": ("benchmark", _nothing),
     "evidence.join": ("join", _nothing),
 }

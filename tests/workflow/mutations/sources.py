@@ -104,7 +104,7 @@ def _rewritten(file: str, old: str, new: str) -> Mutation:
 
 
 def _default_of_a_key(study: Study) -> None:
-    study.replace(f"src/ablations/{CONFIG}", "max_nodes: PositiveInt = 64", "max_nodes: PositiveInt = 63")
+    study.replace(f"src/ablations/{CONFIG}", "max_nodes: PositiveInt = 128", "max_nodes: PositiveInt = 127")
 
 
 def _default_that_counts(study: Study) -> None:

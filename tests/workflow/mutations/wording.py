@@ -145,6 +145,11 @@ NOTHING = [
     wording("models.more", {"source": "random", "architecture": "llama", "layers": 1}, frozenset()),
     wording("dynatree.drafters.more", {"kind": "prompt_lookup"}, frozenset()),
     wording("sdtp.training.temperature", 0.50, frozenset()),
+    # Two prompts of each kind are timed of all experiments.
+    Mutation(
+        "dynatree.decoding.exploratory: None",
+        lambda study: study.settings(lambda config: config["dynatree"]["decoding"].update(exploratory=None)),
+    ),
     Mutation("comments in config.yaml", lambda study: study.append(CONFIG, "\n# a comment\n")),
     Mutation("config.yaml formatted anew", lambda study: study.settings(lambda config: None, CONFIG)),
     Mutation(

@@ -18,12 +18,13 @@ from ablations.specs.dynatree.arm import (
     check_tree,
 )
 from ablations.specs.dynatree.benchmark import BenchmarkRuns
-from ablations.specs.dynatree.calibrate_costs import CostTiming
+from ablations.specs.dynatree.calibrate_costs import DraftTiming
+from ablations.specs.dynatree.calibrate_drafter import CountedTrees
+from ablations.specs.dynatree.calibrate_target import Rising, TargetTiming
 from ablations.specs.dynatree.decode import DecodeRuns
 from ablations.specs.dynatree.distil import DistilSpec
 from ablations.specs.dynatree.distil_teacher import TeacherSpec
 from ablations.specs.dynatree.fit_ngram import NgramSpec
-from ablations.specs.dynatree.grid import Lengths
 from ablations.specs.dynatree.prompts import PromptSelection
 from ablations.specs.lm import Compute
 from ablations.study.config.experiment import Ablation, Name
@@ -118,6 +119,12 @@ class Decoding(DecodeRuns):
     """Budget of every decoding experiment."""
 
     new_tokens: PositiveInt = 64
+    timed: PositiveInt | None = None
+    """Prompts of each kind that are timed, the first of them; on all of them decoding is replayed and priced
+    by calibrated costs, which the times correct. Null times all, and replays none."""
+    exploratory: PositiveInt | None = None
+    """Prompts of each kind on which experiments are timed that are neither in `paper.confirmatory` nor
+    compared with one of those; null: as many as the others."""
     temperature: float = 0.0
     """Only 0: decoding is greedy."""
 
@@ -129,14 +136,21 @@ class Decoding(DecodeRuns):
         return temperature
 
 
-class CostCalibration(CostTiming):
-    """What drafting and verifying cost and bring, measured once per drafter for cost-aware trees."""
+class CostCalibration(TargetTiming, CountedTrees, DraftTiming):
+    """What drafting and verifying cost and bring: the target's forwards once, and each drafter once.
+
+    Drafted tokens then have the probabilities with which such tokens turned out on these prompts.
+    """
 
     prompts: Annotated[dict[Name, Prompts], Field(min_length=1)]
     """Validation prompts by kind."""
     new_tokens: PositiveInt = 48
-    max_nodes: PositiveInt = 64
-    """Most nodes of a cost-aware tree; its specs say so where `pruning.max_nodes` is larger."""
+    """Most tokens generated per prompt; end of sequence stops earlier."""
+
+    @model_validator(mode="after")
+    def _trees_go_together(self) -> Self:
+        check_tree(self.shape, self.pruning, None)
+        return self
 
 
 class BenchmarkSettings(BenchmarkRuns):
@@ -145,7 +159,7 @@ class BenchmarkSettings(BenchmarkRuns):
     best_of: Annotated[Identifiers, Field(min_length=1), Refers("dynatree.ablations")]
     """Experiments of which the fastest stands for the method."""
     prompts: PositiveInt | None = None
-    """Prompts of each kind; null: as many as `prompts` says."""
+    """Prompts of each kind; null: as many as `decoding` times."""
     new_tokens: PositiveInt | None = None
     """Most tokens generated per prompt; null: as in `decoding`."""
     compute: Compute | None = None
@@ -164,10 +178,10 @@ class Grids(Contract):
     taus: Annotated[tuple[Probability, ...], Field(min_length=1), Distinct]
     """Thresholds on the path probability, each with every depth and branching."""
     max_nodes: PositiveInt = 128
-    """Most nodes of the trees above; costs are calibrated up to the largest, the baseline's among them."""
+    """Most nodes of the trees above."""
     new_tokens: PositiveInt
     """Most tokens generated per prompt for the trees above."""
-    lengths: Lengths
+    lengths: Rising
     """Most tokens generated per prompt, rising, for the baseline's tree and a linear draft of its depth."""
 
 
@@ -175,14 +189,14 @@ class DecodingBudget(Contract):
     """Where one experiment's budget is smaller than the method's."""
 
     prompts: PositiveInt
-    """Prompts of each kind."""
+    """Prompts of each kind that are timed."""
 
 
 class DynatreeAblation(Ablation):
     """One decoding experiment."""
 
     budget: DecodingBudget | None = None
-    """Fewer prompts for a slow arm; the paper says so."""
+    """Fewer timed prompts for a slow arm; the paper says so."""
 
     @model_validator(mode="after")
     def _expects_of_quality_exactness_alone(self) -> Self:
@@ -212,7 +226,7 @@ class DynatreeConfig(Contract):
     decoding: Decoding = Decoding()
     """Budget of every experiment."""
     calibration: CostCalibration | None = None
-    """What cost-aware trees and grids are calibrated on; needed where there are any."""
+    """What costs are calibrated on; needed for replays, cost-aware trees and grids."""
     grids: Grids | None = None
     """Trees to replay; null replays none."""
     benchmark: BenchmarkSettings | None = None
@@ -221,3 +235,17 @@ class DynatreeConfig(Contract):
     """Experiments by id, the full method included."""
     only: Identifiers | None = None
     """Ids to run; null runs all."""
+
+    @model_validator(mode="after")
+    def _timed_prompts_are_a_part(self) -> Self:
+        timed, exploratory = self.decoding.timed, self.decoding.exploratory
+        if timed is not None and exploratory is not None and exploratory > timed:
+            raise conflict("decoding.exploratory", f"{exploratory} are more than timed ({timed}); lower it")
+        key, most = ("exploratory", exploratory) if timed is None else ("timed", timed)
+        for kind, prompts in self.prompts.items():
+            if most is not None and most > prompts.count:
+                raise conflict(
+                    f"decoding.{key}",
+                    f"{most} are more than prompts.{kind}.count ({prompts.count}); lower it",
+                )
+        return self

@@ -8,6 +8,7 @@ from packaging.version import InvalidVersion, Version
 
 from ablations.core.errors import UserError
 from ablations.specs.dynatree.arm import DRAFTED_FROM
+from ablations.specs.dynatree.replay import COSTS, REPLAYED
 from ablations.specs.lm import ModelSource, TextSource, WheelModel, WheelText
 from ablations.study.config.changes import BASELINE, selected
 from ablations.study.config.experiment import Ablation
@@ -16,8 +17,8 @@ from ablations.study.config.problems import check_known, validated
 from ablations.study.config.references import check_names
 from ablations.study.config.study import StudyConfig
 
-# A decoding job knows its texts by name, beside these inputs of its own.
-RESERVED_TEXTS = ("model", *DRAFTED_FROM)
+# Decoding jobs and calibrations know their texts by name, beside these inputs of their own.
+RESERVED_TEXTS = ("model", "target", *DRAFTED_FROM)
 
 
 def load_study(raw: Mapping[str, Any]) -> StudyConfig:
@@ -34,6 +35,10 @@ def load_study(raw: Mapping[str, Any]) -> StudyConfig:
     for name in RESERVED_TEXTS:
         if name in config.texts:
             raise UserError(f"texts.{name}: this name is a job's own; choose another")
+    for name in config.dynatree.prompts:
+        # A record knows its timed prompts by their kinds, beside these inputs.
+        if name == COSTS or name.startswith(REPLAYED):
+            raise UserError(f"dynatree.prompts.{name}: this name is a record's own; choose another")
     check_names(config)
     for method, ablations in (("sdtp", config.sdtp.ablations), ("dynatree", config.dynatree.ablations)):
         if BASELINE in ablations:

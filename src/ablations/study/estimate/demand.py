@@ -7,15 +7,18 @@ from typing import Any, cast
 
 from ablations.core.block import Span
 from ablations.core.contract import Contract
-from ablations.specs.dynatree.arm import ArmSpec, DynamicTree, tree_nodes
+from ablations.specs.dynatree.arm import ArmSpec, DynamicTree, TreePruning, tree_nodes
 from ablations.specs.dynatree.benchmark import BenchmarkSpec, TransformersAssisted
-from ablations.specs.dynatree.calibrate_costs import CostSpec, row_counts
+from ablations.specs.dynatree.calibrate_costs import CostSpec
+from ablations.specs.dynatree.calibrate_drafter import AcceptanceSpec
+from ablations.specs.dynatree.calibrate_target import TargetCostSpec, prompt_lengths, row_counts
 from ablations.specs.dynatree.decode import DecodeSeries
 from ablations.specs.dynatree.distil import DistilSpec
 from ablations.specs.dynatree.distil_teacher import TeacherSpec
 from ablations.specs.dynatree.fit_ngram import NgramSpec
 from ablations.specs.dynatree.grid import GridSpec
 from ablations.specs.dynatree.prompts import Prompted
+from ablations.specs.dynatree.replay import ReplaySeries
 from ablations.specs.lm import Compute, Dtype, PrepareModelSpec, PrepareTextSpec
 from ablations.specs.sdtp.calibrate import CalibrationSpec
 from ablations.specs.sdtp.counts import stage_counts
@@ -56,6 +59,9 @@ ANSWER_TOKENS = 8
 
 ACCEPTANCE = 2.5
 """Assumed tokens per target forward of a drafting arm."""
+
+TRACED = 20
+"""Prompts that are continued side by side for replays."""
 
 PRUNED_NODES = 24
 """Assumed mean number of nodes of a tree pruned by path probability."""
@@ -352,14 +358,64 @@ def _of_benchmark(spec: BenchmarkSpec, shapes: Shapes, inputs: InputSpecs) -> De
 
 
 @demand.register
-def _of_cost_calibration(spec: CostSpec, shapes: Shapes, inputs: InputSpecs) -> Demand:
-    model, dtype = shapes["model"], spec.compute.dtype
-    work = Work()
-    for rows in row_counts(spec.max_nodes + 1):
-        work += step(model, dtype, spec.prefix, rows) * (spec.repeats + 1)
+def _of_target_calibration(spec: TargetCostSpec, shapes: Shapes, inputs: InputSpecs) -> Demand:
+    model, dtype, work = shapes["model"], spec.compute.dtype, Work()
+    for prefix in spec.prefixes:
+        for rows in row_counts(spec.most_rows):
+            work += step(model, dtype, prefix, rows) * (spec.repeats + 1)
+    for length in prompt_lengths(spec.prefixes[-1]):
+        work += dense(model, length) * (spec.repeats + 1)
+    memory = _resident(model, dtype, spec.prefixes[-1] + spec.most_rows, spec.most_rows)
+    return Demand(_all_loaded(shapes, spec.compute) + work, memory)
+
+
+@demand.register
+def _of_acceptance(spec: AcceptanceSpec, shapes: Shapes, inputs: InputSpecs) -> Demand:
+    dtype, work = spec.compute.dtype, Work()
+    pruning = TreePruning(tau=None, max_nodes=spec.max_nodes)
+    tree = ArmSpec(drafter=spec.drafter, shape=spec.shape, pruning=pruning)
     for tokens, count in _prompts(spec):
-        work += _autoregressive(model, dtype, tokens, spec.new_tokens) * count
-    return Demand(_all_loaded(shapes, spec.compute) + work, _replay_memory(spec, shapes, spec.max_nodes))
+        work += _drafts(tree, shapes, dtype, tokens, spec.new_tokens) * count
+    memory = _replay_memory(spec, shapes, spec.max_nodes) + _traced_bytes(spec, shapes["model"], dtype)
+    return Demand(_all_loaded(shapes, spec.compute) + work, memory, common=_continued(spec, shapes))
+
+
+def _continued(spec: CostSpec | AcceptanceSpec, shapes: Shapes) -> Work:
+    """Work of the continuations of all validation prompts."""
+    work = Work()
+    for tokens, count in _prompts(spec):
+        work += _traces(shapes["model"], spec.compute.dtype, tokens, spec.new_tokens, count)
+    return work
+
+
+@demand.register
+def _of_cost_calibration(spec: CostSpec, shapes: Shapes, inputs: InputSpecs) -> Demand:
+    dtype, work = spec.compute.dtype, Work()
+    nodes = tree_nodes(spec.shape.depth, spec.shape.branching, spec.pruning.max_nodes)
+    nodes = max(nodes, spec.max_nodes)
+    tree = ArmSpec(drafter=spec.drafter, shape=spec.shape, pruning=spec.pruning)
+    for tokens, count in _prompts(spec):
+        # Three growths are decoded, each after a first prompt without a clock.
+        work += _arm(tree, shapes, dtype, tokens, spec.new_tokens) * (3 * (min(spec.timed, count) + 1))
+    memory = _replay_memory(spec, shapes, nodes) + _traced_bytes(spec, shapes["model"], dtype)
+    return Demand(_all_loaded(shapes, spec.compute) + work, memory, common=_continued(spec, shapes))
+
+
+@demand.register
+def _of_replay(spec: ReplaySeries, shapes: Shapes, inputs: InputSpecs) -> Demand:
+    model, dtype, prompt = shapes["model"], spec.compute.dtype, spec.prompts.tokens or TYPICAL_PROMPT
+    tokens = prompt + spec.new_tokens
+    # An arm keeps the cache of its drafter; that of the target is the one of all prompts of a batch.
+    drafts = {name: shape for name, shape in shapes.items() if name != "model"}
+    kept = _caches(tokens, drafts, spec.compute, spec)
+    held = float(sum(weight_bytes(shape, dtype) for shape in shapes.values()))
+    held += kv_bytes(model, dtype, TRACED * tokens) + activation_bytes(model, dtype, tokens, TRACED)
+    return Demand(
+        _all_loaded(shapes, spec.compute) + _drafts(spec, shapes, dtype, prompt, spec.new_tokens),
+        held + kept,
+        common=_traces(model, dtype, prompt, spec.new_tokens, 1),
+        kept=kept,
+    )
 
 
 @demand.register
@@ -367,12 +423,13 @@ def _of_grid(spec: GridSpec, shapes: Shapes, inputs: InputSpecs) -> Demand:
     model, dtype = shapes["model"], spec.compute.dtype
     work = Work()
     for tokens, count in _prompts(spec):
-        work += _autoregressive(model, dtype, tokens, spec.new_tokens) * count
+        work += _traces(model, dtype, tokens, spec.new_tokens, count)
         # A replay drafts as decoding does, but runs no target forwards.
         rounds = sum(spec.lengths) / ACCEPTANCE * count
         work += Work(layers=rounds * sum(tree.shape.depth for tree in spec.trees))
     nodes = max(tree.pruning.max_nodes for tree in spec.trees)
-    return Demand(_all_loaded(shapes, spec.compute) + work, _replay_memory(spec, shapes, nodes))
+    memory = _replay_memory(spec, shapes, nodes) + _traced_bytes(spec, model, dtype)
+    return Demand(_all_loaded(shapes, spec.compute) + work, memory)
 
 
 def _shapes(job: Job, known: Mapping[str, Any]) -> Iterator[tuple[str, ModelShape]]:
@@ -481,6 +538,22 @@ def _autoregressive(model: ModelShape, dtype: Dtype, prompt: int, new: int) -> W
     return dense(model, prompt) + step(model, dtype, prompt + new / 2) * new
 
 
+def _traces(model: ModelShape, dtype: Dtype, prompt: int, new: int, count: int) -> Work:
+    """Work of greedy continuations of `count` prompts, decoded side by side."""
+    together = step(model, dtype, TRACED * (prompt + new / 2), TRACED) * (new / TRACED)
+    return (dense(model, prompt) + together) * count
+
+
+def _drafts(spec: ArmSpec, shapes: Shapes, dtype: Dtype, prompt: int, new: int) -> Work:
+    """Work of the drafts of one generation, without forwards of the target."""
+    if spec.shape is None:
+        return Work()
+    levels = spec.shape.depth * new / ACCEPTANCE
+    if spec.drafter.kind == "neural":
+        return dense(shapes["draft"], prompt) + step(shapes["draft"], dtype, prompt + new / 2) * levels
+    return Work(layers=levels)
+
+
 def _prompts(spec: Prompted) -> list[tuple[int, int]]:
     """Tokens and number of the prompts of each kind."""
     return [(prompts.tokens or TYPICAL_PROMPT, prompts.count) for prompts in spec.prompts]
@@ -504,6 +577,12 @@ def _caches(tokens: int, shapes: Shapes, compute: Compute, arm: ArmSpec) -> floa
     return sum(kv_bytes(shape, compute.dtype, tokens + nodes) for shape in shapes.values())
 
 
-def _replay_memory(spec: CostSpec | GridSpec, shapes: Shapes, nodes: int) -> float:
+def _traced_bytes(spec: Prompted, model: ModelShape, dtype: Dtype) -> float:
+    """Bytes of the KV cache of the prompts that are continued side by side, the longest of them."""
+    lengths = [tokens + spec.new_tokens for tokens, count in _prompts(spec) for _ in range(count)]
+    return kv_bytes(model, dtype, sum(sorted(lengths)[-TRACED:]))
+
+
+def _replay_memory(spec: CostSpec | AcceptanceSpec | GridSpec, shapes: Shapes, nodes: int) -> float:
     tokens = max(prompt for prompt, _ in _prompts(spec)) + spec.new_tokens + nodes
     return sum(_resident(shape, spec.compute.dtype, tokens, nodes) for shape in shapes.values())

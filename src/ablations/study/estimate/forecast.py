@@ -132,7 +132,7 @@ def report(plan: Plan, forecasts: Forecasts, rates: Rates) -> Iterator[str]:
     measuring: set[str] = set()
     for row in plan.rows:
         series = {
-            job.digest: plan.paper_jobs[job.digest] for record in row.jobs for job in record.inputs.values()
+            job.digest: plan.paper_jobs[job.digest] for record in row.jobs for job in record.series.values()
         }
         counted = [job for digest, job in series.items() if digest not in measuring]
         measuring |= series.keys()

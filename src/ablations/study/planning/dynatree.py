@@ -9,36 +9,22 @@ from ablations.specs.dynatree.arm import (
     DRAFTED_FROM,
     ArmSpec,
     CostAwareTree,
-    DistilledDraftSpec,
-    DraftSpec,
-    HybridDraftSpec,
-    Mixture,
-    NeuralDraftSpec,
-    NgramDraftSpec,
     Shape,
     TreePruning,
 )
 from ablations.specs.dynatree.benchmark import BenchmarkArm, BenchmarkRuns, BenchmarkSpec
-from ablations.specs.dynatree.calibrate_costs import CostSpec, CostTiming
 from ablations.specs.dynatree.decode import DecodeRuns, DecodeSeries, DecodeSpec
-from ablations.specs.dynatree.fit_ngram import NgramSpec
 from ablations.specs.dynatree.grid import GridSpec, GridTree
-from ablations.specs.dynatree.prompts import PromptKind, PromptSelection, PromptSet
-from ablations.specs.userfiles import content_hash, user_path
+from ablations.specs.dynatree.prompts import PromptKind, PromptSet
+from ablations.specs.dynatree.replay import COSTS, REPLAYED, ReplaySeries
 from ablations.study.config.changes import require_isolated, resolved, selected
 from ablations.study.config.dynatree import (
-    CostCalibration,
     DecodingBudget,
-    DistilledChoice,
-    DrafterChoice,
     DynatreeBaseline,
     Grids,
-    HybridChoice,
-    NeuralChoice,
-    NgramChoice,
-    Prompts,
 )
 from ablations.study.config.study import StudyConfig
+from ablations.study.planning.drafters import CalibrationPlanner, DrafterPlanner, prompt_sets
 from ablations.study.planning.jobs import (
     DIGEST_LENGTH,
     Artefacts,
@@ -50,13 +36,11 @@ from ablations.study.planning.jobs import (
 )
 from ablations.study.planning.stages import (
     BENCHMARK,
-    CALIBRATE_COSTS,
     DECODE,
-    DISTIL,
-    DISTIL_TEACHER,
-    FIT_NGRAM,
     GRID,
     JOIN,
+    REPLAY,
+    Stage,
 )
 
 ReplayedTrees = tuple[tuple[GridTree, ...], tuple[int, ...]]
@@ -82,15 +66,6 @@ def replayed_trees(grids: Grids, baseline: DynatreeBaseline) -> dict[str, Replay
     }
 
 
-def largest_tree(grids: Grids, baseline: DynatreeBaseline) -> tuple[Shape, int]:
-    """Greatest depth and branching of all of them, and the most nodes that any of them can have."""
-    trees = [tree for trees, _ in replayed_trees(grids, baseline).values() for tree in trees]
-    shape = Shape(
-        depth=max(tree.shape.depth for tree in trees), branching=max(tree.shape.branching for tree in trees)
-    )
-    return shape, max(tree.nodes for tree in trees)
-
-
 def _linear_trees(depths: Iterable[int], max_nodes: int) -> list[GridTree]:
     return [
         GridTree(
@@ -102,11 +77,11 @@ def _linear_trees(depths: Iterable[int], max_nodes: int) -> list[GridTree]:
 
 
 def distinct_rows(rows: Iterable[Row]) -> dict[str, Row]:
-    """Decoding experiments by the digest of their job; of those that share one, the first."""
-    rows_by_digest: dict[str, Row] = {}
+    """Decoding experiments by the name of their arm; of those that share one, the first."""
+    rows_by_arm: dict[str, Row] = {}
     for row in rows:
-        rows_by_digest.setdefault(row.jobs[0].digest, row)
-    return rows_by_digest
+        rows_by_arm.setdefault(benchmark_arm(row)[0], row)
+    return rows_by_arm
 
 
 def benchmark_arm(row: Row) -> tuple[str, BenchmarkArm, dict[str, Job]]:
@@ -128,79 +103,17 @@ def benchmark_arm(row: Row) -> tuple[str, BenchmarkArm, dict[str, Job]]:
     return f"arm_{digest}", arm, {names[name]: artefact for name, artefact in artefacts.items()}
 
 
-class DrafterPlanner:
-    """Plans what drafters need, shared wherever it is the same.
-
-    Args:
-        drafters: Drafters by name; what they refer to is there.
-        target: The job that makes the target.
-        artefacts: Plans models and texts.
-        sources: Code and pins.
-    """
-
-    def __init__(
-        self, drafters: Mapping[str, DrafterChoice], target: Job, artefacts: Artefacts, sources: Sources
-    ) -> None:
-        self._drafters = drafters
-        self._target = target
-        self._artefacts = artefacts
-        self._sources = sources
-        self._planned: dict[str, tuple[DraftSpec, dict[str, Job]]] = {}
-
-    def drafter(self, name: str, key: str) -> tuple[DraftSpec, dict[str, Job]]:
-        """The drafter called `name`, and the inputs that a decoding job needs for it.
-
-        Args:
-            name: Name in the configuration.
-            key: Key of the experiment that names it, for errors.
-
-        Raises:
-            UserError: no such drafter.
-        """
-        if name not in self._drafters:
-            raise UserError(
-                f"{key}.change.drafter: {name!r} is not in dynatree.drafters ({', '.join(self._drafters)})"
-            )
-        if name not in self._planned:
-            self._planned[name] = self._plan(name)
-        return self._planned[name]
-
-    def _plan(self, name: str) -> tuple[DraftSpec, dict[str, Job]]:
-        settings = self._drafters[name]
-        match settings:
-            case NeuralChoice():
-                return NeuralDraftSpec(), {"draft": self._artefacts.model(settings.model)}
-            case NgramChoice():
-                return NgramDraftSpec(**settings.fields_of(NgramDraftSpec)), self._ngram(settings)
-            case DistilledChoice():
-                return DistilledDraftSpec(), self._distilled(name)
-            case HybridChoice():
-                ngram = self._drafters[settings.ngram]
-                assert isinstance(ngram, NgramChoice)
-                spec = HybridDraftSpec(context_weight=ngram.context_weight, **settings.fields_of(Mixture))
-                return spec, self._distilled(settings.distilled) | self._ngram(ngram)
-            case _:
-                return settings, {}
-
-    def _ngram(self, settings: NgramChoice) -> dict[str, Job]:
-        spec = NgramSpec(**settings.fields_of(NgramSpec))
-        texts = {name: self._artefacts.text(name) for name in settings.texts}
-        return {"ngram": Job(FIT_NGRAM, spec, self._sources, {"model": self._target, **texts})}
-
-    def _distilled(self, name: str) -> dict[str, Job]:
-        settings = self._drafters[name]
-        assert isinstance(settings, DistilledChoice)
-        inputs, files = {"model": self._target}, {}
-        if settings.distil.epochs:
-            assert settings.teacher and settings.text
-            text = self._artefacts.text(settings.text)
-            read = {"model": self._target, "text": text}
-            inputs["teacher"] = Job(DISTIL_TEACHER, settings.teacher, self._sources, read)
-        if settings.distil.start is not None:
-            key = f"dynatree.drafters.{name}.distil.start"
-            start = user_path(settings.distil.start)
-            files["start"] = content_hash(start, key, self._sources.hashes.sha256)
-        return {"distilled": Job(DISTIL, settings.distil, self._sources, inputs, files)}
+def _with_the_whole_budget(config: StudyConfig) -> set[str]:
+    """Confirmatory decoding experiments, and those that they are compared with."""
+    ablations = config.dynatree.ablations
+    whole = {name for name in config.paper.confirmatory.dynatree if name in ablations}
+    for ablation in [ablations[name] for name in whole]:
+        expect = ablation.expect
+        whole |= {*expect.above, *expect.below, *expect.about}
+        versus = ablation.origin or ablation.versus
+        if expect.speed and versus:
+            whole.add(versus)
+    return whole
 
 
 class DynatreePlanner:
@@ -211,7 +124,14 @@ class DynatreePlanner:
         self._artefacts = artefacts
         self._sources = sources
         self._target = artefacts.model(config.dynatree.target)
-        self._drafters = DrafterPlanner(config.dynatree.drafters, self._target, artefacts, sources)
+        compute = config.dynatree.decoding.compute
+        self._calibrations = CalibrationPlanner(
+            config.dynatree.calibration, compute, self._target, artefacts, sources
+        )
+        self._drafters = DrafterPlanner(
+            config.dynatree.drafters, self._target, artefacts, sources, self._calibrations
+        )
+        self._whole = _with_the_whole_budget(config)
 
     def rows(self) -> Iterator[Row]:
         """Each experiment with the job that measures it.
@@ -223,7 +143,8 @@ class DynatreePlanner:
         chosen = selected(config.ablations, config.only)
         arms = resolved("dynatree", config.baseline, chosen)
         for name, ablation in chosen.items():
-            job = self._decode(arms[name].components, ablation.budget, f"dynatree.ablations.{name}")
+            timed = self._timed(name, ablation.budget)
+            job = self._decode(arms[name].components, timed, f"dynatree.ablations.{name}")
             budget = ablation.budget.model_dump() if ablation.budget else {}
             yield ablation_row("dynatree", name, ablation, arms[name], (job,), budget)
         require_isolated("dynatree", chosen, arms)
@@ -238,20 +159,20 @@ class DynatreePlanner:
             The job; None where the configuration has no benchmark, or the study no decoding experiment.
         """
         settings = self._config.benchmark
-        rows_by_digest = distinct_rows(rows)
-        if settings is None or not rows_by_digest:
+        rows_by_arm = distinct_rows(rows)
+        if settings is None or not rows_by_arm:
             return None
         inputs = {"model": self._target}
         arms = {}
-        for row in rows_by_digest.values():
+        for row in rows_by_arm.values():
             name, arms[name], artefacts = benchmark_arm(row)
             inputs |= artefacts
-        prompts, texts = self._prompts(self._config.prompts, None)
+        decoding = self._config.decoding
+        prompts, texts = prompt_sets(self._config.prompts, decoding.timed, self._artefacts)
         if settings.prompts is not None:
             prompts = tuple(
                 prompt_set.model_copy(update={"count": settings.prompts}) for prompt_set in prompts
             )
-        decoding = self._config.decoding
         spec = BenchmarkSpec(
             arms=arms,
             assistant=next((arm.inputs["draft"] for arm in arms.values() if "draft" in arm.inputs), None),
@@ -263,7 +184,14 @@ class DynatreePlanner:
         )
         return Job(BENCHMARK, spec, self._sources, inputs | texts)
 
-    def _decode(self, components: DynatreeBaseline, budget: DecodingBudget | None, key: str) -> Job:
+    def _timed(self, name: str, budget: DecodingBudget | None) -> int | None:
+        """Most prompts of each kind on which an experiment is timed; None for all."""
+        decoding = self._config.decoding
+        whole = name in self._whole or decoding.exploratory is None
+        counts = (decoding.timed if whole else decoding.exploratory, budget.prompts if budget else None)
+        return min((count for count in counts if count is not None), default=None)
+
+    def _decode(self, components: DynatreeBaseline, timed: int | None, key: str) -> Job:
         config = self._config
         inputs = {"model": self._target}
         drafter, pruning = None, components.pruning
@@ -272,7 +200,7 @@ class DynatreePlanner:
             drafter, extra = self._drafters.drafter(components.drafter, key)
             inputs |= extra
             if isinstance(components.adaptation, CostAwareTree):
-                cap = min(pruning.max_nodes, self._calibration(key).max_nodes)
+                cap = min(pruning.max_nodes, self._calibrations.settings(key).max_nodes)
                 if cap < components.shape.depth:
                     raise UserError(
                         f"dynatree.calibration.max_nodes: {cap} nodes cannot hold a path of depth"
@@ -280,34 +208,52 @@ class DynatreePlanner:
                     )
                 # Costs of larger trees are not measured; the spec says so.
                 pruning = pruning.model_copy(update={"max_nodes": cap})
-                inputs["costs"] = self._costs(components.shape, cap, drafter, extra, key)
-        prompts, texts = self._prompts(config.prompts, budget.prompts if budget else None)
+                inputs[COSTS] = self._calibrations.costs(drafter, extra, key)
+        prompts, texts = prompt_sets(config.prompts, timed, self._artefacts)
+        every, _ = prompt_sets(config.prompts, None, self._artefacts)
         spec = DecodeSpec(
             drafter=drafter,
+            calibrated=drafts and self._calibrations.wanted,
             shape=components.shape if drafts else None,
             pruning=pruning if drafts else None,
             adaptation=components.adaptation if drafts else None,
             reference="autoregressive" if drafts else "generate",
             prompts=prompts,
+            replayed=every if drafts and config.decoding.timed else (),
             **config.decoding.fields_of(DecodeRuns),
         )
-        shared = {name: getattr(spec, name) for name in DecodeSeries.model_fields if name != "prompts"}
-        measured = {}
-        for prompt_set in prompts:
-            series = DecodeSeries(**shared, prompts=PromptKind(**prompt_set.fields_of(PromptKind)))
-            texts_of = {**inputs, prompt_set.text: texts[prompt_set.text]}
-            measured[prompt_set.kind] = Job(DECODE, series, self._sources, texts_of, count=prompt_set.count)
+        measured = self._series(DECODE, DecodeSeries, spec, spec.prompts, inputs | texts)
+        if drafter and spec.replayed:
+            replayed = self._series(REPLAY, ReplaySeries, spec, spec.replayed, inputs | texts)
+            measured |= {f"{REPLAYED}{kind}": job for kind, job in replayed.items()}
+            measured[COSTS] = self._calibrations.costs(drafter, extra, "dynatree.decoding.timed")
         return Job(JOIN, spec, self._sources, measured)
 
-    def _prompts(
-        self, kinds: Mapping[str, Prompts], most: int | None
-    ) -> tuple[tuple[PromptSet, ...], dict[str, Job]]:
-        """Prompt sets of a spec, at most so many prompts of each kind, and the texts they are taken from."""
-        sets = []
-        for kind, prompts in kinds.items():
-            count = min(prompts.count, most or prompts.count)
-            sets.append(PromptSet(kind=kind, **prompts.fields_of(PromptSelection) | {"count": count}))
-        return tuple(sets), {prompts.text: self._artefacts.text(prompts.text) for prompts in sets}
+    def _series(
+        self,
+        stage: Stage,
+        contract: type[DecodeSeries] | type[ReplaySeries],
+        spec: DecodeSpec,
+        prompts: Iterable[PromptSet],
+        inputs: Mapping[str, Job],
+    ) -> dict[str, Job]:
+        """The series of an experiment by kind of prompts.
+
+        Args:
+            stage: What makes them.
+            contract: Their contract.
+            spec: What they have in common.
+            prompts: Kinds, and how many prompts are wanted of each.
+            inputs: All that they read; a series does not read the other kinds' texts.
+        """
+        shared = {name: getattr(spec, name) for name in contract.model_fields if name != "prompts"}
+        texts = {prompt_set.text for prompt_set in prompts}
+        found = {}
+        for wanted in prompts:
+            series = contract(**shared, prompts=PromptKind(**wanted.fields_of(PromptKind)))
+            read = {name: job for name, job in inputs.items() if name == wanted.text or name not in texts}
+            found[wanted.kind] = Job(stage, series, self._sources, read, count=wanted.count)
+        return found
 
     def grids(self) -> dict[str, Job]:
         """The grid of trees (`trees`) and that of generated lengths (`lengths`); none where not asked for.
@@ -321,17 +267,18 @@ class DynatreePlanner:
         if baseline.drafter is None:
             raise UserError(f"{key}: the baseline has no drafter; name one in dynatree.baseline.drafter")
         drafter, extra = self._drafters.drafter(baseline.drafter, "dynatree.baseline")
-        prompts, texts = self._prompts(self._config.prompts, None)
+        prompts, texts = prompt_sets(self._config.prompts, None, self._artefacts)
         with configured_by(key, {"pruning": key}):
-            shape, nodes = largest_tree(grids, baseline)
-        costs = self._costs(shape, nodes, drafter, extra, key)
-        inputs = {"model": self._target, "costs": costs} | extra | texts
+            planned = replayed_trees(grids, baseline)
+        costs = self._calibrations.costs(drafter, extra, key)
+        inputs = {"model": self._target, COSTS: costs} | extra | texts
         compute = self._config.decoding.compute
         return {
             name: Job(
                 GRID,
                 GridSpec(
                     drafter=drafter,
+                    calibrated=self._calibrations.wanted,
                     trees=trees,
                     lengths=lengths,
                     prompts=prompts,
@@ -341,25 +288,5 @@ class DynatreePlanner:
                 self._sources,
                 inputs,
             )
-            for name, (trees, lengths) in replayed_trees(grids, baseline).items()
+            for name, (trees, lengths) in planned.items()
         }
-
-    def _calibration(self, key: str) -> CostCalibration:
-        if self._config.calibration is None:
-            raise UserError(f"{key}: calibrated costs are needed; add the key dynatree.calibration")
-        return self._config.calibration
-
-    def _costs(
-        self, shape: Shape, max_nodes: int, drafter: DraftSpec, extra: dict[str, Job], key: str
-    ) -> Job:
-        calibration = self._calibration(key)
-        prompts, texts = self._prompts(calibration.prompts, None)
-        spec = CostSpec(
-            drafter=drafter,
-            shape=shape,
-            max_nodes=max_nodes,
-            prompts=prompts,
-            compute=self._config.decoding.compute,
-            **calibration.fields_of(CostTiming),
-        )
-        return Job(CALIBRATE_COSTS, spec, self._sources, {"model": self._target} | extra | texts)

@@ -92,7 +92,7 @@ def recorded_plan(family: Sequence[Row], config: StudyConfig) -> FamilyPlan | No
     content = _content(family, config)
     digest = sha256_text(canonical_json(content))[:DIGEST_LENGTH]
     jobs = [job for row in family for job in row.jobs]
-    results = {series.digest for job in jobs for series in job.inputs.values()} | {job.digest for job in jobs}
+    results = {series.digest for job in jobs for series in job.series.values()} | {job.digest for job in jobs}
     there = {result for result in results if _there(result)}
     plans = _read()
     first = next((plan for plan in plans if there & {*plan.results}), None)
@@ -119,6 +119,7 @@ def _content(family: Iterable[Row], config: StudyConfig) -> dict[str, Any]:
     counts: dict[str, Any] = {
         "timed": evaluation.timing.documents,
         "prompts": {kind: prompts.count for kind, prompts in config.dynatree.prompts.items()},
+        "timed_prompts": config.dynatree.decoding.timed,
     }
     if not looks:
         # Those of a look are declared; later looks may follow.

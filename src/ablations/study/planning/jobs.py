@@ -111,6 +111,11 @@ class Job:
         return self.stage.path(self.digest)
 
     @property
+    def series(self) -> dict[str, "Job"]:
+        """Jobs of series among the inputs, by the name of the input; a record is joined from them."""
+        return {name: job for name, job in self.inputs.items() if job.stage.has_blocks}
+
+    @property
     def spec_path(self) -> Path:
         """Path of the immutable spec file."""
         return Path(SPEC.format(digest=self.digest))

@@ -226,13 +226,13 @@ class Plan:
             return None
         rows = [row for row in self.rows if row.experiment.method == "dynatree"]
         first = distinct_rows(rows)
-        running = {row.experiment.id: row.jobs[0].digest for row in rows}
-        # An experiment whose job is another's stands for that one.
+        running = {row.experiment.id: benchmark_arm(row)[0] for row in rows}
+        # An experiment whose arm is another's stands for that one.
         best_of = [first[running[name]].experiment.id for name in settings.best_of if name in running]
         return BenchmarkInput(
             study=self.config.study,
             record=str(self.benchmark.path),
-            arms={benchmark_arm(row)[0]: row.experiment.id for row in first.values()},
+            arms={name: row.experiment.id for name, row in first.items()},
             titles={row.experiment.id: row.experiment.title for row in first.values()},
             best_of=tuple(best_of),
             alpha=self.config.paper.thresholds.alpha,

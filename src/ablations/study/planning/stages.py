@@ -6,11 +6,14 @@ from typing import Any, Literal
 
 from ablations.specs.dynatree.benchmark import BenchmarkSpec
 from ablations.specs.dynatree.calibrate_costs import CostSpec
+from ablations.specs.dynatree.calibrate_drafter import AcceptanceSpec
+from ablations.specs.dynatree.calibrate_target import TargetCostSpec
 from ablations.specs.dynatree.decode import DecodeSeries, DecodeSpec
 from ablations.specs.dynatree.distil import DistilSpec
 from ablations.specs.dynatree.distil_teacher import TeacherSpec
 from ablations.specs.dynatree.fit_ngram import NgramSpec
 from ablations.specs.dynatree.grid import GridSpec
+from ablations.specs.dynatree.replay import ReplaySeries
 from ablations.specs.lm import PrepareModelSpec, PrepareTextSpec
 from ablations.specs.sdtp.calibrate import CalibrationSpec
 from ablations.specs.sdtp.evaluate import Series
@@ -129,20 +132,35 @@ STAGES = (
         "model", "Letting the target write text to distil a draft from {wildcards.digest}", (MODEL, TEXT)),
     DISTIL := Stage("distil", "dynatree.distil", DistilSpec, _artefact("draft"), "model",
         "Distilling draft {wildcards.digest}", (MODEL, DISTIL_TEACHER)),
+    CALIBRATE_TARGET := Stage("calibrate_target", "dynatree.calibrate_target", TargetCostSpec,
+        _artefact("target_costs"), "timer", "Measuring costs of the target's forwards {wildcards.digest}",
+        (MODEL, TEXT)),
+    CALIBRATE_DRAFTER := Stage("calibrate_drafter", "dynatree.calibrate_drafter", AcceptanceSpec,
+        _artefact("acceptance"), "model", "Counting how often drafts turn out right: {params.what}",
+        (MODEL, TEXT, FIT_NGRAM, DISTIL), panel=True, passes_on="errors"),
     CALIBRATE_COSTS := Stage("calibrate_costs", "dynatree.calibrate_costs", CostSpec, _artefact("costs"),
-        "timer", "Measuring costs of drafting and verifying {wildcards.digest}",
-        (MODEL, TEXT, FIT_NGRAM, DISTIL)),
+        "timer", "Measuring costs of drafting: {params.what}",
+        (MODEL, TEXT, FIT_NGRAM, DISTIL, CALIBRATE_TARGET, CALIBRATE_DRAFTER), panel=True,
+        passes_on="errors"),
     DECODE := Stage("decode", "dynatree.decode", DecodeSeries, BLOCKS, "timer",
-        "Decoding {params.what} (DynaTree)", (MODEL, TEXT, FIT_NGRAM, DISTIL, CALIBRATE_COSTS),
+        "Decoding {params.what} (DynaTree)",
+        (MODEL, TEXT, FIT_NGRAM, DISTIL, CALIBRATE_DRAFTER, CALIBRATE_COSTS),
+        panel=True, passes_on="errors"),
+    REPLAY := Stage("replay", "dynatree.replay_arms", ReplaySeries, BLOCKS, "model",
+        "Replaying {params.what} (DynaTree)",
+        (MODEL, TEXT, FIT_NGRAM, DISTIL, CALIBRATE_DRAFTER, CALIBRATE_COSTS),
         panel=True, passes_on="errors"),
     GRID := Stage("grid", "dynatree.grid", GridSpec, _file("grid"), "model",
-        "Replaying grids of drafts: {params.what}", (MODEL, TEXT, FIT_NGRAM, DISTIL, CALIBRATE_COSTS),
+        "Replaying grids of drafts: {params.what}",
+        (MODEL, TEXT, FIT_NGRAM, DISTIL, CALIBRATE_DRAFTER, CALIBRATE_COSTS),
         panel=True),
     BENCHMARK := Stage("benchmark", "dynatree.benchmark", BenchmarkSpec, _file("benchmark"), "timer",
-        "Decoding in every way, side by side", (MODEL, TEXT, FIT_NGRAM, DISTIL, CALIBRATE_COSTS)),
+        "Decoding in every way, side by side",
+        (MODEL, TEXT, FIT_NGRAM, DISTIL, CALIBRATE_DRAFTER, CALIBRATE_COSTS)),
 
     JOIN := Stage("join_record", "evidence.join", EvaluateSpec | DecodeSpec, RECORD, "cpu",
-        "Joining the blocks of {params.label}", (EVALUATE_SDTP, EVALUATE_PIPELINE, DECODE)),
+        "Joining the blocks of {params.label}",
+        (EVALUATE_SDTP, EVALUATE_PIPELINE, DECODE, REPLAY, CALIBRATE_COSTS)),
 )
 
 TABLES = [
@@ -152,7 +170,7 @@ TABLES = [
         "decoding_backward_column",
         "sdtp_further", "sdtp_quality", "sdtp_cost", "sdtp_ranking", "sdtp_pipeline", "sweep",
         "decoding", "decoding_backward", "decoding_adaptation", "decoding_drafter", "decoding_neural",
-        "decoding_further", "decoding_kinds", "decoding_rounds", "grid", "published",
+        "decoding_further", "decoding_kinds", "decoding_clocks", "decoding_rounds", "grid", "published",
     )
 ]
 FIGURES = [
