@@ -17,7 +17,19 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from recompute_decisions import MEASURED, Mean, Study, crossed, decisions, mean_of, middle, speeds
+from recompute_decisions import (
+    MEASURED,
+    Mean,
+    Study,
+    corrected,
+    crossed,
+    decisions,
+    later_speeds,
+    mean_of,
+    middle,
+    prices_of,
+    speeds,
+)
 
 NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
 ROW = re.compile(r"^\s*% (\S+): (.+?)(?: sha256 ([0-9a-f]{64})| \(missing\))$")
@@ -494,10 +506,10 @@ def _check_decoding(
         return
     (record,) = records
     samples = record["samples"]
-    checker.point(f"{where} prompts", cells[3], len(samples))
+    checker.same(f"{where} prompts", cells[3], _prompts(record, None))
     checker.point(f"{where} tokens/s", cells[4], _throughput(samples))
-    checker.point(f"{where} tokens/forward", cells[5], _tokens_per_forward(samples))
-    _check_speedup(checker, f"{where} speed-up", cells[6], record, [*speeds([record]).values()])
+    checker.point(f"{where} tokens/forward", cells[5], _tokens_per_forward(_counted(record, None)))
+    _check_speedup(checker, f"{where} speed-up", cells[6], record, None)
     effect = study.effect(name, versus, "speed") if versus and versus != name else None
     checker.estimate(f"{where} effect", cells[column], effect, _change if column == 7 else np.exp)
 
@@ -511,16 +523,45 @@ def _throughput(samples: list[dict]) -> float:
     return sum(row["new_tokens"] for row in samples) / _seconds(samples, "arm")
 
 
-def _tokens_per_forward(samples: list[dict]) -> float:
-    forwards = sum(row["target_forwards"] for row in samples)
-    return (sum(row["accepted"] for row in samples) + forwards) / forwards
+def _tokens_per_forward(counted: list[dict]) -> float:
+    forwards = sum(row["target_forwards"] for row in counted)
+    return (sum(row["accepted"] for row in counted) + forwards) / forwards
 
 
-def _check_speedup(checker: Checker, where: str, cell: str, record: dict, logs: list[list[float]]) -> None:
+def _of(rows: list[dict], kind: str | None) -> list[dict]:
+    return [row for row in rows if kind in (None, row["kind"])]
+
+
+def _counted(record: dict, kind: str | None) -> list[dict]:
+    """Prompts on which is counted what no clock plays a part in: replayed ones, or else timed ones."""
+    return _of(record["totals"]["replays"], kind) or _of(record["samples"], kind)
+
+
+def _prompts(record: dict, kind: str | None) -> str:
+    """Timed prompts, and the replayed ones that they are a part of."""
+    timed, replayed = (len(_of(rows, kind)) for rows in (record["samples"], record["totals"]["replays"]))
+    return f"{timed}/{replayed}" if replayed else str(timed)
+
+
+def _logs(found: dict, kind: str | None) -> dict[str, float]:
+    """Log ratios of the prompts of a kind."""
+    return {
+        name: value[0] if isinstance(value, list) else value
+        for name, value in found.items()
+        if kind in (None, name.partition("/")[0])
+    }
+
+
+def _estimated(measured: dict[str, float], prices: dict[str, float]) -> Mean:
+    return corrected(measured, prices) if prices else mean_of(np.array([*measured.values()]))
+
+
+def _check_speedup(checker: Checker, where: str, cell: str, record: dict, kind: str | None) -> None:
     if record["spec"]["drafter"] is None:
         checker.point(where, cell, 1.0)
     else:
-        checker.estimate(where, cell, mean_of(np.ravel(logs)), np.exp)
+        mean = _estimated(_logs(speeds([record]), kind), _logs(prices_of(record), kind))
+        checker.estimate(where, cell, mean, np.exp)
 
 
 def blocks(table: Path) -> dict[str, list[list[str]]]:
@@ -550,38 +591,66 @@ def _check_kinds(checker: Checker, study: Study, table: Path, check_kind) -> Non
         if [cells[2] for cells in lines] != [kind or "all" for kind in kinds]:
             checker.problems.append(f"{table.name} {name}: kinds {[cells[2] for cells in lines]}")
         for kind, cells in zip(kinds, lines, strict=False):
-            samples = [row for row in record["samples"] if kind in (None, row["kind"])]
-            logs = [log for key, log in speeds([record]).items() if kind in (None, key.partition("/")[0])]
-            check_kind(checker, f"{table.name} {name} {kind or 'all'}", record, samples, logs, cells)
+            check_kind(checker, f"{table.name} {name} {kind or 'all'}", record, kind, cells)
 
 
 def _check_speed_of_kind(
-    checker: Checker, where: str, record: dict, samples: list[dict], logs: list[list[float]], cells: list[str]
+    checker: Checker, where: str, record: dict, kind: str | None, cells: list[str]
 ) -> None:
-    later = sum(row["new_tokens"] - 1 for row in samples)
+    samples, counted = _of(record["samples"], kind), _counted(record, kind)
+    later, all_later = (sum(row["new_tokens"] - 1 for row in rows) for rows in (samples, counted))
     first = _seconds(samples, "arm_first")
-    checker.point(f"{where} prompts", cells[3], len(samples))
+    checker.same(f"{where} prompts", cells[3], _prompts(record, kind))
     checker.point(f"{where} tokens/s", cells[4], _throughput(samples))
-    _check_speedup(checker, f"{where} speed-up", cells[5], record, logs)
+    _check_speedup(checker, f"{where} speed-up", cells[5], record, kind)
     checker.point(f"{where} TTFT", cells[6], first / len(samples))
     checker.point(f"{where} TPOT", cells[7], (_seconds(samples, "arm") - first) / later)
-    checker.point(f"{where} tokens/forward", cells[8], _tokens_per_forward(samples))
-    checker.point(f"{where} forwards/token", cells[9], sum(row["target_forwards"] for row in samples) / later)
+    checker.point(f"{where} tokens/forward", cells[8], _tokens_per_forward(counted))
+    forwards = sum(row["target_forwards"] for row in counted)
+    checker.point(f"{where} forwards/token", cells[9], forwards / all_later)
     exact = [row["matched"] for row in samples]
     tied = sum(row["ties"] > 0 and not row["matched"] for row in samples)
     checker.cells += 1
     if cells[10] != f"{sum(exact)}/{len(exact)}" + (f" ({tied})" if tied else ""):
         checker.problems.append(f"{where}: exact {cells[10]}, recomputed {sum(exact)} of {len(exact)}")
-    checker.point(f"{where} repeated", cells[11], 100 * np.mean([row["repeated_4grams"] for row in samples]))
+    checker.point(f"{where} repeated", cells[11], 100 * np.mean([row["repeated_4grams"] for row in counted]))
+
+
+def _check_clocks_of_kind(
+    checker: Checker, where: str, record: dict, kind: str | None, cells: list[str]
+) -> None:
+    whole, rounds = (_logs(found([record]), kind) for found in (speeds, later_speeds))
+    prices, later_prices = (_logs(prices_of(record, later), kind) for later in (False, True))
+    unlike = 0 if kind else _unlike(record)
+    checker.same(f"{where} prompts", cells[3], _prompts(record, kind) + (f" ({unlike})" if unlike else ""))
+    checker.estimate(f"{where} speed-up", cells[4], _estimated(whole, prices), np.exp)
+    timed, errors = None, None
+    if prices:
+        timed = mean_of(np.array([*whole.values()]))
+        errors = mean_of(np.array([prices[name] - value for name, value in whole.items()]))
+    checker.estimate(f"{where} timed prompts", cells[5], timed, np.exp)
+    after = _estimated(rounds, later_prices) if rounds else None
+    checker.estimate(f"{where} after the first token", cells[6], after, np.exp)
+    checker.estimate(f"{where} error of prices", cells[7], errors, _change)
+
+
+def _unlike(record: dict) -> int:
+    """Timed prompts whose rounds were not as replayed."""
+    keys = ("drafted_per_round", "accepted_per_round")
+    replays = {(row["kind"], row["document"]): row for row in record["totals"]["replays"]}
+    found = ((row, replays.get((row["kind"], row["document"]))) for row in record["samples"])
+    return sum(other is not None and any(row[key] != other[key] for key in keys) for row, other in found)
 
 
 def _check_rounds_of_kind(
-    checker: Checker, where: str, record: dict, samples: list[dict], logs: list[list[float]], cells: list[str]
+    checker: Checker, where: str, record: dict, kind: str | None, cells: list[str]
 ) -> None:
-    def total(key: str) -> float:
-        return sum(row[key] for row in samples)
+    samples, counted = _of(record["samples"], kind), _counted(record, kind)
 
-    parts = [total(f"{name}_seconds") for name in ("draft", "verify", "bookkeeping")]
+    def total(key: str) -> float:
+        return sum(row[key] for row in counted)
+
+    parts = [sum(row[f"{name}_seconds"] for row in samples) for name in ("draft", "verify", "bookkeeping")]
     for cell, part in zip(cells[3:6], parts, strict=True):
         checker.point(f"{where} share of time", cell, 100 * part / sum(parts))
     checker.point(f"{where} nodes", cells[6], total("drafted") / total("target_forwards"))
@@ -589,7 +658,7 @@ def _check_rounds_of_kind(
     checker.point(f"{where} accepted", cells[7], 100 * total("accepted") / drafted if drafted else None)
     for depth, cell in enumerate(cells[8:]):
         tested, accepted = (
-            sum(row[key][depth] for row in samples if depth < len(row[key]))
+            sum(row[key][depth] for row in counted if depth < len(row[key]))
             for key in ("tested_per_depth", "accepted_per_depth")
         )
         checker.point(f"{where} depth {depth + 1}", cell, accepted / tested if tested else None)
@@ -610,7 +679,11 @@ CHECKS = {
     "decoding_neural.tex": _check_decoding,
     "decoding_further.tex": _check_decoding,
 }
-BY_KIND = {"decoding_kinds.tex": _check_speed_of_kind, "decoding_rounds.tex": _check_rounds_of_kind}
+BY_KIND = {
+    "decoding_kinds.tex": _check_speed_of_kind,
+    "decoding_rounds.tex": _check_rounds_of_kind,
+    "decoding_clocks.tex": _check_clocks_of_kind,
+}
 
 
 def main() -> int:

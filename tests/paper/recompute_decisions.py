@@ -1,7 +1,8 @@
 """Effects, their intervals and the decisions on predictions, from plan and records as plain JSON.
 
 Independent of the package on purpose: numpy and Student's distribution. The formulas are those of the issue
-that asked for them (Hall 1992, documents crossed with seeds, rule S with Holm's step-down, declared looks).
+that asked for them (Hall 1992, documents crossed with seeds, rule S with Holm's step-down, declared looks;
+speed of decoding from priced prompts: regression on prices within kinds of prompts).
 """
 
 import json
@@ -130,6 +131,53 @@ def crossed(table: np.ndarray, pool: tuple[float, float] | None = None) -> Mean:
     return Mean(plain.value, tuple(sources))
 
 
+FEWEST = 15
+"""Timed prompts from which on the slope of measured values on prices is estimated; under it, it is 1."""
+
+
+def corrected(measured: Mapping[str, float], priced: Mapping[str, float]) -> Mean:
+    """Mean of all priced prompts, kinds alike, of what was measured on some; names are kind/document."""
+    kinds = list(dict.fromkeys(name.partition("/")[0] for name in priced))
+    timed = [[name for name in measured if name.partition("/")[0] == kind] for kind in kinds]
+    every = [np.array([priced[name] for name in priced if name.partition("/")[0] == kind]) for kind in kinds]
+    names = [name for own in timed for name in own]
+    values, prices = (np.array([known[name] for name in names]) for known in (measured, priced))
+    among = np.array([[float(name in own) for own in timed] for name in names])
+    counts = among.sum(axis=0)
+    centre = among / counts
+    inner = prices - among @ (prices @ centre)
+    slope, regressors = 1.0, len(kinds)
+    if len(names) >= FEWEST:
+        slope = float(inner @ values) / float(inner @ inner) if inner.any() else 0.0
+        regressors += 1
+    rest = values - slope * prices
+    residuals = rest - among @ (rest @ centre)
+    freedom = len(names) - regressors
+    value = float(np.mean(rest @ centre) + slope * np.mean([own.mean() for own in every]))
+    if not freedom:
+        return Mean(value, ())
+    scatter = float(residuals @ residuals) / freedom
+    # How much the mean of each timed prompt weighs in the estimate, were its price known for all prompts.
+    weights = centre.mean(axis=1)
+    if regressors > len(kinds) and inner.any():
+        gap = np.mean([own.mean() for own in every]) - np.mean(prices @ centre)
+        weights = weights + inner * gap / float(inner @ inner)
+    parts = [(scatter * float(weights @ weights), freedom)]
+    parts += [
+        (float((slope * own / len(kinds)).var(ddof=1)) / len(own), len(own) - 1)
+        for own in every
+        if len(own) > 1
+    ]
+    total = sum(variance for variance, _ in parts)
+    spread = sum(variance**2 / df for variance, df in parts)
+    both = 0.0
+    if regressors == len(kinds):
+        shared = float(residuals @ inner) / freedom
+        both = 2 * shared * sum(1 / len(own) for own in every) / len(kinds) ** 2
+    error = math.sqrt(max(total + both, parts[0][0]))
+    return Mean(value, (Source(error, total**2 / spread if spread else float(freedom), 0.0),))
+
+
 class Table(NamedTuple):
     """Results of an experiment: documents in the order of measurement, columns by training seed."""
 
@@ -236,10 +284,46 @@ class Study:
 
     def effect(self, arm: str, versus: str | None, measure: str, first: int | None = None) -> Mean | None:
         """The effect of an arm; with `first`, of the first documents, which quality must all have."""
+        sides = [name for name in (arm, versus) if name in self.experiments]
+        prices = [self.priced(name) for name in sides]
+        if (
+            measure == "speed"
+            and any(prices)
+            and all(own or self.alone(name) for own, name in zip(prices, sides, strict=True))
+        ):
+            return self._corrected(arm, versus, prices)
         table = self.differences(arm, versus, measure, first)
         if table is None or (first is not None and measure != "speed" and len(table) < first):
             return None
         return crossed(table, self._pool(arm, versus, measure, first, table.shape[1]))
+
+    def priced(self, name: str) -> dict[str, float]:
+        """Log speed-up of each replayed prompt by its prices."""
+        records = self.records(name)
+        return prices_of(records[0]) if records else {}
+
+    def alone(self, name: str) -> bool:
+        """Whether it decodes without a drafter."""
+        return any(record["spec"].get("drafter", "none") is None for record in self.records(name))
+
+    def _corrected(self, arm: str, versus: str | None, prices: Sequence[dict[str, float]]) -> Mean | None:
+        """Prompts are priced for both, or one of them is the reference itself, whose speed-up is one."""
+        if self.differences(arm, versus, "speed") is None:
+            return None
+        tables = [self.table(name, "speed").rows for name in (arm, versus) if name is not None]
+        signs = (1, -1)
+        shared = [name for name in tables[0] if all(name in table for table in tables)]
+        wanted = [name for name in (prices[0] or prices[1]) if all(name in own for own in prices if own)]
+        priced = {
+            name: sum(sign * own.get(name, 0.0) for sign, own in zip(signs, prices, strict=False))
+            for name in wanted
+        }
+        measured = {
+            name: sum(sign * table[name][0] for sign, table in zip(signs, tables, strict=False))
+            for name in shared
+            if name in priced
+        }
+        return corrected(measured, priced)
 
     def _pool(
         self, arm: str, versus: str | None, measure: str, first: int | None, seeds: int
@@ -277,6 +361,34 @@ def speeds(records: Iterable[dict]) -> dict[str, list[float]]:
                 key = f"{row['kind']}/{row['document']}" if "kind" in row else row["document"]
                 logs = [math.log(pair["reference"] / pair["arm"]) for pair in row["pairs"]]
                 found.setdefault(key, []).append(0.0 if alone else middle(logs))
+    return found
+
+
+def later_speeds(records: Iterable[dict]) -> dict[str, list[float]]:
+    """The same of what follows the first token, where the reference tells when it came."""
+    found: dict[str, list[float]] = {}
+    for record in records:
+        for row in record["samples"]:
+            if row["target_forwards"] and all(pair["reference_first"] for pair in row["pairs"]):
+                logs = [
+                    math.log(
+                        (pair["reference"] - pair["reference_first"]) / (pair["arm"] - pair["arm_first"])
+                    )
+                    for pair in row["pairs"]
+                ]
+                found.setdefault(f"{row['kind']}/{row['document']}", []).append(middle(logs))
+    return found
+
+
+def prices_of(record: Mapping[str, Any], later: bool = False) -> dict[str, float]:
+    """Priced log speed-up of each replayed prompt; with `later`, of what follows the first token."""
+    found = {}
+    for row in record["totals"].get("replays", ()):
+        own, reference = row["rounds"], row["reference_rounds"]
+        if not later:
+            own, reference = own + row["first"], reference + row["reference_first"]
+        if own:
+            found[f"{row['kind']}/{row['document']}"] = math.log(reference / own)
     return found
 
 

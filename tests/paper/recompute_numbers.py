@@ -17,10 +17,20 @@ from pathlib import Path
 
 import numpy as np
 from recompute_cells import NUMBER, mean_over, nll_effect, ranking, ranking_difference, ranking_mean, shifted
-from recompute_decisions import Mean, Study, decisions, mean_of, middle, speeds
+from recompute_decisions import (
+    Mean,
+    Study,
+    corrected,
+    decisions,
+    later_speeds,
+    mean_of,
+    middle,
+    prices_of,
+    speeds,
+)
 
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "G": 1e9, "s": 1}
-CHANGES = ("relative_speed", "counted_speed", "decided.speed", "loss", "median", "p95")
+CHANGES = ("relative_speed", "counted_speed", "decided.speed", "loss", "price_error", "median", "p95")
 """Ratios that are printed as what they differ from one by."""
 
 
@@ -40,7 +50,11 @@ class Sources:
         kind = prefix.split(".")[1:2]
         self.all = [row for record in self.records for row in record.get("samples", ())]
         kinds = {row.get("kind") for row in self.all}
-        self.samples = [row for row in self.all if not kind or kind[0] not in kinds or row["kind"] == kind[0]]
+        self.kind = kind[0] if kind and kind[0] in kinds else None
+        self.samples = [row for row in self.all if self.kind in (None, row.get("kind"))]
+        replays = self.records[0]["totals"].get("replays", ()) if "totals" in self.records[0] else ()
+        # What no clock plays a part in is counted on replayed prompts where there are any.
+        self.counted = [row for row in replays if self.kind in (None, row["kind"])] or self.samples
 
     def mean(self, value: Callable[[dict], float]) -> Mean:
         """Mean over documents of a value, a mean over records."""
@@ -50,8 +64,32 @@ class Sources:
         return mean_over(found)
 
     def speed(self) -> Mean:
+        if prices := self.of_kind(prices_of(self.records[0])):
+            return corrected(self.measured(speeds), prices)
+        return self.timed_speed()
+
+    def timed_speed(self) -> Mean:
+        """Of the timed prompts alone."""
         records = [record | {"samples": self.samples} for record in self.records[:1]]
         return mean_over(speeds(records if len(self.records) == 1 else self.records))
+
+    def later_speed(self) -> Mean:
+        """Of what follows the first token."""
+        measured = self.measured(later_speeds)
+        if prices := self.of_kind(prices_of(self.records[0], later=True)):
+            return corrected(measured, prices)
+        return mean_of(np.array([*measured.values()]))
+
+    def price_error(self) -> Mean:
+        prices, measured = self.of_kind(prices_of(self.records[0])), self.measured(speeds)
+        return mean_of(np.array([prices[name] - value for name, value in measured.items()]))
+
+    def measured(self, logs: Callable[[list[dict]], dict[str, list[float]]]) -> dict[str, float]:
+        """Log ratios of timed prompts."""
+        return self.of_kind({name: value for name, (value,) in logs(self.records).items()})
+
+    def of_kind(self, found: dict[str, float]) -> dict[str, float]:
+        return {name: value for name, value in found.items() if self.kind in (None, name.partition("/")[0])}
 
     def probes(self) -> list[dict]:
         return [probe for record in self.records for probe in record["totals"]["retrieval"]]
@@ -65,11 +103,14 @@ class Sources:
     def summed(self, name: str) -> float:
         return sum(row[name] for row in self.samples)
 
+    def count(self, name: str) -> float:
+        return sum(row[name] for row in self.counted)
+
     def seconds(self, side: str) -> list[float]:
         return [seconds(row["pairs"], side) for row in self.samples if row["pairs"]]
 
-    def later(self) -> int:
-        return sum(row["new_tokens"] - 1 for row in self.samples)
+    def later(self, samples: list[dict]) -> int:
+        return sum(row["new_tokens"] - 1 for row in samples)
 
 
 def share_of_time(item: Sources, name: str) -> float:
@@ -118,6 +159,9 @@ EXPERIMENT: dict[str, Callable[[Sources], Mean | float]] = {
     "answer_nll": answers,
     "reference_answer_nll": lambda item: float(np.mean([one["reference_nll"] for one in item.probes()])),
     "speedup": lambda item: item.speed(),
+    "measured_speedup": lambda item: item.timed_speed(),
+    "rounds_speedup": lambda item: item.later_speed(),
+    "price_error": lambda item: item.price_error(),
     "library_speedup": lambda item: item.mean(lambda row: log_ratio(row["pairs"])),
     "of_ideal": of_ideal,
     "seconds": lambda item: float(np.mean(item.seconds("arm"))),
@@ -143,16 +187,18 @@ EXPERIMENT: dict[str, Callable[[Sources], Mean | float]] = {
     ),
     "throughput": lambda item: item.summed("new_tokens") / sum(item.seconds("arm")),
     "first_seconds": lambda item: float(np.mean(item.seconds("arm_first"))),
-    "token_seconds": lambda item: (sum(item.seconds("arm")) - sum(item.seconds("arm_first"))) / item.later(),
-    "tokens_per_forward": lambda item: 1 + item.summed("accepted") / max(1, item.summed("target_forwards")),
-    "forwards_per_token": lambda item: item.summed("target_forwards") / item.later(),
+    "token_seconds": lambda item: (
+        (sum(item.seconds("arm")) - sum(item.seconds("arm_first"))) / item.later(item.samples)
+    ),
+    "tokens_per_forward": lambda item: 1 + item.count("accepted") / max(1, item.count("target_forwards")),
+    "forwards_per_token": lambda item: item.count("target_forwards") / item.later(item.counted),
     "matched": lambda item: item.summed("matched"),
-    "repeated_4grams": lambda item: float(np.mean([row["repeated_4grams"] for row in item.samples])),
+    "repeated_4grams": lambda item: float(np.mean([row["repeated_4grams"] for row in item.counted])),
     "draft_share": lambda item: share_of_time(item, "draft"),
     "verify_share": lambda item: share_of_time(item, "verify"),
     "bookkeeping_share": lambda item: share_of_time(item, "bookkeeping"),
-    "nodes_per_round": lambda item: item.summed("drafted") / max(1, item.summed("target_forwards")),
-    "accepted_per_node": lambda item: item.summed("accepted") / item.summed("drafted"),
+    "nodes_per_round": lambda item: item.count("drafted") / max(1, item.count("target_forwards")),
+    "accepted_per_node": lambda item: item.count("accepted") / item.count("drafted"),
 }
 EFFECTS = {
     "text_effect": "text",
@@ -188,7 +234,7 @@ def of_effect(study: Study, number: dict) -> Mean | float:
 def of_depth(item: Sources, name: str) -> float:
     depth = int(re.search(r"\.depth(\d+)\.", name)[1]) - 1
     accepted, tested = (
-        sum(row[key][depth] for row in item.samples if depth < len(row[key]))
+        sum(row[key][depth] for row in item.counted if depth < len(row[key]))
         for key in ("accepted_per_depth", "tested_per_depth")
     )
     return accepted / tested

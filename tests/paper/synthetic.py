@@ -14,7 +14,7 @@ from ablations.core.record import write_record
 from ablations.evidence.expectations import Expectation, Experiment
 from ablations.evidence.inputs import PaperInput, PaperSettings
 from tests.paper.design import SMALL, WHOLE, Row
-from tests.paper.synthetic_decoding import DYNATREE, SHARED, decode_record
+from tests.paper.synthetic_decoding import CONFIRMATORY, DYNATREE, SHARED, decode_record, timed_prompts
 from tests.paper.synthetic_grid import length_grid, tree_grid
 from tests.paper.synthetic_sdtp import sdtp_record, sweep
 
@@ -57,14 +57,14 @@ def plan_of(
             expect=Expectation(**expect),
             versus=versus,
             records=(str(folder / "record" / f"{SHARED.get(name, name)}.json"),),
-            budget={"prompts": prompts // 2} if prompts < 16 else {},
+            budget={"prompts": budget} if budget else {},
         )
-        for name, (title, section, step, change, hypothesis, expect, versus, *_, prompts) in DYNATREE.items()
+        for name, (title, section, step, change, hypothesis, expect, versus, *_, budget) in DYNATREE.items()
     ]
     options = {
         "forward": ("F1", "F2", "F3", "F4"),
         "backward": ("K1", "K2", "K3", "K4", "K5"),
-        "confirmatory": {"sdtp": ("A2", "A5", "A6", "A7"), "dynatree": ("F2", "F3", "F4", "K3")},
+        "confirmatory": {"sdtp": ("A2", "A5", "A6", "A7"), "dynatree": CONFIRMATORY},
     }
     return PaperInput(
         study="synthetic",
@@ -76,6 +76,7 @@ def plan_of(
             "saliency": "the CPython documentation and library",
             "code": "HumanEval",
             "docs": "the CPython documentation and library",
+            "chat": "everyday instructions",
         },
         sweeps=tuple(str(folder / "sweep" / f"{length}.json") for length in lengths),
         grids={name: str(folder / "grid" / f"{name}.json") for name in GRIDS} if grids else {},
@@ -97,6 +98,7 @@ def write_study(
     design: dict[str, Row] = SMALL,
     lengths: tuple[int, ...] = (),
     grids: bool = False,
+    replayed: bool = True,
 ) -> Path:
     """Write records and plan; return the plan's path.
 
@@ -112,7 +114,8 @@ def write_study(
         unmatched: Prompts of each decoding arm that depart from greedy at a tie.
         design: SDTP rows.
         lengths: Prompt lengths of the sweep.
-        grids: Whether drafts were replayed.
+        grids: Whether drafts of many shapes were replayed.
+        replayed: Whether decoding arms were replayed on more prompts than they were timed on.
     """
     plan = plan_of(folder, settings, extra, design, lengths, grids)
     for name, row in design.items():
@@ -130,12 +133,21 @@ def write_study(
         write_text(folder / "sweep" / f"{length}.json", sweep(length).model_dump_json(indent=1))
     for name in plan.grids:
         write_text(folder / "grid" / f"{name}.json", GRIDS[name]().model_dump_json(indent=1))
-    for name, (*_, speedup, accepted, draft, prompts) in DYNATREE.items():
+    for name, (*_, speedup, accepted, draft, _) in DYNATREE.items():
         path = folder / "record" / f"{name}.json"
         if name in missing or name in SHARED:
             continue
-        speedup = (speedups or {}).get(name, speedup)
-        write_record(path, decode_record(name, prompts, speedup, accepted, draft, name in crashed, unmatched))
+        record = decode_record(
+            name,
+            (speedups or {}).get(name, speedup),
+            accepted,
+            draft,
+            timed=timed_prompts(name, replayed),
+            replayed=replayed,
+            crashed=name in crashed,
+            unmatched=unmatched,
+        )
+        write_record(path, record)
     out = folder / "collect.json"
     out.write_text(plan.model_dump_json(indent=1))
     return out

@@ -1,5 +1,6 @@
 """Synthetic decoding rows and records."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,22 @@ from ablations.specs.dynatree.arm import (
     Shape,
     TreePruning,
 )
-from ablations.specs.dynatree.decode import DecodePair, DecodeSample, DecodeSpec
-from ablations.specs.dynatree.exactness import DecodeTotals
+from ablations.specs.dynatree.counts import DecodingCounts
+from ablations.specs.dynatree.decode import DecodePair, DecodeSample, DecodeSpec, DecodingTotals
 from ablations.specs.dynatree.prompts import PromptSet
+from ablations.specs.dynatree.replay import PricedReplay
 from ablations.specs.lm import Compute
 from tests.paper.synthetic_common import crash, record_of, rng
 
 LINEAR = {"method": "linear", "branching": 1}
+KINDS = ("code", "docs", "chat")
+PROMPTS, TIMED, EXPLORATORY = 20, 5, 2
+"""Prompts of each kind: those that are replayed, and those that are timed as `decoding` plans it."""
+CONFIRMATORY = ("F2", "F3", "F4", "K3")
+FIRST, REFERENCE_FIRST, REFERENCE_ROUNDS = 0.58, 0.55, 2.65
+"""Prices in seconds, but for that of an arm's rounds."""
 # id: title, section, step, change, hypothesis, expectation, versus, speed-up,
-# acceptance, what the spec has instead of `DecodeSpec`'s defaults (None drafts nothing), prompts
+# acceptance, what the spec has instead of `DecodeSpec`'s defaults (None drafts nothing), budget of prompts
 
 
 def _tree(tau: float | None = 0.05, **shape: int) -> dict[str, Any]:
@@ -39,7 +47,7 @@ def _linear(depth: int) -> dict[str, Any]:
     return {**_tree(None), "shape": Shape(method="linear", depth=depth, branching=1)}
 
 
-def _reaching(accepted: tuple[int, ...], more: int) -> tuple[int, ...]:
+def _reaching(accepted: Sequence[int], more: int) -> tuple[int, ...]:
     """Rounds that accepted at least `more` nodes, one more, and so on, of those that accepted the most."""
     return tuple(
         sum(count >= depth + more for count in accepted) for depth in range(max(accepted, default=0))
@@ -47,7 +55,7 @@ def _reaching(accepted: tuple[int, ...], more: int) -> tuple[int, ...]:
 
 
 DYNATREE: dict[str, tuple] = {
-    "F1": ("AR", "forward", "AR", {"drafter": None}, None, {}, None, 1.0, 0.0, None, 16),
+    "F1": ("AR", "forward", "AR", {"drafter": None}, None, {}, None, 1.0, 0.0, None, None),
     "F2": (
         "Linear K=6",
         "forward",
@@ -59,7 +67,7 @@ DYNATREE: dict[str, tuple] = {
         1.62,
         1.5,
         _linear(6),
-        16,
+        None,
     ),
     "F3": (
         "Tree D=7 B=2",
@@ -72,7 +80,7 @@ DYNATREE: dict[str, tuple] = {
         0.21,
         2.3,
         _tree(None),
-        6,
+        2,
     ),
     "F4": (
         "Tree D=7 B=2 tau=0.05",
@@ -85,7 +93,7 @@ DYNATREE: dict[str, tuple] = {
         1.83,
         2.1,
         _tree(),
-        16,
+        None,
     ),
     "K1": (
         "Linear K=7",
@@ -98,7 +106,7 @@ DYNATREE: dict[str, tuple] = {
         1.6,
         1.55,
         _linear(7),
-        16,
+        None,
     ),
     "K2": (
         "Tree D=7 B=2 without pruning",
@@ -111,7 +119,7 @@ DYNATREE: dict[str, tuple] = {
         0.21,
         2.3,
         _tree(None),
-        6,
+        2,
     ),
     "K3": (
         "Tree D=7 B=1 tau=0.05",
@@ -124,7 +132,7 @@ DYNATREE: dict[str, tuple] = {
         1.7,
         1.6,
         _tree(branching=1),
-        16,
+        None,
     ),
     "K4": (
         "Tree D=1 B=2 tau=0.05",
@@ -137,7 +145,7 @@ DYNATREE: dict[str, tuple] = {
         1.25,
         0.6,
         _tree(depth=1),
-        16,
+        None,
     ),
     "K5": (
         "AR",
@@ -150,7 +158,7 @@ DYNATREE: dict[str, tuple] = {
         1.0,
         0.0,
         None,
-        16,
+        None,
     ),
     "E2": (
         "Dynamic breadth and depth",
@@ -163,7 +171,7 @@ DYNATREE: dict[str, tuple] = {
         1.95,
         2.2,
         {**_tree(), "adaptation": DynamicTree(kind="dynamic")},
-        16,
+        None,
     ),
     "E3": (
         "Dynamic, history",
@@ -176,7 +184,7 @@ DYNATREE: dict[str, tuple] = {
         1.96,
         2.2,
         {**_tree(), "adaptation": DynamicTree(kind="dynamic", history=History())},
-        16,
+        None,
     ),
     "O1": (
         "Cost-aware tree",
@@ -189,7 +197,7 @@ DYNATREE: dict[str, tuple] = {
         2.2,
         2.4,
         {**_tree(), "adaptation": CostAwareTree(kind="cost_aware")},
-        16,
+        None,
     ),
     "PL": (
         "Prompt lookup",
@@ -202,7 +210,7 @@ DYNATREE: dict[str, tuple] = {
         1.5,
         1.4,
         {**_tree(), "drafter": PromptLookup()},
-        16,
+        None,
     ),
     "N1": (
         "Linear, distilled draft",
@@ -215,7 +223,7 @@ DYNATREE: dict[str, tuple] = {
         1.3,
         1.9,
         {**_linear(6), "drafter": DistilledDraftSpec()},
-        16,
+        None,
     ),
     "N3": (
         "Tree, distilled draft",
@@ -228,7 +236,7 @@ DYNATREE: dict[str, tuple] = {
         1.25,
         2.3,
         {**_tree(), "drafter": DistilledDraftSpec()},
-        16,
+        None,
     ),
     "X1": (
         "One level more",
@@ -241,7 +249,7 @@ DYNATREE: dict[str, tuple] = {
         1.8,
         2.15,
         _tree(depth=8),
-        16,
+        None,
     ),
 }
 
@@ -249,74 +257,153 @@ SHARED = {"K2": "F3", "K5": "F1"}
 """Rows that are another row under a second name, and share its record."""
 
 
+def timed_prompts(name: str, replayed: bool = True) -> int:
+    """Prompts of each kind on which a row is timed; without replays all, but for a row with a budget."""
+    compared: set[str] = set()
+    for row in CONFIRMATORY:
+        expect, versus = DYNATREE[row][5], DYNATREE[row][6]
+        compared |= {versus, *(other for key in ("above", "below", "about") for other in expect.get(key, ()))}
+    planned = TIMED if name in {*CONFIRMATORY, *compared} else EXPLORATORY
+    return min(planned if replayed else PROMPTS, DYNATREE[name][-1] or PROMPTS)
+
+
 def decode_record(
     name: str,
-    prompts: int,
     speedup: float,
     accepted: float,
     draft: dict[str, Any] | None,
-    crashed: bool,
-    unmatched: int,
+    *,
+    timed: int = TIMED,
+    replayed: bool = True,
+    crashed: bool = False,
+    unmatched: int = 0,
 ) -> DecodeRecord:
-    kinds = ("code", "docs")
+    """The record of a row.
+
+    Args:
+        name: Id.
+        speedup: Speed-up over autoregressive decoding, prefill included.
+        accepted: Accepted tokens of a round.
+        draft: What the spec has instead of `DecodeSpec`'s defaults; None drafts nothing.
+        timed: Timed prompts of each kind.
+        replayed: Whether `PROMPTS` of each kind are replayed; of F4 one timed prompt went otherwise.
+        crashed: Whether the arm raised.
+        unmatched: Prompts that depart from greedy at a tie.
+    """
     spec = DecodeSpec(
         **{"drafter": None, "shape": None, "pruning": None, **(draft or {})},
         reference="autoregressive" if draft else "generate",
-        prompts=tuple(
-            PromptSet(
-                kind=kind,
-                text=kind,
-                split="heldout",
-                count=prompts // 2,
-                tokens=None if kind == "code" else 256,
-            )
-            for kind in kinds
-        ),
+        prompts=_prompt_sets(timed),
+        replayed=_prompt_sets(PROMPTS) if draft and replayed else (),
         new_tokens=64,
         repeats=2,
         compute=Compute(),
     )
     if crashed:
         return record_of(DecodeRecord, name, spec, crash(), (), None)
-    own, second = rng(name), rng(f"{name} again")
-    samples = []
-    for index in range(prompts):
-        ease = np.random.default_rng(index).normal(0, 0.12)
-        rounds = max(1, round(63 / (1 + accepted)))
-        per_round = tuple(int(own.binomial(7, min(1, accepted / 7))) for _ in range(rounds)) if draft else ()
-        ratio = speedup * float(np.exp(ease + own.normal(0, 0.04))) if draft else 1.25
-        seconds = own.lognormal(np.log(3.3), 0.04, 2)
-        samples.append(
-            DecodeSample(
-                document=f"prompt-{index // 2:02d}",
-                kind=kinds[index % 2],
-                prompt_tokens=180,
-                new_tokens=64,
-                stopped=False,
-                matched=index >= unmatched,
-                ties=int(index < unmatched),
-                repeated_4grams=float(np.clip(own.normal(0.15, 0.05), 0, 1)),
-                target_forwards=len(per_round) if draft else 63,
-                draft_forwards=len(per_round) * spec.shape.depth if draft else 0,
-                drafted=len(per_round) * 14 if draft else 0,
-                accepted=sum(per_round),
-                accepted_per_round=per_round,
-                tested_per_depth=_reaching(per_round, 0),
-                accepted_per_depth=_reaching(per_round, 1),
-                draft_seconds=0.2 if draft else 0.0,
-                verify_seconds=1.4,
-                bookkeeping_seconds=0.05 if draft else 0.0,
-                pairs=tuple(
-                    DecodePair(
-                        arm=float(s / ratio),
-                        arm_first=0.6,
-                        reference=float(s * own.lognormal(0, 0.02)),
-                        reference_first=0.6,
-                        again=float(s * second.lognormal(0, 0.02)),
-                    )
-                    for s in seconds
-                ),
-            )
-        )
-    totals = DecodeTotals(tie_margin=0.0, weight_layout="prepacked", peak_memory_bytes=1_200_000_000)
+    samples, replays, unlike = [], [], 0
+    for kind in KINDS:
+        for number in range(PROMPTS):
+            own = rng(f"{name} {kind} {number}")
+            counts = _counts(own, kind, number, spec, accepted)
+            ease = rng(f"{kind} {number}").normal(0, 0.12)
+            ratio = speedup * float(np.exp(ease + own.normal(0, 0.04))) if draft else 1.25
+            if spec.replayed:
+                priced = ratio * float(np.exp(rng(name).normal(0, 0.03) + own.normal(0, 0.02)))
+                replays.append(_replay(spec, counts, priced))
+            if number < timed:
+                if spec.replayed and name == "F4" and (kind, number) == ("code", 0):
+                    replay = counts
+                    counts = _counts(rng("a tie"), kind, number, spec, accepted)
+                    unlike += counts.accepted_per_round != replay.accepted_per_round
+                samples.append(_sample(own, counts, ratio, len(samples) < unmatched))
+    totals = DecodingTotals(
+        tie_margin=0.0,
+        weight_layout="prepacked",
+        peak_memory_bytes=1_200_000_000,
+        replays=tuple(replays),
+        unlike=unlike,
+    )
     return record_of(DecodeRecord, name, spec, Outcome(status="ok"), tuple(samples), totals)
+
+
+def _prompt_sets(count: int) -> tuple[PromptSet, ...]:
+    return tuple(
+        PromptSet(kind=kind, text=kind, split="heldout", count=count, tokens=None if kind == "code" else 256)
+        for kind in KINDS
+    )
+
+
+def _counts(
+    own: np.random.Generator, kind: str, number: int, spec: DecodeSpec, accepted: float
+) -> DecodingCounts:
+    """Rounds that come to 64 tokens, of which prefill gives the first."""
+    per_round: list[int] = []
+    left = 63 if spec.drafter else 0
+    while left:
+        per_round.append(min(int(own.binomial(spec.shape.depth, accepted / spec.shape.depth)), left - 1))
+        left -= per_round[-1] + 1
+    nodes = _nodes(spec)
+    return DecodingCounts(
+        document=f"prompt-{number:02d}",
+        kind=kind,
+        prompt_tokens=180,
+        new_tokens=64,
+        repeated_4grams=float(np.clip(own.normal(0.15, 0.05), 0, 1)),
+        target_forwards=len(per_round) or 63,
+        draft_forwards=len(per_round) * spec.shape.depth if spec.drafter else 0,
+        drafted=len(per_round) * nodes,
+        accepted=sum(per_round),
+        accepted_per_round=tuple(per_round),
+        drafted_per_round=(nodes,) * len(per_round),
+        tested_per_depth=_reaching(per_round, 0),
+        accepted_per_depth=_reaching(per_round, 1),
+    )
+
+
+def _nodes(spec: DecodeSpec) -> int:
+    """Verified nodes of every round."""
+    if not spec.drafter:
+        return 0
+    depth, branching = spec.shape.depth, spec.shape.branching
+    full = sum(branching**level for level in range(1, depth + 1))
+    return full if spec.pruning.tau is None else min(full, 2 * depth)
+
+
+def _replay(spec: DecodeSpec, counts: DecodingCounts, ratio: float) -> PricedReplay:
+    """A replay with prices whose ratio is given."""
+    levels = tuple(min(spec.shape.branching**depth, 2) for depth in range(spec.shape.depth))
+    return PricedReplay(
+        **dict(counts),
+        levels_per_round=(levels,) * counts.target_forwards,
+        alone_per_round=(False,) * counts.target_forwards,
+        first=FIRST,
+        rounds=(REFERENCE_FIRST + REFERENCE_ROUNDS) / ratio - FIRST,
+        reference_first=REFERENCE_FIRST,
+        reference_rounds=REFERENCE_ROUNDS,
+    )
+
+
+def _sample(own: np.random.Generator, counts: DecodingCounts, ratio: float, tied: bool) -> DecodeSample:
+    """A timed prompt with two rounds."""
+    draft = counts.drafted > 0
+    seconds = own.lognormal(np.log(3.3), 0.04, 2)
+    return DecodeSample(
+        **dict(counts),
+        stopped=False,
+        matched=not tied,
+        ties=int(tied),
+        draft_seconds=0.2 if draft else 0.0,
+        verify_seconds=1.4,
+        bookkeeping_seconds=0.05 if draft else 0.0,
+        pairs=tuple(
+            DecodePair(
+                arm=float(s / ratio),
+                arm_first=0.6,
+                reference=float(s * own.lognormal(0, 0.02)),
+                reference_first=float(own.lognormal(np.log(0.57), 0.02)) if draft else None,
+                again=float(s * own.lognormal(0, 0.02)),
+            )
+            for s in seconds
+        ),
+    )

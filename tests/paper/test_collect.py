@@ -10,8 +10,9 @@ import pytest
 
 from ablations.core.errors import UserError
 from ablations.core.files import sha256_file
-from ablations.core.record import write_record
+from ablations.core.record import read_record, write_record
 from ablations.evidence.inputs import PaperInput
+from ablations.evidence.join import DecodeRecord
 from ablations.paper.collect import summarise
 from tests.paper.design import SMALL, WHOLE
 from tests.paper.synthetic_decoding import DYNATREE, decode_record
@@ -116,10 +117,86 @@ def test_autoregressive_decoding_is_one_by_definition(study):
     assert math.exp(result.library_speedup.value) == pytest.approx(1.25, rel=0.05)
 
 
-def test_a_slow_arm_is_compared_on_its_own_prompts(study):
+def test_a_slow_arm_is_compared_by_its_own_prompts(study, render):
+    """All prompts are priced for both; those that both were timed on correct the prices."""
     effect = study.summary.comparison("F3", "F2", "speed")
-    assert effect.estimate.n == 6
-    assert effect.unpaired == 10
+    assert (effect.estimate.n, effect.unpaired) == (60, 0)
+    differences = {"measured": {}, "priced": {}}
+    for name, sign in (("F3", 1), ("F2", -1)):
+        record = json.loads(Path(study.summary.row(name).files[0].path).read_text())
+        for kind, found in differences.items():
+            for row in record["samples"] if kind == "measured" else record["totals"]["replays"]:
+                if kind == "measured":
+                    value = np.median([math.log(pair["reference"] / pair["arm"]) for pair in row["pairs"]])
+                else:
+                    reference = row["reference_first"] + row["reference_rounds"]
+                    value = math.log(reference / (row["first"] + row["rounds"]))
+                found.setdefault((row["kind"], row["document"]), []).append(sign * value)
+    measured, priced = (
+        {key: sum(values) for key, values in found.items() if len(values) == 2}
+        for found in differences.values()
+    )
+    assert (len(measured), len(priced)) == (6, 60)
+    # Six are too few for a slope, and kinds have as many prompts each.
+    off = np.mean([value - priced[key] for key, value in measured.items()])
+    assert effect.estimate.value == pytest.approx(np.mean([*priced.values()]) + off)
+    timed = render(replayed=False).summary.comparison("F3", "F2", "speed")
+    assert (timed.estimate.n, timed.unpaired) == (6, 54)
+
+
+def test_counts_are_those_of_replays_and_times_those_of_timed_prompts(study, render):
+    result, protocol = study.summary.row("F4").decoding, study.summary.decoding
+    record = json.loads(Path(study.summary.row("F4").files[0].path).read_text())
+    accepted, forwards = (
+        sum(row[name] for row in record["totals"]["replays"]) for name in ("accepted", "target_forwards")
+    )
+    assert result.tokens_per_forward == 1 + accepted / forwards
+    assert (result.prompts, result.replayed, result.unlike) == (15, 60, 1)
+    assert [(kind.kind, kind.prompts, kind.replayed) for kind in result.kinds] == [
+        (kind, 5, 20) for kind in ("code", "docs", "chat")
+    ]
+    assert [(kind.count, kind.timed) for kind in protocol.prompts] == [(20, 5)] * 3
+    assert protocol.replayed
+    seconds = [np.median([pair["arm"] for pair in row["pairs"]]) for row in record["samples"]]
+    assert result.throughput == pytest.approx(15 * 64 / sum(seconds))
+    timed = render(replayed=False).summary
+    assert (timed.row("F4").decoding.replayed, timed.row("F4").decoding.measured_speedup) == (None, None)
+    assert [(kind.count, kind.timed) for kind in timed.decoding.prompts] == [(20, 20)] * 3
+    assert not timed.decoding.replayed
+
+
+def test_estimates_of_speed_lie_nearer_than_the_timed_prompts_alone(study):
+    """Their intervals are narrower, as prices are close to times in the synthetic study."""
+    for row in study.summary.rows:
+        if row.decoding is not None and row.decoding.measured_speedup is not None:
+            found, timed = row.decoding.speedup, row.decoding.measured_speedup
+            assert found.high - found.low < timed.high - timed.low
+            assert abs(row.decoding.price_error.value) < 0.1
+            assert row.decoding.rounds_speedup.n == 60
+
+
+def test_a_kind_that_ends_with_its_first_token_has_no_speed_after_it(study, tmp_path):
+    path = Path(study.summary.row("F2").files[0].path)
+    record = read_record(path, DecodeRecord)
+
+    def ended(rows):
+        none = {"target_forwards": 0, "new_tokens": 1, "accepted": 0, "drafted": 0}
+        none |= {"accepted_per_round": (), "drafted_per_round": ()}
+        none |= {"tested_per_depth": (), "accepted_per_depth": ()}
+        for row in rows:
+            more = {} if not hasattr(row, "rounds") else {"rounds": 0.0, "reference_rounds": 0.0}
+            yield row.model_copy(update=none | more) if row.kind == "chat" else row
+
+    totals = record.totals.model_copy(update={"replays": tuple(ended(record.totals.replays))})
+    samples = tuple(ended(record.samples))
+    changed = record.model_copy(update={"samples": samples, "totals": totals})
+    result = collected(replaced(study.plan, tmp_path, "F2", changed)).row("F2").decoding
+    assert result.rounds_speedup.n == 40
+    chat = next(kind for kind in result.kinds if kind.kind == "chat")
+    assert (chat.rounds_speedup, chat.token_seconds) == (None, None)
+    # Timed prompts alone end there: others of the kind go on, and nothing says how fast.
+    changed = record.model_copy(update={"samples": samples})
+    assert collected(replaced(study.plan, tmp_path, "F2", changed)).row("F2").decoding.rounds_speedup is None
 
 
 def test_backward_rows_are_compared_with_the_full_method(study):
@@ -150,7 +227,7 @@ def test_a_crash_keeps_its_exception(render):
 
 def test_ties_are_exact_and_other_departures_are_not(render):
     row = render(unmatched=2).summary.row("F2")
-    assert (row.decoding.matched, row.decoding.tied) == (14, 2)
+    assert (row.decoding.matched, row.decoding.tied) == (13, 2)
     assert (row.parts[0].aspect, row.parts[0].outcome) == ("exact", "as_expected")
 
 
@@ -177,7 +254,7 @@ def test_a_repeated_document_is_an_error(study, tmp_path):
 
 
 def test_a_drafting_arm_must_stand_beside_autoregressive_decoding(study, tmp_path):
-    record = decode_record("F2", 4, 1.5, 1.0, DYNATREE["F2"][-2], False, 0)
+    record = decode_record("F2", 1.5, 1.0, DYNATREE["F2"][-2])
     wrong = record.model_copy(update={"spec": record.spec.model_copy(update={"reference": "generate"})})
     with pytest.raises(UserError, match=r"F2\.json: a drafting arm"):
         collected(replaced(study.plan, tmp_path, "F2", wrong))

@@ -38,7 +38,7 @@ def compiled(study: Study, paper: Path, document: str) -> str:
     "peculiarities",
     [
         {},
-        {"missing": ("A2", "F3"), "crashed": ("A6", "F2")},
+        {"missing": ("A2", "F3"), "crashed": ("A6", "F2"), "replayed": False},
         {"design": WHOLE, "lengths": (512, 1024, 2048, 4096), "grids": True},
         {
             "design": WHOLE,

@@ -81,7 +81,7 @@ def test_the_backward_figure_starts_at_the_full_method(study):
 
 def test_acceptance_by_depth_is_of_what_was_tested(study):
     rows, kinds = depth_figure(study.summary).axes
-    assert [line.get_label() for line in kinds.lines] == ["code", "docs"]
+    assert [line.get_label() for line in kinds.lines] == ["code", "docs", "chat"]
     assert [line.get_label() for line in rows.lines] == ["F2", "F3", "F4"]
     (full,) = [line for line in rows.lines if line.get_label() == "F4"]
     depths = study.summary.row("F4").decoding.depths

@@ -43,6 +43,10 @@ def test_a_number_that_is_not_its_records_is_found(provenance, tmp_path):
         "A7.text_effect": 0.001,
         "A5.decided.text": 0.01,
         "F4.code.throughput": 0.3,
+        "F4.speedup": 0.001,
+        "F4.code.rounds_speedup": 0.001,
+        "F4.price_error": 0.001,
+        "F4.depth2.acceptance": 0.001,
         "trees.linear.4.1.none.128.all.speedup": 0.01,
     }
     for number in content["numbers"]:
@@ -95,6 +99,9 @@ def test_names_are_unique_and_stable(whole):
         *("G1.0.boundary_bytes", "G1.sent_share", "F4.speedup", "F4.contribution", "F4.code.throughput"),
         *(
             "F4.depth1.acceptance",
+            "F4.chat.measured_speedup",
+            "F4.rounds_speedup",
+            "F4.price_error",
             "K3.loss",
             "sweep.2048.0.5.speedup",
             "lengths.tree.7.2.0.05.256.code.speedup",
@@ -112,6 +119,20 @@ def test_a_number_names_its_record_and_that_of_the_comparator(whole):
         assert file.sha256 == sha256_file(Path(file.path))
         assert file.device == "Synthetic CPU @ 2.00GHz"
         assert file.digest == json.loads(Path(file.path).read_text())["digests"]["job"]
+
+
+def test_a_number_names_the_fields_that_it_is_computed_from(whole):
+    fields = {item.name: item.field for item in all_quantities(whole.summary)}
+    both = ("speedup", "rounds_speedup", "price_error", "contribution", "against.F2", "decided.above.F2")
+    for name in both:
+        assert "totals.replays[].rounds" in fields[f"F4.{name}"]
+        assert "samples[].pairs[].reference" in fields[f"F4.{name}"]
+    for name in ("tokens_per_forward", "chat.nodes_per_round", "depth1.acceptance", "repeated_4grams"):
+        assert "totals.replays[]." in fields[f"F4.{name}"]
+        assert "samples" not in fields[f"F4.{name}"]
+    timed = ("F4.measured_speedup", "F4.throughput", "F4.draft_share", "F1.tokens_per_forward")
+    for name in (*timed, "A7.relative_speed"):
+        assert "replays" not in fields[name]
 
 
 def test_what_did_not_run_has_no_number(render, tmp_path):

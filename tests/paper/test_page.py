@@ -78,6 +78,24 @@ def test_every_experiment_is_there_with_what_it_is_made_of(page, mixed):
     assert rows["A6"]["crash"].startswith("RuntimeError: ")
 
 
+def test_prompts_of_decoding_are_those_that_were_replayed(page, mixed):
+    """Of a prompt that was not timed the page has no measured speed and no exactness."""
+    row = next(row for row in data_of(page)["rows"] if row["id"] == "F4")
+    record = json.loads(Path(mixed.summary.row("F4").files[0].path).read_text())
+    replays, (columns, prompts) = record["totals"]["replays"], row["prompts"].values()
+    shown = [dict(zip(columns, values, strict=True)) for values in prompts]
+    assert [item["prompt"] for item in shown] == [replay["document"] for replay in replays]
+    one = replays[-1]
+    price = (one["reference_first"] + one["reference_rounds"]) / (one["first"] + one["rounds"])
+    assert shown[-1]["priced speed-up"] == round(price, 3)
+    assert (shown[-1]["speed-up"], shown[-1]["exact"]) == (None, None)
+    timed = [item for item in shown if item["speed-up"] is not None]
+    assert [(item["kind"], item["prompt"]) for item in timed] == [
+        (sample["kind"], sample["document"]) for sample in record["samples"]
+    ]
+    assert {item["exact"] for item in timed} == {"yes"}
+
+
 def test_each_outcome_names_its_prediction(page):
     rows = {row["id"]: row for row in data_of(page)["rows"]}
     assert rows["A7"]["parts"][0] == "text down, confirmatory: as expected"

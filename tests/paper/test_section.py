@@ -111,6 +111,20 @@ def test_the_section_says_how_rounds_become_one_time_and_what_noise_is(study, re
     assert "A second run" not in nothing.section
 
 
+def test_the_section_says_what_is_timed_and_what_is_replayed(study, render):
+    decoding = study.section.split(r"\paragraph{Decoding.}")[1].split(r"\paragraph")[0]
+    assert r"Prompts are 20 of the kind \emph{code}" in decoding
+    assert r"is \emph{replayed} on all 60 prompts" in decoding
+    assert "Timed are the first five prompts of each kind, in arms with a smaller budget fewer," in decoding
+    assert "at least six over all kinds" in decoding
+    assert "where fewer than 15 prompts were timed" in decoding
+    assert "Satterthwaite" in study.section
+    timed = render(replayed=False).section
+    assert r"Prompts are 20 of the kind \emph{code}" in timed
+    for word in ("replayed", "Satterthwaite", "cochran", "estimated"):
+        assert word not in timed.split(r"\label{sec:ablation-decoding-numbers}")[0]
+
+
 def test_the_heading_level_is_a_setting(render):
     section = render(settings={"heading": "subsection"}).section
     assert r"\subsection{Ablation Studies}" in section
@@ -145,7 +159,10 @@ def test_threats_follow_the_records(study, whole):
     assert "Synthetic CPU @ 2.00GHz" in threats
     assert not re.search(r"\S\\emph\{(?:Hardware|Loops|Length|Measures)", threats)
     assert "No GPU was used" in threats
-    assert "Prices of replayed drafts were not timed" in whole.section
+    assert "Of 60 replayed prompts at most 15 were timed" in threats
+    assert "on average over its 60 prompts" in threats
+    assert "Prices of grids were not timed" in whole.section
+    assert "Prices of grids" not in threats
     content = study.summary.model_dump(mode="json")
     content["facts"] = {"sdtp": {"parameters": 134515008, "layers": 30, "weights": "dequantised"}}
     content["machines"][0]["device_type"] = "cuda"
@@ -250,7 +267,8 @@ def test_labels_of_fixed_parts_are_those_of_the_templates():
 
 
 def test_ties_and_departures_are_counted(study, render):
-    assert "198 of 198 generations are identical" in study.section
+    # Four drafting rows are timed on 15 prompts, nine on six.
+    assert "114 of 114 timed generations are identical" in study.section
     assert "the other 26 depart at a tie" in render(unmatched=2).section
 
 
@@ -347,7 +365,7 @@ def test_grids_are_said_to_be_priced(whole, study):
     for label in ("fig:grid", "fig:grid-trees", "fig:grid-lengths"):
         assert rf"\label{{{label}}}" in whole.section
     assert "Repetition and acceptance rise together" in whole.section
-    assert "priced" not in study.section
+    assert r"\emph{priced, not timed}" not in study.section
 
 
 def test_the_full_method_is_told_though_another_row_shares_its_record(study):

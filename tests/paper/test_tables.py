@@ -41,10 +41,11 @@ def test_the_recomputation_notices_a_changed_cell_anywhere(whole, tmp_path):
         "sdtp_pipeline.tex": ("$195$\\,KiB", "$196$\\,KiB"),
         "sweep.tex": ("$1.5\\%$", "$1.6\\%$"),
         "grid.tex": ("$2.10$", "$2.11$"),
-        "decoding_adaptation.tex": ("$1.07\\times$", "$1.08\\times$"),
-        "decoding_drafter.tex": ("$0.81\\times$", "$0.11\\times$"),
-        "decoding_neural.tex": ("$0.98\\times$", "$0.11\\times$"),
+        "decoding_adaptation.tex": ("$1.09\\times$", "$1.10\\times$"),
+        "decoding_drafter.tex": ("$0.84\\times$", "$0.11\\times$"),
+        "decoding_neural.tex": ("$0.95\\times$", "$0.11\\times$"),
         "decoding_kinds.tex": ("$0.600$\\,s", "$0.601$\\,s"),
+        "decoding_clocks.tex": ("[-4.7,\\,", "[-4.8,\\,"),
         "decoding_rounds.tex": ("$84.8\\%$", "$84.9\\%$"),
     }
     for table, (before, after) in changes.items():
@@ -90,6 +91,7 @@ def test_the_recomputation_notices_a_changed_interval(study, tmp_path):
             }
         },
         {"settings": {"confirmatory": {}}},
+        {"replayed": False},
     ],
 )
 def test_odd_studies_agree_too(render, peculiarities):
@@ -158,12 +160,28 @@ def test_records_that_rows_share_stand_in_the_tables_by_kind_once(study):
     assert drafting == [name for name in rows if name != "F1"]
 
 
-@pytest.mark.parametrize("table", ["decoding_kinds.tex", "decoding_rounds.tex"])
+@pytest.mark.parametrize("table", ["decoding_kinds.tex", "decoding_clocks.tex", "decoding_rounds.tex"])
 def test_no_page_ends_between_the_kinds_of_an_arm(study, table):
     *_, lines = study.table(table).partition(r"\endlastfoot")
     arms = [re.findall(r"\\\\\*?$", arm, re.M) for arm in re.split(r"^    % .*", lines, flags=re.M)[1:]]
     assert any(len(ends) > 1 for ends in arms)
     assert all(ends == [r"\\*"] * (len(ends) - 1) + [r"\\"] for ends in arms)
+
+
+def test_prompts_are_timed_and_replayed_ones(study, render):
+    def cell(study, table, name):
+        return re.search(rf"^    (?:\\textbf{{\\boldmath )?{name}\b.*$", study.table(table), re.M)[0].split(
+            " & "
+        )[3]
+
+    for name, prompts in {"F1": "15", "F2": "15/60", "F3": "6/60", "F4": "15/60"}.items():
+        assert cell(study, "decoding.tex", name) == prompts
+    assert cell(study, "decoding_clocks.tex", "F4") == "15/60 (1)"
+    assert "Fewer timed prompts: F3 (6 of 15);" in study.table("decoding_column.tex")
+    timed = render(replayed=False)
+    assert cell(timed, "decoding.tex", "F2") == cell(timed, "decoding_clocks.tex", "F2") == "60"
+    assert "replayed" not in timed.table("decoding.tex")
+    assert "Fewer timed prompts: F3 (6 of 60);" in timed.table("decoding_column.tex")
 
 
 def test_every_prediction_of_decoding_stands_with_its_row(study):

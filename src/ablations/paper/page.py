@@ -18,13 +18,15 @@ from ablations.core.record import read_contract
 from ablations.evidence.decisions import Decision
 from ablations.evidence.expectations import Expectation, Experiment
 from ablations.evidence.inputs import PaperInput
-from ablations.evidence.records import ExperimentRecords, read_arm, series_of
+from ablations.evidence.records import ExperimentRecords, priced_speedup, read_arm, series_of
 from ablations.evidence.statistics import log_speedup, tokens_per_forward
 from ablations.paper.numbers import all_quantities
 from ablations.paper.quantities.quantity import Quantity
 from ablations.paper.summary import Row, Summary
 from ablations.paper.wording import plain
+from ablations.specs.dynatree.counts import DecodingCounts
 from ablations.specs.dynatree.decode import DecodeSample
+from ablations.specs.dynatree.replay import PricedReplay
 from ablations.specs.sdtp.record import SdtpSample
 
 LONGEST_LOG = 20_000
@@ -130,10 +132,16 @@ def _prompts(arm: ExperimentRecords) -> dict[str, Any]:
             "columns": columns,
             "rows": [_pruned(sample) for sample in samples if isinstance(sample, SdtpSample)],
         }
-    columns = ["kind", "prompt", "tokens", "speed-up", "tokens per forward", "exact", "repeated 4-grams"]
+    columns = ["kind", "prompt", "tokens", "speed-up", "priced speed-up"]
+    columns += ["tokens per forward", "exact", "repeated 4-grams"]
+    timed = {(sample.kind, sample.document): sample for sample in samples if isinstance(sample, DecodeSample)}
+    counted = (replay for record in arm.records for replay in getattr(record.totals, "replays", ()))
+    # Timed prompts are among the replayed ones.
     return {
         "columns": columns,
-        "rows": [_decoded(sample) for sample in samples if isinstance(sample, DecodeSample)],
+        "rows": [
+            _decoded(item, timed.get((item.kind, item.document))) for item in [*counted] or timed.values()
+        ],
     }
 
 
@@ -149,15 +157,18 @@ def _pruned(sample: SdtpSample) -> list[str | float | None]:
     ]
 
 
-def _decoded(sample: DecodeSample) -> list[str | float]:
+def _decoded(counts: DecodingCounts, timed: DecodeSample | None) -> list[str | float | None]:
+    """A prompt, replayed or timed alone, and what its timed decoding measured."""
+    priced = round(math.exp(priced_speedup(counts)), 3) if isinstance(counts, PricedReplay) else None
     return [
-        sample.kind,
-        sample.document,
-        sample.new_tokens,
-        round(math.exp(log_speedup(sample.pairs)), 3),
-        round(tokens_per_forward(sample.accepted, sample.target_forwards), 3),
-        "yes" if sample.matched else "tie" if sample.ties else "no",
-        round(sample.repeated_4grams, 3),
+        counts.kind,
+        counts.document,
+        counts.new_tokens,
+        round(math.exp(log_speedup(timed.pairs)), 3) if timed else None,
+        priced,
+        round(tokens_per_forward(counts.accepted, counts.target_forwards), 3),
+        ("yes" if timed.matched else "tie" if timed.ties else "no") if timed else None,
+        round(counts.repeated_4grams, 3),
     ]
 
 

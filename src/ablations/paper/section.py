@@ -182,6 +182,9 @@ def render_section(summary: Summary, templates: Path) -> str:
         mixed=any(sum(method in item["methods"] for item in environments) > 1 for method in PARTS_OF),
         threats=threats(summary),
         library=_autoregressive_rows(summary)[:1],
+        fewest_timed=min(
+            (row.decoding.prompts for row in drafting_rows(summary) if row.decoding is not None), default=0
+        ),
         dirty=any(machine.git_dirty for machine in summary.machines),
         exactness=exactness(summary),
         own_scorers=[tex(row.id) for row in _own_scorers(summary)],

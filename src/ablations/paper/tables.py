@@ -94,12 +94,12 @@ def drafting_rows(summary: Summary) -> list[Row]:
 
 
 def most_prompts(summary: Summary) -> int:
-    """Prompts of the decoding experiments that decoded the most; 0 where none ran."""
+    """Timed prompts of the decoding experiments that were timed on the most; 0 where none ran."""
     return max((row.decoding.prompts for row in summary.rows if row.decoding is not None), default=0)
 
 
 def few_prompts(summary: Summary, rows: Iterable[Row]) -> list[str]:
-    """Those of some decoding rows that decoded fewer prompts than others, with their number, as LaTeX."""
+    """Those of some decoding rows that were timed on fewer prompts than others, with the number, as LaTeX."""
     most = most_prompts(summary)
     return [
         f"{tex(row.id)} ({row.decoding.prompts} of {most})"
@@ -132,6 +132,7 @@ def write_tables(summary: Summary, templates: Path, folder: Path) -> None:
         "decoding_further.tex": {"rows": part_rows(summary, None)},
         "decoding_kinds.tex": {"rows": recorded_rows(summary)},
         "decoding_rounds.tex": {"rows": drafting, "depths": max(1, deepest)},
+        "decoding_clocks.tex": {"rows": drafting},
         "grid.tex": {},
         "decisions.tex": {"effects_of": partial(effects_of, summary)},
         "published.tex": {"published": published, "groups": list(beside(published, summary))},

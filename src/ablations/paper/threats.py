@@ -15,5 +15,7 @@ def threats(summary: Summary) -> dict[str, Any]:
         "gpu": any(machine.device_type == "cuda" for machine in summary.machines),
         "dtypes": list(dict.fromkeys(machine.dtype for machine in summary.machines)),
         "most_repeated": max(drafting, key=lambda row: row.decoding.repeated_4grams, default=None),
-        "priced": bool(summary.tree_grid or summary.length_grid),
+        "grids": bool(summary.tree_grid or summary.length_grid),
+        "replayed": max((row.decoding.replayed or 0 for row in drafting), default=0),
+        "timed": max((row.decoding.prompts for row in drafting), default=0),
     }

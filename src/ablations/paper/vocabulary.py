@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from ablations.evidence.corrected import FEW
 from ablations.evidence.decisions import Decision
 from ablations.paper import formatting, wording
 from ablations.paper.quantities.effects import these_trainings
@@ -93,6 +94,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
 
 CONSTANTS: dict[str, Any] = {
     "ABSENT": formatting.ABSENT,
+    "FEW": FEW,
     "FEWEST_ROUNDS": formatting.FEWEST_ROUNDS,
 }
 """What else templates may use."""

@@ -25,8 +25,8 @@ class Measured(NamedTuple):
     """The experiments of a study by id, and the results of those that ran to the end."""
 
     arms: dict[str, ExperimentRecords]
-    """Light: a record that is neither timed nor over ranks has one of its samples, and one arm of each scorer
-    the rankings of all windows."""
+    """Light: a record that is neither timed nor over ranks has one of its samples, one arm of each scorer the
+    rankings of all windows, and none its replays."""
     sdtp: dict[str, SdtpResult]
     decoding: dict[str, DecodingResult]
     repeated: dict[Method, Repeated]
@@ -72,7 +72,8 @@ def read_all(experiments: Iterable[Experiment], settings: PaperSettings) -> Meas
 
 
 def _light(record: SdtpRecord | DecodeRecord, rankings: bool) -> SdtpRecord | DecodeRecord:
-    """A record with one of its samples where nothing is timed or sent, and, unless `rankings`, one ranking.
+    """A record with one of its samples where nothing is timed or sent, and, unless `rankings`, one ranking;
+    without replays.
 
     With all samples, collecting 10,000 records takes 2.3 times the memory (tests/workflow/scale.py).
     """
@@ -82,4 +83,7 @@ def _light(record: SdtpRecord | DecodeRecord, rankings: bool) -> SdtpRecord | De
     if training is not None and not rankings:
         one = {name: getattr(training, name)[:1] for name in ("ranking", "ranking_untrained")}
         light["totals"] = record.totals.model_copy(update={"training": training.model_copy(update=one)})
+    if getattr(record.totals, "replays", ()):
+        # Their prices are in the arm's own table.
+        light["totals"] = record.totals.model_copy(update={"replays": ()})
     return record.model_copy(update=light)

@@ -56,7 +56,7 @@ def _waterfall(summary: Summary, steps: Sequence[tuple[Row, str | None, str]], t
         before = summary.row(versus) if versus else None
         if effect is None or before is None or before.decoding is None:
             continue
-        # The speed-up of the row measured on fewer prompts is the one that holds for those both have.
+        # The speed-up of the row timed on fewer prompts is the one that holds for those both have.
         end = row.decoding.speedup.value
         start = end - effect.estimate.value
         if before.decoding.prompts < row.decoding.prompts:

@@ -13,6 +13,7 @@ from ablations.paper.formatting import (
     percent_change_interval,
     signed_nats,
 )
+from ablations.paper.quantities.decoding import PRICES
 from ablations.paper.quantities.quantity import LOG_SPEEDUP, Measured, Quantity, quantity
 from ablations.paper.summary import Row, Summary
 
@@ -34,7 +35,8 @@ LOSS = Measured("loss", _SPEED, "log ratio", percent_change, percent_change_inte
 
 def effect_quantities(summary: Summary, row: Row) -> Iterator[Quantity]:
     """Effects of an experiment against what it is compared with, as far as there are results of both."""
-    for item, versus, measure in _wanted(summary, row):
+    for plain, versus, measure in _wanted(summary, row):
+        item = _with_prices(summary, row, versus, plain)
         found = summary.comparison(row.id, versus, measure)
         if found is not None and versus is not None:
             yield quantity(row.id, item, found.estimate, row.files, summary.row(versus).files)
@@ -92,12 +94,21 @@ def _reading(summary: Summary, row: Row, part: Decision) -> Iterator[Quantity]:
         name = f"{name}.{part.against}"
     elif row.method == "dynatree":
         item = CONTRIBUTION
+    item = _with_prices(summary, row, part.against, item)
     given = Estimate(value=part.effect, low=part.low, high=part.high, n=0, sd=None)
     others = summary.row(part.against).files if part.against else ()
     # Of how many documents it is, the look says.
     yield quantity(row.id, item._replace(name=name), given, row.files, others).model_copy(update={"n": None})
     adjusted = Measured(f"{name}.p", f"{item.field}; largest p-value over cuts, Holm", "p-value", p_value)
     yield quantity(row.id, adjusted, part.p_adjusted, row.files, others)
+
+
+def _with_prices(summary: Summary, row: Row, versus: str | None, item: Measured) -> Measured:
+    """A difference of speed with the prices that it is computed from, too, where prompts were replayed."""
+    results = (side.decoding for side in (row, summary.row(versus)) if side is not None)
+    if item.field != _SPEED or not any(result is not None and result.replayed for result in results):
+        return item
+    return item._replace(field=f"{_SPEED}; corrects {PRICES}{_MINUS}")
 
 
 def _wanted(summary: Summary, row: Row) -> Iterator[tuple[Measured, str | None, Endpoint]]:

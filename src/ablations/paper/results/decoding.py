@@ -19,11 +19,22 @@ class DecodingMeasures(Contract):
     """What decoding of some prompts measured; counts and shares of time are over all of them together."""
 
     prompts: PositiveInt
-    """Prompts."""
+    """Timed prompts."""
+    replayed: PositiveInt | None
+    """Replayed prompts, the timed ones among them, by which acceptance is counted and speed is priced; null
+    where none were."""
     new_tokens: PositiveInt
-    """Tokens generated over all prompts."""
+    """Tokens generated over all prompts that were counted, timed or replayed."""
     speedup: Estimate
-    """Log speed-up over autoregressive decoding per prompt."""
+    """Log speed-up over autoregressive decoding per prompt, prefill included: of priced prompts, corrected by
+    the timed ones, where prompts were replayed; else of the timed ones."""
+    measured_speedup: Estimate | None
+    """Log speed-up of the timed prompts alone, where others were replayed; else null."""
+    rounds_speedup: Estimate | None
+    """As `speedup`, of the time after the first token; null where the reference does not tell it, or where
+    a kind has no timed prompt that goes on after it."""
+    price_error: Estimate | None
+    """Priced log speed-up of the timed prompts minus the measured one; null where nothing was priced."""
     throughput: PositiveFloat
     """New tokens per second, prefill included: all tokens over the sum of the prompts' median times."""
     first_seconds: PositiveFloat
@@ -68,6 +79,8 @@ class DecodingResult(DecodingMeasures):
     """Whether this is autoregressive decoding itself; its speed-up is one by definition."""
     library_speedup: Estimate | None
     """Autoregressive decoding only: log speed-up over `transformers` `generate`; else null."""
+    unlike: NonNegativeInt
+    """Timed prompts whose rounds were not as replayed."""
     kinds: tuple[KindMeasures, ...]
     """Each kind of prompts by itself, in the order of the configuration."""
 
@@ -79,6 +92,8 @@ class PromptKind(Contract):
     """Name of the kind."""
     count: PositiveInt
     """How many."""
+    timed: PositiveInt
+    """On how many of them, the first, an arm with the full budget is timed."""
     tokens: PositiveInt | None
     """Cut to so many tokens; null takes each document whole."""
 
@@ -87,7 +102,9 @@ class DecodingProtocol(Contract):
     """How the decoding experiments were measured."""
 
     prompts: tuple[PromptKind, ...]
-    """Prompts by kind, at the full budget."""
+    """Prompts by kind."""
+    replayed: bool
+    """Whether drafting arms are replayed on all of them."""
     new_tokens: PositiveInt
     """Most tokens generated per prompt."""
     repeats: PositiveInt
