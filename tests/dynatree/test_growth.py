@@ -160,6 +160,15 @@ def test_dear_rows_leave_the_root_alone_and_free_ones_take_everything():
     assert widths(tree) == [2, 4, 8]
 
 
+def test_a_forward_that_costs_less_than_one_over_fewer_rows_is_taken_and_promises_nothing_of_more():
+    dip = TARGET_COSTS.model_copy(update={"verify": ((0.03, 0.02, 9.0),)})
+    growth = cost_aware(target=dip, levels=level_of(0.0, 0.0))
+    assert CostModel(costs(target=dip), MAX_NODES, CPU).least_row_cost == 0
+    _, rows = grown(growth, [[0.3, 0.3]])
+    assert rows is not None
+    assert len(rows) == TARGET_COSTS.rows[1]
+
+
 def test_a_dear_draft_stops_where_a_cheap_one_goes_on():
     shallow, _ = grown(cost_aware(branching=1, levels=level_of(0.004)), [[0.8]])
     deep, _ = grown(cost_aware(branching=1, levels=level_of(0.0)), [[0.8]])

@@ -104,6 +104,13 @@ def test_of_one_count_of_rows_every_count_costs_the_same():
     assert list(one.verify_seconds(np.array([1, 9]), 20)) == [2.0, 2.0]
 
 
+def test_a_forward_may_cost_less_than_one_over_fewer_rows_and_beyond_the_last_no_less_than_that():
+    falling = TARGET.model_copy(update={"verify": ((2.0, 1.0, 0.8), (3.0, 2.0, 6.0))})
+    assert list(falling.verify_seconds(np.array([1, 2, 3, 7, 9, 99]), 10)) == pytest.approx(
+        [2.0, 1.5, 1.0, 0.8, 0.8, 0.8]
+    )
+
+
 @pytest.mark.parametrize(
     ("tokens", "seconds"), [(10, 1.0), (40, 6.0), (15, 1.5), (30, 4.0), (50, 8.0), (5, 1.0)]
 )

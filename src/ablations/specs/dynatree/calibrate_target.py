@@ -31,7 +31,7 @@ class TargetTiming(Contract):
     most_rows: PositiveInt = 257
     """Most rows of a timed forward: the largest tree and its root."""
     repeats: PositiveInt = 4
-    """Timed forwards of each size; the median counts."""
+    """Timed forwards of each size above 32 rows, and more of those below; the median counts."""
 
 
 class TargetCostSpec(TargetTiming, PromptSets):
@@ -45,9 +45,28 @@ class TargetCostSpec(TargetTiming, PromptSets):
 
 
 def row_counts(most: int) -> list[int]:
-    """Rows of timed forwards: all up to 8, then four to every doubling, and `most`."""
-    counts = {round(8 * 2 ** (step / 4)) for step in range(64)} | set(range(1, 9)) | {most}
-    return sorted(count for count in counts if count <= most)
+    """Rows of timed forwards: all up to 16, then four to every doubling, and `most`."""
+    # Costs beyond `most` follow the line through the last two counts, which should not be neighbours.
+    many = {round(16 * 2 ** (step / 4)) for step in range(64)}
+    return sorted(set(range(1, min(most, 16) + 1)) | {count for count in many if 1.1 * count < most} | {most})
+
+
+def timings(rows: int, repeats: int) -> int:
+    """How often a forward is timed: few rows oftener, as they are cheap and most forwards have few."""
+    return round(repeats * max(1.0, (32 / rows) ** 0.5))
+
+
+def passes(counts: list[int], repeats: int) -> list[list[int]]:
+    """Rows of the forwards that are timed one after another, in passes; a size's timings spread over all."""
+    total = timings(counts[0], repeats)
+    return [
+        [
+            rows
+            for rows in counts
+            if (number + 1) * timings(rows, repeats) // total > number * timings(rows, repeats) // total
+        ]
+        for number in range(total)
+    ]
 
 
 def prompt_lengths(longest: int) -> list[int]:

@@ -47,7 +47,7 @@ class TargetCosts(Contract):
     prefixes: tuple[PositiveInt, ...]
     """Tokens in the cache before them, rising."""
     verify: tuple[tuple[PositiveFloat, ...], ...]
-    """Seconds of a forward, by prefix and rows; never falling with the rows."""
+    """Seconds of a forward, by prefix and rows; never falling with the prefix."""
     prompt_tokens: tuple[PositiveInt, ...]
     """Tokens of a prompt, rising."""
     prefill: tuple[PositiveFloat, ...]
@@ -85,12 +85,11 @@ def interpolated(at: NDArray, known: Sequence[int], seconds: Sequence[float]) ->
         known: Measured numbers, rising.
         seconds: Their seconds.
     """
-    if len(known) == 1:
-        return np.full(at.shape, seconds[0])
     numbers, values = np.asarray(known, float), np.asarray(seconds, float)
-    place = np.clip(np.searchsorted(numbers, at) - 1, 0, len(numbers) - 2)
-    slope = np.diff(values) / np.diff(numbers)
-    return values[place] + slope[place] * (np.maximum(at, numbers[0]) - numbers[place])
+    slopes = np.diff(values) / np.diff(numbers)
+    # Noise may let the last two fall.
+    slope = max(0.0, slopes[-1]) if len(slopes) else 0.0
+    return np.interp(at, numbers, values) + slope * np.maximum(at - numbers[-1], 0)
 
 
 class Drafting(Protocol):

@@ -11,7 +11,7 @@ from ablations.specs.dynatree.arm import ArmSpec, DynamicTree, TreePruning, tree
 from ablations.specs.dynatree.benchmark import BenchmarkSpec, TransformersAssisted
 from ablations.specs.dynatree.calibrate_costs import CostSpec
 from ablations.specs.dynatree.calibrate_drafter import AcceptanceSpec
-from ablations.specs.dynatree.calibrate_target import TargetCostSpec, prompt_lengths, row_counts
+from ablations.specs.dynatree.calibrate_target import TargetCostSpec, prompt_lengths, row_counts, timings
 from ablations.specs.dynatree.decode import DecodeSeries
 from ablations.specs.dynatree.distil import DistilSpec
 from ablations.specs.dynatree.distil_teacher import TeacherSpec
@@ -362,7 +362,7 @@ def _of_target_calibration(spec: TargetCostSpec, shapes: Shapes, inputs: InputSp
     model, dtype, work = shapes["model"], spec.compute.dtype, Work()
     for prefix in spec.prefixes:
         for rows in row_counts(spec.most_rows):
-            work += step(model, dtype, prefix, rows) * (spec.repeats + 1)
+            work += step(model, dtype, prefix, rows) * (timings(rows, spec.repeats) + 1)
     for length in prompt_lengths(spec.prefixes[-1]):
         work += dense(model, length) * (spec.repeats + 1)
     memory = _resident(model, dtype, spec.prefixes[-1] + spec.most_rows, spec.most_rows)
