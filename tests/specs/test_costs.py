@@ -76,6 +76,12 @@ def test_a_forward_between_and_beyond_measured_ones_follows_straight_lines(rows,
     assert float(TARGET.verify_seconds(rows, prefix)) == pytest.approx(seconds)
 
 
+def test_a_longer_prefix_that_seems_cheaper_beyond_the_measured_rows_never_costs_less_than_nothing():
+    noisy = TARGET.model_copy(update={"verify": ((1.0, 2.0, 6.0), (3.0, 6.0, 6.0))})
+    # 8 rows more than 7 add 8 after 10 tokens and nothing after 30.
+    assert list(noisy.verify_seconds(15, [10, 20, 30, 100])) == pytest.approx([14.0, 10.0, 6.0, 6.0])
+
+
 def test_forwards_are_priced_together_as_one_by_one():
     rows, prefixes = np.array([[1], [4], [9]]), np.array([5, 10, 24, 60])
     together = TARGET.verify_seconds(rows, prefixes)

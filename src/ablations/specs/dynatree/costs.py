@@ -63,7 +63,9 @@ class TargetCosts(Contract):
         known = np.asarray(self.prefixes, float)
         share = (np.maximum(prefix, known[0]) - known[place]) / (known[place + 1] - known[place])
         before, after = (np.take_along_axis(by_prefix, (place + step)[None], axis=0)[0] for step in (0, 1))
-        return before + share * (after - before)
+        # Beyond the rows that were timed a longer prefix may seem cheaper: it costs no less further on.
+        further = np.maximum(share - 1, 0) * np.maximum(after - before, 0)
+        return before + np.minimum(share, 1) * (after - before) + further
 
     def prefill_seconds(self, tokens: int) -> float:
         """Seconds from a prompt of `tokens` tokens to its first new token."""
