@@ -31,7 +31,7 @@ class TargetTiming(Contract):
     most_rows: PositiveInt = 257
     """Most rows of a timed forward: the largest tree and its root."""
     repeats: PositiveInt = 4
-    """Timed forwards of each size above 32 rows, and more of those below; the median counts."""
+    """Timed forwards of each size from 32 rows on, and more of those below; the median counts."""
 
 
 class TargetCostSpec(TargetTiming, PromptSets):
