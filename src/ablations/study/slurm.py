@@ -9,7 +9,7 @@ import getpass
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -219,16 +219,25 @@ def status_command(configured: str, first_poll: int) -> str:
 
 
 def wait_for_answers(executor: type[Any], command: str) -> None:
-    """Have an executor poll its jobs only while Slurm answers.
+    """Have an executor poll its jobs while Slurm answers, and keep those of which a poll says nothing.
 
-    The executor for Slurm (2.8.0) forgets its jobs when a few polls in a row fail, as they do while the
-    controller restarts, and then waits for ever.
+    The executor for Slurm (2.8.0) forgets its jobs when its polls fail, as they do while the controller
+    restarts, and then waits for ever. A controller may go away between the question here and the poll.
 
     Args:
-        executor: Class of the executor; has the method `check_active_jobs` of all remote executors.
+        executor: Class of the executor; has the methods `check_active_jobs`, `report_job_success` and
+            `report_job_error` of all remote executors.
         command: Command with which it polls, `sacct` or `squeue`.
     """
     check = executor.check_active_jobs
+    unseen: dict[str, Any] = {}
+
+    def seen(report: Callable[..., None]) -> Callable[..., None]:
+        def reported(self: Any, job: Any, *args: Any, **named: Any) -> None:
+            unseen.pop(job.external_jobid, None)
+            report(self, job, *args, **named)
+
+        return reported
 
     async def check_active_jobs(self: Any, active_jobs: list[Any]) -> AsyncIterator[Any]:
         reported = False
@@ -240,10 +249,17 @@ def wait_for_answers(executor: type[Any], command: str) -> None:
                 print(f"Slurm does not answer ({command}: {answer.reason}); asking again", file=sys.stderr)
             reported = True
             await asyncio.sleep(RETRY_SECONDS)
+        unseen.update((job.external_jobid, job) for job in active_jobs)
         async for job in check(self, active_jobs):
+            unseen.pop(job.external_jobid, None)
             yield job
+        for job in list(unseen.values()):
+            yield job
+        unseen.clear()
 
     executor.check_active_jobs = check_active_jobs
+    executor.report_job_success = seen(executor.report_job_success)
+    executor.report_job_error = seen(executor.report_job_error)
 
 
 def prepare_submission(workflow: Any, longest_minutes: dict[str, int]) -> None:
