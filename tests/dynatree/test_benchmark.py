@@ -183,20 +183,20 @@ def test_every_arm_decodes_each_of_its_prompts_untimed_first(folder, inputs, mon
     runs, timed = [], []
     warm_up, stopwatch = benchmark.warm_up, benchmark.stopwatch
 
-    def watched(decoder, prompt, new_tokens, drafts):
+    def watched(decoder, prompt, new_tokens, whole):
         assert not timed
         warm_up(
             lambda *call: runs.append((len(call[0]), call[1])) or decoder(*call),
             prompt,
             new_tokens,
-            drafts,
+            whole,
         )
 
     monkeypatch.setattr(benchmark, "warm_up", watched)
     monkeypatch.setattr(benchmark, "stopwatch", lambda *work: timed.append(work) or stopwatch(*work))
     run_job(folder, "warm", BenchmarkSpec, benchmark.run, spec(new_tokens=9), inputs)
-    # F1 and HF take a token at a time; O1 has the first prompt alone.
-    assert sorted(runs) == sorted([(30, 8)] * 4 + [(30, 9)] * 9)
+    # F1 and HF take a token at a time; the others decode all of their first prompt, and O1 has no other.
+    assert sorted(runs) == sorted([(30, 8)] * 8 + [(30, 9)] * 5)
     assert len(timed) == 2 * 13
 
 

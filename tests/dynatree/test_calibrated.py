@@ -10,16 +10,16 @@ from ablations.core.files import sha256_file
 from ablations.core.job import Run, read_job
 from ablations.core.panel import Member, Panel
 from ablations.core.record import read_contract
-from ablations.dynatree import calibrate_costs, calibrate_drafter
+from ablations.dynatree import calibrate_costs, calibrate_drafter, traced
 from ablations.dynatree.drafters.build import ACCEPTANCE_FILE, Loaded, build_drafter
 from ablations.dynatree.drafters.calibrated import CalibratedDrafter
 from ablations.dynatree.drafters.lookup import PromptLookupDrafter
-from ablations.dynatree.pricing import read_costs
 from ablations.dynatree.tree import TokenTree
 from ablations.lm.checkpoint import load_model
 from ablations.specs.dynatree.arm import HybridDraftSpec, NgramDraftSpec, PromptLookup
 from ablations.specs.dynatree.calibrate_costs import CostSpec
 from ablations.specs.dynatree.calibrate_drafter import Acceptance, AcceptanceSpec
+from ablations.specs.dynatree.costs import read_costs
 from ablations.specs.lm import Compute
 from tests.dynatree.test_jobs import folder, inputs  # noqa: F401
 from tests.dynatree.workspace import (
@@ -114,8 +114,8 @@ def test_shares_never_fall_and_lie_between_no_and_all(folder, inputs):  # noqa: 
 
 def test_one_calibration_fails_alone_and_the_target_is_loaded_once(folder, inputs, monkeypatch):  # noqa: F811
     loads = []
-    load = calibrate_drafter.load_model
-    monkeypatch.setattr(calibrate_drafter, "load_model", lambda *args: loads.append(args) or load(*args))
+    load = traced.load_model
+    monkeypatch.setattr(traced, "load_model", lambda *args: loads.append(args) or load(*args))
     made = {"missing": NEURAL | {"kind": "distilled"}, "lookup": LOOKUP, "ngram": NGRAM}
     members = []
     for name, drafter in made.items():

@@ -9,10 +9,10 @@ from ablations.core.errors import UserError
 from ablations.core.job import Run, read_job
 from ablations.core.panel import Member, Panel
 from ablations.core.record import read_contract
-from ablations.dynatree import calibrate_costs, grid
+from ablations.dynatree import calibrate_costs, grid, traced
 from ablations.dynatree.drafters import build
-from ablations.dynatree.pricing import read_costs
 from ablations.specs.dynatree.calibrate_costs import CostSpec
+from ablations.specs.dynatree.costs import read_costs
 from ablations.specs.dynatree.grid import Grid, GridSpec
 from tests.dynatree.test_jobs import folder, inputs  # noqa: F401
 from tests.dynatree.workspace import (
@@ -64,7 +64,7 @@ def test_grids_share_target_and_drafter_and_give_what_they_give_alone(drafter, f
     grids = {"trees": {"lengths": [8]}, "lengths": {"trees": deep, "lengths": [2, NEW_TOKENS, 20]}}
     alone = [replayed(folder, inputs, drafter=drafter, **changes) for changes in grids.values()]
     loads = []
-    for module in (grid, build):
+    for module in (traced, build):
         load = module.load_model
         monkeypatch.setattr(
             module,
@@ -89,7 +89,7 @@ def test_a_grid_is_skipped_or_fails_alone(folder, inputs, monkeypatch):  # noqa:
     assert "4080 new ones exceed the target's 4096 positions" in failing.failure
     assert not failing.run.out.exists()
     assert fine.run.out.exists()
-    monkeypatch.delattr(grid, "load_model")
+    monkeypatch.delattr(traced, "load_model")
     grid.grids(Panel([there, fine]))
 
 

@@ -6,6 +6,9 @@ from scipy.optimize import isotonic_regression
 
 BINS = 24
 
+MIN_PATH_PROBABILITY = 1e-3
+"""Nodes of a smaller path probability are not counted: no tree at any costs measured so far has them."""
+
 
 def acceptance_curve(stated: NDArray, accepted: NDArray) -> tuple[list[float], list[float]]:
     """Share of accepted nodes by stated path probability, as a rising piecewise linear curve.

@@ -8,12 +8,12 @@ from ablations.dynatree.drafters.build import Find, Loaded, build_drafter
 from ablations.dynatree.growth.cost_aware import CostAwareGrowth, CostModel
 from ablations.dynatree.growth.dynamic import DynamicGrowth
 from ablations.dynatree.growth.fixed import FixedGrowth, Growth
-from ablations.dynatree.pricing import read_costs
 from ablations.dynatree.tree import TokenTree
 from ablations.lm.cache import StaticCache
 from ablations.lm.graphs import cache_for
 from ablations.lm.layered import LayeredLM
 from ablations.specs.dynatree.arm import ArmSpec, CostAwareTree, DynamicTree, tree_nodes
+from ablations.specs.dynatree.costs import read_costs
 from ablations.specs.lm import Compute
 
 WARMUP_TOKENS = 8
@@ -100,17 +100,17 @@ def build_draft(arm: ArmSpec, find: Find, loaded: Loaded, tokens: int) -> Draft:
     return Draft(drafter, TokenTree(nodes, loaded.target.device), growth)
 
 
-def warm_up(decoder: Decoder, prompt: list[int], new_tokens: int, drafts: bool) -> None:
+def warm_up(decoder: Decoder, prompt: list[int], new_tokens: int, whole: bool) -> None:
     """Decode a prompt untimed, so that no length or number of rows is new to a library when it is timed.
 
     The first forward over a prompt of a length, or over a number of rows, takes milliseconds longer: kernels
-    are chosen and generated for each. How many rows a drafting decoder verifies depends on the text, so it
-    decodes all of it; one that takes a token at a time has seen all after a few.
+    are chosen and generated for each, once in a process. A few tokens show a prompt's length. How many rows a
+    drafting decoder verifies depends on the text, so it decodes the whole of one prompt.
 
     Args:
         decoder: What will be timed.
         prompt: Token ids of a prompt on which it will be timed.
         new_tokens: Most tokens that it will be asked for.
-        drafts: Whether it verifies drafts.
+        whole: Whether it decodes all of them: a drafting decoder, on its first prompt.
     """
-    decoder(prompt, new_tokens if drafts else min(WARMUP_TOKENS, new_tokens))
+    decoder(prompt, new_tokens if whole else min(WARMUP_TOKENS, new_tokens))

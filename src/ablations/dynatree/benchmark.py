@@ -130,6 +130,7 @@ class Bench:
         self._target = target
         self._decoders = decoders
         self.exactness = Exactness(target)
+        self._warm: set[str] = set()
         self._greedy = next(name for name, arm in spec.transformers.items() if isinstance(arm, Greedy))
 
     def warm_up(self, window: Window, names: list[str], progress: tqdm) -> None:
@@ -145,9 +146,10 @@ class Bench:
         plain |= {name for name, setting in spec.transformers.items() if isinstance(setting, Greedy)}
         for _ in range(spec.warmup):
             for name in names:
-                drafts = name not in plain
-                warm_up(self._decoders[name], window.ids.tolist(), spec.new_tokens, drafts)
+                whole = name not in plain and name not in self._warm
+                warm_up(self._decoders[name], window.ids.tolist(), spec.new_tokens, whole)
                 progress.update()
+        self._warm.update(names)
 
     def active(self, place: int) -> list[str]:
         """Decoders that run on a kind's prompt at `place`, counted from 0."""

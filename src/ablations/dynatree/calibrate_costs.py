@@ -11,9 +11,7 @@ from ablations.core.errors import UserError
 from ablations.core.files import write_text
 from ablations.core.job import Run
 from ablations.core.panel import Panel, main
-from ablations.dynatree.acceptance import acceptance_curve
-from ablations.dynatree.calibrate_drafter import MIN_PATH_PROBABILITY, on_validation
-from ablations.dynatree.calibrate_target import read_target_costs
+from ablations.dynatree.acceptance import MIN_PATH_PROBABILITY, acceptance_curve
 from ablations.dynatree.decoding import Draft, Generation, decode_speculative
 from ablations.dynatree.drafters.build import Loaded, build_drafter
 from ablations.dynatree.growth.cost_aware import CostAwareGrowth, CostModel
@@ -21,6 +19,7 @@ from ablations.dynatree.growth.dynamic import DynamicGrowth
 from ablations.dynatree.growth.fixed import FixedGrowth, Growth
 from ablations.dynatree.metering import MeteredDrafter, bookkeeping_line, line
 from ablations.dynatree.replay import Round, replay, replayed
+from ablations.dynatree.traced import on_traces
 from ablations.dynatree.traces import Trace
 from ablations.dynatree.tree import TokenTree
 from ablations.lm.graphs import cache_for
@@ -28,7 +27,7 @@ from ablations.lm.layered import LayeredLM
 from ablations.lm.timing import device_lock
 from ablations.specs.dynatree.arm import DynamicTree, tree_nodes
 from ablations.specs.dynatree.calibrate_costs import CostSpec
-from ablations.specs.dynatree.costs import COSTS_FILE, Costs, GrowthKind, Line, TargetCosts
+from ablations.specs.dynatree.costs import COSTS_FILE, Costs, GrowthKind, Line, TargetCosts, read_target_costs
 
 RATE_ROUNDS = 12
 RATE_TOLERANCE = 1e-3
@@ -152,7 +151,6 @@ class Calibration:
         return rate
 
 
-@torch.inference_mode()
 def measure(panel: Panel[CostSpec]) -> None:
     """Measure costs of each drafter, replay its drafting on the validation prompts, and write its artefact.
 
@@ -161,7 +159,7 @@ def measure(panel: Panel[CostSpec]) -> None:
     Raises:
         UserError: the target is missing or corrupt.
     """
-    on_validation(panel, _measure)
+    on_traces(panel, panel.first.spec.compute, _measure)
 
 
 def _measure(run: Run[CostSpec], loaded: Loaded, traces: Sequence[Trace]) -> None:

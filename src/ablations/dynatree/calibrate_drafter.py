@@ -1,7 +1,6 @@
 """Jobs `calibrate_drafter`: how often what drafters propose turns out right, on validation prompts."""
 
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 import torch
 from tqdm import tqdm
@@ -9,59 +8,19 @@ from tqdm import tqdm
 from ablations.core.artefact import new_artefact
 from ablations.core.errors import UserError
 from ablations.core.files import write_text
-from ablations.core.job import JobFile, Run
+from ablations.core.job import Run
 from ablations.core.panel import Panel, main
-from ablations.dynatree.acceptance import acceptance_curve
+from ablations.dynatree.acceptance import MIN_PATH_PROBABILITY, acceptance_curve
 from ablations.dynatree.decoding import Draft
 from ablations.dynatree.drafters.build import ACCEPTANCE_FILE, Loaded, build_drafter
 from ablations.dynatree.growth.fixed import FixedGrowth
-from ablations.dynatree.prompts import read_prompts
 from ablations.dynatree.replay import replay
-from ablations.dynatree.traces import Trace, greedy_traces
+from ablations.dynatree.traced import on_traces
+from ablations.dynatree.traces import Trace
 from ablations.dynatree.tree import TokenTree
-from ablations.lm.checkpoint import load_model
-from ablations.lm.device import configure
-from ablations.lm.fused import fastest
 from ablations.specs.dynatree.calibrate_drafter import Acceptance, AcceptanceSpec
 
-Spec = TypeVar("Spec", bound=AcceptanceSpec)
 
-MIN_PATH_PROBABILITY = 1e-3
-"""Nodes of a smaller path probability are not counted: no tree at any costs measured so far has them."""
-
-
-def on_validation(panel: Panel[Spec], work: Callable[[Run[Spec], Loaded, Sequence[Trace]], None]) -> None:
-    """Do the calibrations of a panel that lack a result, each at work while its turn lasts.
-
-    The target is loaded and continues the validation prompts once. A calibration fails alone if an input is
-    invalid.
-
-    Args:
-        panel: Calibrations on one target.
-        work: Does one, with the target and with the continued validation prompts.
-
-    Raises:
-        UserError: the target is missing or corrupt.
-    """
-    compute = panel.first.spec.compute
-    device = configure(compute)
-    loaded: Loaded | None = None
-    read: dict[Hashable, list[Trace]] = {}
-    for member in panel.due():
-        if loaded is None:
-            target, _ = fastest(load_model(panel.first.job.path("model"), compute, device))
-            loaded = Loaded(target, compute)
-        with member.at_work():
-            job: JobFile[Any] = member.run.job
-            spec: AcceptanceSpec = member.spec
-            key = (spec.prompts, spec.new_tokens, *(job.path(chosen.text) for chosen in spec.prompts))
-            if key not in read:
-                windows = read_prompts(job, loaded.target, spec.new_tokens)
-                read[key] = list(greedy_traces(loaded.target, windows, spec.new_tokens))
-            work(member.run, loaded, read[key])
-
-
-@torch.inference_mode()
 def calibrate(panel: Panel[AcceptanceSpec]) -> None:
     """Replay each drafter alone on the validation prompts, and write what was accepted.
 
@@ -70,7 +29,7 @@ def calibrate(panel: Panel[AcceptanceSpec]) -> None:
     Raises:
         UserError: the target is missing or corrupt.
     """
-    on_validation(panel, _calibrate)
+    on_traces(panel, panel.first.spec.compute, _calibrate)
 
 
 def _calibrate(run: Run[AcceptanceSpec], loaded: Loaded, traces: Sequence[Trace]) -> None:

@@ -1,7 +1,6 @@
 """Job: costs of the target's forwards."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 
 import torch
@@ -9,11 +8,10 @@ from scipy.optimize import isotonic_regression
 from torch import Tensor
 from tqdm import tqdm
 
-from ablations.core.artefact import new_artefact, open_artefact
+from ablations.core.artefact import new_artefact
 from ablations.core.errors import UserError
 from ablations.core.files import write_text
 from ablations.core.job import Run, main
-from ablations.core.record import read_contract
 from ablations.dynatree.decoding import decode_autoregressive
 from ablations.dynatree.prompts import read_prompts
 from ablations.dynatree.verify import tree_mask
@@ -25,19 +23,7 @@ from ablations.lm.graphs import cache_for, last_states
 from ablations.lm.layered import LayeredLM
 from ablations.lm.timing import device_lock, stopwatch
 from ablations.specs.dynatree.calibrate_target import TargetCostSpec, passes, prompt_lengths, row_counts
-from ablations.specs.dynatree.costs import TargetCosts
-
-TARGET_FILE = "target.json"
-
-
-def read_target_costs(manifest: Path) -> TargetCosts:
-    """Read what this job made.
-
-    Raises:
-        UserError: a file is missing or corrupt.
-    """
-    folder, _ = open_artefact(manifest)
-    return read_contract(folder / TARGET_FILE, TargetCosts)
+from ablations.specs.dynatree.costs import TARGET_FILE, TargetCosts
 
 
 class Clock:

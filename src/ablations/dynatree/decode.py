@@ -101,6 +101,7 @@ class Bench:
         self._references: dict[str, Decoder] = {}
         margin = cache(partial(measured_margin, target))
         self.exactness: dict[Arm, Exactness] = {}
+        self._warm: set[Decoder] = set()
         # Jobs of one arm on several kinds of prompts share its decoder.
         built: dict[Hashable, Decoder] = {}
         for arm in arms:
@@ -118,14 +119,25 @@ class Bench:
             )
 
     def warm_up(self, turn: Turn) -> None:
-        """Run the arms of a turn and their reference, untimed."""
+        """Run the arms of a turn and their reference, untimed.
+
+        Rounds that are discarded run every prompt untimed, so an arm that has them needs this once.
+        """
         spec, prompt = turn.spec, turn.prompt
-        for _ in range(spec.warmup):
-            for arm in turn.arms:
+        cold = [
+            arm
+            for arm in turn.arms
+            if arm.active and not (spec.discarded and self._decoders[arm] in self._warm)
+        ]
+        for _ in range(spec.warmup if cold else 0):
+            for arm in cold:
                 if arm.active:
+                    decoder = self._decoders[arm]
+                    whole = arm.spec.drafter is not None and decoder not in self._warm
                     with arm.at_work():
-                        warm_up(self._decoders[arm], prompt, spec.new_tokens, arm.spec.drafter is not None)
-            warm_up(self._references[spec.reference], prompt, spec.new_tokens, drafts=False)
+                        warm_up(decoder, prompt, spec.new_tokens, whole)
+            warm_up(self._references[spec.reference], prompt, spec.new_tokens, whole=False)
+        self._warm.update(self._decoders[arm] for arm in cold)
 
     def measure(self, turn: Turn) -> None:
         """Time the arms of a turn beside their reference, check what they emit, and give it to their jobs."""
@@ -230,13 +242,8 @@ def decode(panel: Panel[DecodeSeries]) -> None:
     runs = [turn.spec.warmup + turn.spec.discarded + turn.spec.repeats for turn in turns]
     total = sum(len(turn.arms) * count for turn, count in zip(turns, runs, strict=True))
     with device_lock(device), tqdm(total=total, desc="decode", unit="run", mininterval=2) as progress:
-        warm: set[Arm] = set()
         for turn in turns:
-            # Rounds that are discarded run every prompt untimed as it is.
-            cold = [arm for arm in turn.arms if not (turn.spec.discarded and arm in warm)]
-            if cold:
-                bench.warm_up(turn._replace(arms=cold))
-            warm.update(cold)
+            bench.warm_up(turn)
             progress.update(len(turn.arms) * turn.spec.warmup)
         for turn, count in zip(turns, runs, strict=True):
             bench.measure(turn)

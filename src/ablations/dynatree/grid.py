@@ -1,6 +1,7 @@
 """Jobs `grid`: acceptance of many tree shapes on known greedy tokens, and times by calibrated costs."""
 
-import torch
+from collections.abc import Sequence
+
 from tqdm import tqdm
 
 from ablations.core.files import write_text
@@ -10,15 +11,12 @@ from ablations.core.record import digests_of, environment_of
 from ablations.dynatree.decoding import Draft
 from ablations.dynatree.drafters.build import Loaded, build_drafter
 from ablations.dynatree.growth.fixed import FixedGrowth
-from ablations.dynatree.pricing import read_costs
-from ablations.dynatree.prompts import read_prompts
 from ablations.dynatree.replay import replayed
-from ablations.dynatree.traces import Trace, greedy_traces
+from ablations.dynatree.traced import on_traces
+from ablations.dynatree.traces import Trace
 from ablations.dynatree.tree import TokenTree
-from ablations.lm.checkpoint import load_model
-from ablations.lm.device import configure, device_name
-from ablations.lm.fused import fastest
-from ablations.specs.dynatree.costs import Costs
+from ablations.lm.device import device_name
+from ablations.specs.dynatree.costs import Costs, read_costs
 from ablations.specs.dynatree.grid import Grid, GridPoint, GridSample, GridSpec
 
 
@@ -39,46 +37,25 @@ def replay_sample(trace: Trace, draft: Draft, tokens: int, costs: Costs) -> Grid
 
 
 def grids(panel: Panel[GridSpec]) -> None:
-    """Replay each grid, and write it.
+    """Replay every configuration of each grid on its prompts, and write acceptance and seconds.
 
-    A grid whose result is there is skipped. One of which an input is invalid fails alone.
+    Acceptance is exact, because greedy verification depends only on the target's greedy tokens
+    (`ablations.dynatree.replay`). Seconds are computed from calibrated costs. A grid whose result is there is
+    skipped. One of which an input is invalid fails alone.
 
     Raises:
         UserError: the target is missing or corrupt.
     """
-    compute = panel.first.spec.compute
-    device = configure(compute)
-    loaded: Loaded | None = None
-    for member in panel.due():
-        if loaded is None:
-            target, _ = fastest(load_model(panel.first.job.path("model"), compute, device))
-            loaded = Loaded(target, compute)
-        with member.at_work():
-            replay_grid(member.run, loaded)
+    on_traces(panel, panel.first.spec.compute, _replay)
 
 
-@torch.inference_mode()
-def replay_grid(run: Run[GridSpec], loaded: Loaded) -> None:
-    """Decode all prompts, replay every configuration on it, and write acceptance and costs.
-
-    Acceptance is exact, because greedy verification depends only on the target's greedy tokens
-    (`ablations.dynatree.replay`). Seconds are computed from calibrated costs.
-
-    Args:
-        run: The grid.
-        loaded: The target, and what drafters of several grids are made of.
-
-    Raises:
-        UserError: an input is invalid.
-    """
+def _replay(run: Run[GridSpec], loaded: Loaded, traces: Sequence[Trace]) -> None:
     spec, target = run.spec, loaded.target
     costs = read_costs(run.job.path("costs"))
     nodes = max(tree.nodes for tree in spec.trees)
-    prompts = read_prompts(run.job, target, spec.new_tokens)
-    capacity = max(len(window.ids) for window in prompts) + spec.new_tokens
+    capacity = max(len(trace.prompt) for trace in traces) + spec.new_tokens
     branching = max(tree.shape.branching for tree in spec.trees)
     drafter = build_drafter(spec.drafter, run.job.path, loaded, capacity, nodes, branching, spec.calibrated)
-    traces = list(greedy_traces(target, prompts, spec.new_tokens))
     points = []
     for tree in tqdm(spec.trees, desc="replay", mininterval=2):
         growth = FixedGrowth(tree.shape.depth, tree.shape.branching, tree.pruning.tau)

@@ -10,7 +10,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ablations.core.artefact import open_artefact
 from ablations.core.block import Joined, read_series
 from ablations.core.errors import UserError
 from ablations.core.job import Run, main
@@ -20,10 +19,9 @@ from ablations.core.record import (
     Environment,
     Record,
     digests_of,
-    read_contract,
     write_record,
 )
-from ablations.specs.dynatree.costs import COSTS_FILE, Costs
+from ablations.specs.dynatree.costs import read_costs
 from ablations.specs.dynatree.decode import DecodeSample, DecodeSeries, DecodeSpec, DecodingTotals
 from ablations.specs.dynatree.exactness import DecodeTotals
 from ablations.specs.dynatree.replay import (
@@ -234,8 +232,7 @@ def _priced(
 ) -> tuple[PricedReplay, ...]:
     if not replays:
         return ()
-    folder, _ = open_artefact(paths[COSTS])
-    costs = read_contract(folder / COSTS_FILE, Costs)
+    costs = read_costs(paths[COSTS])
     found = []
     for replay in replays:
         own, reference = costs.price(replay, spec.growth), costs.autoregressive(replay)

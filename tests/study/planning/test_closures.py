@@ -49,7 +49,7 @@ USERS = {
     "dynatree.fit_ngram": {"fit_ngram"},
     "dynatree.distil_teacher": {"distil_teacher"},
     "dynatree.distil": {"distil"},
-    "dynatree.calibrate_target": {"calibrate_target", "calibrate_costs", "grid"},
+    "dynatree.calibrate_target": {"calibrate_target"},
     # Calibrated drafters open what this one makes.
     "dynatree.calibrate_drafter": DRAFTING,
     "dynatree.calibrate_costs": {"calibrate_costs"},
@@ -81,7 +81,8 @@ MEASURING = {
     "dynatree.decode": {"decode"},
     "dynatree.metering": {"calibrate_costs"},
     "dynatree.acceptance": {"calibrate_drafter", "calibrate_costs"},
-    "dynatree.calibrate_target": {"calibrate_target", "calibrate_costs"},
+    "dynatree.traced": {"calibrate_drafter", "calibrate_costs", "grid"},
+    "dynatree.calibrate_target": {"calibrate_target"},
     "dynatree.calibrate_costs": {"calibrate_costs"},
     "dynatree.counting": DRAFTING,
 }

@@ -81,8 +81,8 @@ class BenchmarkSpec(BenchmarkRuns, Prompted):
     """Input artefact that assists `generate`; null where no drafter of the study is a causal LM that
     `transformers` runs, and then no assisted setting is run."""
     warmup: NonNegativeInt
-    """Untimed runs of each arm on each of its prompts before the first timed one; short ones of arms that
-    take a token at a time."""
+    """Untimed runs of each arm on each of its prompts before the first timed one; short ones, but for an arm
+    that drafts on its first prompt."""
     compute: Compute
     """How the job computes."""
 

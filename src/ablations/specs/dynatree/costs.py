@@ -6,13 +6,16 @@ less than the least that was measured costs as much as that.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
+from ablations.core.artefact import open_artefact
 from ablations.core.contract import Contract, Proportion
+from ablations.core.record import read_contract
 
 GrowthKind = Literal["fixed", "dynamic", "cost_aware"]
 """What decides which nodes a tree has: its own bookkeeping has its own cost."""
@@ -24,6 +27,9 @@ drafters drafts a round alone."""
 
 COSTS_FILE = "costs.json"
 """File of a drafter's costs in its artefact."""
+
+TARGET_FILE = "target.json"
+"""File of a target's costs in its artefact."""
 
 
 class Line(Contract):
@@ -219,3 +225,23 @@ _NEAREST: Mapping[LevelKind, tuple[LevelKind, ...]] = {
 def nearest(levels: Mapping[LevelKind, Line], kind: LevelKind) -> Line:
     """The cost of a kind of level, or of the nearest kind that was measured; nothing where none was."""
     return next((levels[name] for name in _NEAREST[kind] if name in levels), Line(base=0.0, unit=0.0))
+
+
+def read_costs(manifest: Path) -> Costs:
+    """Read what `ablations.dynatree.calibrate_costs` made.
+
+    Raises:
+        UserError: a file is missing or corrupt.
+    """
+    folder, _ = open_artefact(manifest)
+    return read_contract(folder / COSTS_FILE, Costs)
+
+
+def read_target_costs(manifest: Path) -> TargetCosts:
+    """Read what `ablations.dynatree.calibrate_target` made.
+
+    Raises:
+        UserError: a file is missing or corrupt.
+    """
+    folder, _ = open_artefact(manifest)
+    return read_contract(folder / TARGET_FILE, TargetCosts)

@@ -23,7 +23,7 @@ class DecodeRuns(Continued):
     """Whole rounds of every prompt before those, which are not recorded."""
     warmup: NonNegativeInt = 1
     """Untimed runs of arm and reference on every prompt (on the first one, where rounds are discarded) before
-    the first timed one; short ones of what takes a token at a time."""
+    the first timed one; short ones, but for an arm that drafts on its first prompt."""
     compute: Compute = Compute()
     """How decoding is computed."""
 

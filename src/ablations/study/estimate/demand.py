@@ -320,8 +320,6 @@ def _of_distillation(spec: DistilSpec, shapes: Shapes, inputs: InputSpecs) -> De
 def _of_decoding(spec: DecodeSeries, shapes: Shapes, inputs: InputSpecs) -> Demand:
     dtype, prompt = spec.compute.dtype, spec.prompts.tokens or TYPICAL_PROMPT
     rounds = spec.discarded + spec.repeats
-    # An arm without a drafter is warmed up by a few tokens alone.
-    warmed = spec.warmup if not spec.discarded and spec.drafter is not None else 0
     arm = _arm(spec, shapes, dtype, prompt, spec.new_tokens)
     reference = _autoregressive(shapes["model"], dtype, prompt, spec.new_tokens)
     if spec.reference == "generate":
@@ -329,7 +327,7 @@ def _of_decoding(spec: DecodeSeries, shapes: Shapes, inputs: InputSpecs) -> Dema
         reference = replace(reference, layers=reference.layers + reference.replayed, replayed=0.0)
     tokens = prompt + spec.new_tokens
     return Demand(
-        _all_loaded(shapes, spec.compute) + arm * (rounds + warmed),
+        _all_loaded(shapes, spec.compute) + arm * rounds,
         _decoding_memory(tokens, shapes, spec.compute, [spec]),
         common=reference * (2 * rounds),
         kept=_caches(tokens, shapes, spec.compute, spec),
@@ -346,12 +344,10 @@ def _of_benchmark(spec: BenchmarkSpec, shapes: Shapes, inputs: InputSpecs) -> De
     for tokens, count in _prompts(spec):
         plain = _autoregressive(shapes["model"], dtype, tokens, spec.new_tokens)
         for arm in spec.arms.values():
-            # An arm without a drafter is warmed up by a few tokens alone.
-            passes = spec.repeats + (spec.warmup if arm.drafter is not None else 0)
-            runs = min(count, arm.prompts or count) * passes
+            runs = min(count, arm.prompts or count) * spec.repeats
             models = {role: shapes[name] for role, name in arm.inputs.items() if name in shapes}
             work += _arm(arm, {**shapes, **models}, dtype, tokens, spec.new_tokens) * runs
-        work += plain * (library * count * (spec.repeats + spec.warmup))
+        work += plain * (library * count * spec.repeats)
     tokens = max(prompt for prompt, _ in _prompts(spec)) + spec.new_tokens
     memory = _decoding_memory(tokens, shapes, spec.compute, list(spec.arms.values()))
     return Demand(_all_loaded(shapes, spec.compute) + work, memory)
