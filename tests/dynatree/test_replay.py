@@ -48,6 +48,10 @@ def test_prompts_continue_side_by_side_as_alone(architecture, lengths, seed, end
         ids = torch.tensor([trace.prompt + trace.greedy[:-1]])
         expected = target.states(ids, torch.arange(ids.shape[1])[None])[0]
         torch.testing.assert_close(trace.states, expected, atol=1e-4, rtol=1e-4)
+        # The prefill is the very forward of decoding, to the last bit.
+        rows = len(trace.prompt)
+        alone = target.states(ids[:, :rows], torch.arange(rows)[None], None, target.new_cache(rows))[0]
+        assert torch.equal(trace.states[:rows], alone)
 
 
 def replayed(folder: Path, inputs: dict[str, Path], name: str, spans, **changes) -> Member:  # noqa: F811

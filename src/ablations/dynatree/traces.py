@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ablations.dynatree.verify import tree_mask
 from ablations.lm.cache import StaticCache
 from ablations.lm.corpus import Window
 from ablations.lm.finite import NOT_FINITE, greedy_ids, require_finite
@@ -41,8 +40,8 @@ def greedy_traces(target: LayeredLM, prompts: Sequence[Window], new_tokens: int)
     """Decode prompts greedily, `BATCH` of them in each forward.
 
     All prompts of a batch lie in one cache, one after another, and a row attends to its own prompt's rows
-    alone. So a forward multiplies other numbers of rows than decoding one prompt does: where two logits tie
-    but for rounding, the continuation may be another one than `decode_autoregressive` gives.
+    alone. So forwards after the prefill multiply other numbers of rows than decoding one prompt does: where
+    two logits tie but for rounding, the continuation may be another one than `decode_autoregressive` gives.
 
     Args:
         target: The model.
@@ -90,13 +89,12 @@ class _Batch:
         ids = self._prompts[place].ids.to(self._target.device)
         start, rows = self._cache.lengths[0], len(ids)
         self._own[place, start : start + rows] = True
-        causal = torch.ones(rows, rows, dtype=torch.bool, device=ids.device).tril()
-        mask = None
-        if start:
-            mask = tree_mask(causal, start, self._target.dtype)
-            mask[..., :start] = float("-inf")
+        # As decoding computes it: the same forward gives the same bits, and no row reads other prompts' rows.
+        alone = self._target.new_cache(rows)
         positions = torch.arange(rows, device=ids.device)
-        states = self._target.states(ids[None], positions[None], mask, self._cache)
+        states = self._target.states(ids[None], positions[None], None, alone)
+        for layer, (keys, values) in enumerate(zip(alone.keys, alone.values, strict=True)):
+            self._cache.update(keys, values, layer)
         (token,) = self._tokens(states[:, -1:], [0])
         self._greedy.append([token])
         self._states.append([states[0]])
