@@ -30,6 +30,7 @@ include: "workflow/rules/docs.smk"
 
 onstart:
     prepare_submission(workflow, longest_minutes)
+    wake_for_jobs_alone(workflow)
 
 
 onsuccess:
